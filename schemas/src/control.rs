@@ -1,0 +1,75 @@
+//! What operators and parts tell each other through the control topic: one JSON record each, kept for ever, folded at
+//! start and followed by every process.
+
+use serde::{Deserialize, Serialize};
+
+use crate::WindowStart;
+
+/// One record of the control topic: who, when, why, what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlRecord {
+    /// Writer's clock, ms since the Unix epoch.
+    pub at_ms: i64,
+    /// `user@host` of a person, or the part that wrote it.
+    pub who: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Action {
+    /// From `effective_ms` on the events topic has the partitions `0..partitions`: collectors write to these only, runs
+    /// wait for all of these.
+    PartitionsInUse { partitions: u32, effective_ms: i64 },
+    /// An import writes its topic. It is not counted before [`Action::ImportWritten`].
+    ImportBegun { import: Import },
+    /// All events and end records of the import are in its topic: its run may start.
+    ImportWritten { id: String, events: u64, partitions: u32, first_ms: i64, last_ms: i64 },
+    /// The import is to be taken back as a whole: its run stops, its rows and its topic go.
+    ImportUndo { id: String },
+    /// [`Action::ImportUndo`] was done.
+    ImportUndone { id: String },
+}
+
+/// What an import was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Names its topic `weir.import.<id>`, its run `import-<id>`, and the `origin` of its rows.
+    pub id: String,
+    pub site: String,
+    pub files: Vec<ImportedFile>,
+}
+
+/// The part of a file that an import has read: `bytes` from its (uncompressed) beginning, and their BLAKE3 hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedFile {
+    pub name: String,
+    pub bytes: u64,
+    pub blake3: String,
+}
+
+/// Name of the topic that holds live events.
+pub const EVENTS_TOPIC: &str = "weir.events";
+/// Name of the control topic.
+pub const CONTROL_TOPIC: &str = "weir.control";
+/// Name of the topic of the days' salts.
+pub const SALTS_TOPIC: &str = "weir.salts";
+
+/// Name of the topic of an import.
+pub fn import_topic(id: &str) -> String {
+    format!("weir.import.{id}")
+}
+
+/// Name of the run of an import.
+pub fn import_run(id: &str) -> String {
+    format!("import-{id}")
+}
+
+/// A range of windows, `[from, to)`; `to` is `None` while it has no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowRange {
+    pub from: WindowStart,
+    pub to: Option<WindowStart>,
+}

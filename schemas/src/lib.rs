@@ -1,0 +1,31 @@
+//! The words everybody shares: what an event is and how it is written to the log, what a schema version says, what
+//! leaves a window, and the tables it lands in.
+//!
+//! ```text
+//!  Event ──▶ wire::BatchBuilder ──▶ log ──▶ wire::BatchView ──▶ (pipeline) ──▶ RowBlock ──▶ (sink) ──▶ tables
+//!                                                 ▲                  ▲
+//!                                     rules (bots, sources, …)  SchemaVersion
+//! ```
+//!
+//! Invariants
+//! - knows no other crate of Weir, opens no file and no socket, reads no clock
+//! - what is decoded is what was encoded, for every event ([`wire`], a property test)
+//! - a schema version is checked whole when it is read: what is in a [`SchemaVersion`] can be computed
+//!
+//! Start at [`Event`] and [`SchemaVersion`].
+
+pub mod control;
+mod emission;
+mod event;
+mod limits;
+pub mod rules;
+pub mod tables;
+mod time;
+mod version;
+pub mod wire;
+
+pub use emission::{Closed, Emission, Origin, RowBlock, Strings};
+pub use event::{Event, Kind};
+pub use limits::*;
+pub use time::{WindowStart, WindowWidth};
+pub use version::{Dimension, Measure, SchemaVersion, VersionError};

@@ -1,0 +1,1 @@
+//! Table and view definitions, derived from a [`crate::SchemaVersion`].
