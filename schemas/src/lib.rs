@@ -18,6 +18,7 @@ pub mod control;
 mod emission;
 mod event;
 mod limits;
+pub mod progress;
 pub mod rules;
 pub mod tables;
 mod time;

@@ -1,0 +1,198 @@
+use serde::{Deserialize, Serialize};
+use weir_log::{Log, LogError};
+use weir_schemas::{
+    control::{Action, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
+    progress::{Metadata, RunProgress, group_of},
+};
+
+/// Everything there is to say at one instant. Times are ms since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub at_ms: i64,
+    /// How long live events stay in the log, seconds; `None`: for ever.
+    pub retention_s: Option<u64>,
+    /// The live run first, then those of imports.
+    pub runs: Vec<RunStatus>,
+    pub imports: Vec<ImportStatus>,
+}
+
+/// One run, as its progress in the log shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStatus {
+    pub run: String,
+    pub topic: String,
+    /// What the run said last; `None` if it has never said anything.
+    pub progress: Option<RunProgress>,
+    /// Sum over the partitions.
+    pub lag_records: i64,
+    /// The largest of the partitions.
+    pub lag_ms: i64,
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// What one partition still has for a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    pub partition: u32,
+    /// The next offset that the run reads; `None` before it has said so.
+    pub offset: Option<i64>,
+    /// The offset that the next record gets.
+    pub end: i64,
+    pub lag_records: i64,
+    /// Log time between the newest record read and now, 0 when all is read.
+    pub lag_ms: i64,
+}
+
+/// One import that has not been taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImportStatus {
+    pub id: String,
+    pub site: String,
+    pub state: ImportState,
+    pub events: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportState {
+    /// Its file is being read; nothing of it is counted.
+    Writing,
+    /// Its run computes it.
+    Counting,
+    /// All of it is in the table.
+    Done,
+    /// It is being taken back.
+    Undoing,
+}
+
+/// Looks at the log. `control` is the control topic from its start, in order.
+pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<Snapshot, LogError> {
+    let mut runs = Vec::new();
+    let mut retention_s = None;
+    match observe_run(log, "live", EVENTS_TOPIC, now_ms) {
+        Ok(run) => {
+            runs.push(run);
+            retention_s = log.retention(EVENTS_TOPIC)?.map(|kept| kept.as_secs());
+        }
+        // Nothing has run on this log yet.
+        Err(LogError::UnknownTopic(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let mut imports = fold_imports(control);
+    for import in &mut imports {
+        if !matches!(import.state, ImportState::Counting) {
+            continue;
+        }
+        match observe_run(log, &import_run(&import.id), &import_topic(&import.id), now_ms) {
+            Ok(run) => {
+                if run.progress.as_ref().is_some_and(|progress| progress.ended) {
+                    import.state = ImportState::Done;
+                }
+                runs.push(run);
+            }
+            // Its topic went between the control record and this look.
+            Err(LogError::UnknownTopic(_)) => import.state = ImportState::Undoing,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Snapshot { at_ms: now_ms, retention_s, runs, imports })
+}
+
+/// The imports that the control records name, without those that were taken back.
+fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
+    let mut imports: Vec<ImportStatus> = Vec::new();
+    for record in control {
+        match &record.action {
+            Action::ImportBegun { import } => imports.push(ImportStatus {
+                id: import.id.clone(),
+                site: import.site.clone(),
+                state: ImportState::Writing,
+                events: 0,
+            }),
+            Action::ImportWritten { id, events, .. } => {
+                for import in imports.iter_mut().filter(|import| import.id == *id) {
+                    import.state = ImportState::Counting;
+                    import.events = *events;
+                }
+            }
+            Action::ImportUndo { id } => {
+                for import in imports.iter_mut().filter(|import| import.id == *id) {
+                    import.state = ImportState::Undoing;
+                }
+            }
+            Action::ImportUndone { id } => imports.retain(|import| import.id != *id),
+            Action::PartitionsInUse { .. } => {}
+        }
+    }
+    imports
+}
+
+fn observe_run(log: &dyn Log, run: &str, topic: &str, now_ms: i64) -> Result<RunStatus, LogError> {
+    let committed = log.committed(&group_of(run), topic)?;
+    let mut progress = None;
+    let mut partitions = Vec::new();
+    for partition in 0..log.partitions(topic)? {
+        let bounds = log.bounds(topic, partition)?;
+        let mine = committed.iter().find(|committed| committed.partition == partition);
+        // Metadata that somebody else wrote says nothing; the offset is still there to be shown.
+        let metadata: Metadata =
+            mine.and_then(|mine| serde_json::from_str(&mine.metadata).ok()).unwrap_or_default();
+        progress = progress.or(metadata.run);
+        let offset = mine.map(|mine| mine.offset);
+        let lag_records = (bounds.end - offset.unwrap_or(bounds.start).max(bounds.start)).max(0);
+        let lag_ms = match metadata.partition.arrival_ms {
+            Some(arrival_ms) if lag_records > 0 => (now_ms - arrival_ms).max(0),
+            _ => 0,
+        };
+        partitions.push(PartitionStatus { partition, offset, end: bounds.end, lag_records, lag_ms });
+    }
+    Ok(RunStatus {
+        run: run.to_owned(),
+        topic: topic.to_owned(),
+        progress,
+        lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
+        lag_ms: partitions.iter().map(|partition| partition.lag_ms).max().unwrap_or(0),
+        partitions,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_schemas::control::Import;
+
+    fn record(action: Action) -> ControlRecord {
+        ControlRecord { at_ms: 0, who: "test".into(), reason: String::new(), action }
+    }
+
+    fn begun(id: &str) -> ControlRecord {
+        record(Action::ImportBegun { import: Import { id: id.into(), site: "s".into(), files: Vec::new() } })
+    }
+
+    fn written(id: &str) -> ControlRecord {
+        record(Action::ImportWritten { id: id.into(), events: 7, partitions: 1, first_ms: 0, last_ms: 9 })
+    }
+
+    #[test]
+    fn an_import_is_writing_until_all_of_it_is_written_and_gone_after_it_was_undone() {
+        let control = [
+            begun("a"),
+            begun("b"),
+            begun("c"),
+            written("b"),
+            written("c"),
+            record(Action::ImportUndo { id: "c".into() }),
+            begun("d"),
+            record(Action::ImportUndone { id: "d".into() }),
+        ];
+        let states: Vec<_> = fold_imports(&control).into_iter().map(|import| (import.id, import.state)).collect();
+        assert_eq!(
+            states,
+            [
+                ("a".to_owned(), ImportState::Writing),
+                ("b".to_owned(), ImportState::Counting),
+                ("c".to_owned(), ImportState::Undoing),
+            ]
+        );
+    }
+}
