@@ -18,11 +18,19 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 mod clock;
+mod control;
+mod embedded;
 mod error;
+mod telemetry;
 pub use clock::{Clock, SystemClock};
+pub use control::{ControlLog, ControlRecords, Follower, PartitionInUse, ensure_partitions_in_use, partitions_in_use};
+pub use embedded::{EmbeddedLog, Usage};
 pub use error::LogError;
 
 pub type Result<T> = std::result::Result<T, LogError>;
+
+/// How long a topic of salts keeps its records.
+pub const SALTS_RETENTION: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// What a topic is for, and so how it must be configured.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,251 @@
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, LazyLock, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use heed::{
+    CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls, types::Bytes as HeedBytes,
+};
+
+use super::{
+    keys::{PartitionState, TopicId, partition_key},
+    watch::Watch,
+};
+use crate::{LogError, Result};
+
+pub(super) type Table = Database<'static, HeedBytes, HeedBytes>;
+
+/// Address space that the file is mapped into, not disk: the file grows as it is written. Halved until the machine
+/// grants it.
+const MAP_BYTES_MAX: usize = 256 << 30;
+const MAP_BYTES_MIN: usize = 1 << 30;
+
+/// Reads that may go on at one instant, over all processes. A reader takes a slot only while it hands out records, so
+/// this is far more than threads that read; scanning the slots costs a writer about 1 ns each.
+const READERS_MAX: u32 = 1_024;
+
+/// How long a wait for another process's commit sleeps between two looks at the last transaction's number: a look is
+/// two loads, so 200 a second are under 1 % of a core, and a reader is at most this late.
+const LOOK_EVERY_MAX: Duration = Duration::from_millis(5);
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(1);
+
+/// The LMDB environment, opened once a process and path (LMDB's rule: its locks are the process's), and its tables.
+pub(super) struct Store {
+    pub(super) path: PathBuf,
+    pub(super) env: Env<WithoutTls>,
+    /// Name → [`super::topics::TopicRow`], JSON.
+    pub(super) topics: Table,
+    /// (topic, partition) → [`PartitionState`].
+    pub(super) partitions: Table,
+    /// (topic, partition, offset) → stamp (8 bytes), payload.
+    pub(super) records: Table,
+    /// (topic, partition, stamp) → offset, for each record with a stamp above all before it.
+    pub(super) times: Table,
+    /// (topic, group, partition) → offset (8 bytes), metadata.
+    pub(super) progress: Table,
+    /// A few numbers and the remains of deleted topics, see [`super::topics`].
+    pub(super) state: Table,
+    pub(super) watch: Watch,
+    committed: Mutex<()>,
+    committed_here: Condvar,
+}
+
+static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = LazyLock::new(Mutex::default);
+
+impl Store {
+    /// Opens the store in directory `path`, making it if there is none.
+    pub(super) fn open(path: &Path) -> Result<Arc<Store>> {
+        let failed = |cause: String| LogError::Embedded { path: path.display().to_string(), cause };
+        std::fs::create_dir_all(path).map_err(|error| failed(format!("cannot make the directory: {error}")))?;
+        let path = path.canonicalize().map_err(|error| failed(error.to_string()))?;
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, store| store.strong_count() > 0);
+        if let Some(store) = open.get(&path).and_then(Weak::upgrade) {
+            return Ok(store);
+        }
+        // The last owner may still be on its way out in another thread.
+        if let Some(closing) = heed::env_closing_event(&path) {
+            closing.wait_timeout(Duration::from_secs(10));
+        }
+        let store = Arc::new(Self::open_new(path.clone())?);
+        open.insert(path, Arc::downgrade(&store));
+        Ok(store)
+    }
+
+    fn open_new(path: PathBuf) -> Result<Store> {
+        let failed =
+            |error: heed::Error| LogError::Embedded { path: path.display().to_string(), cause: cause_of(&error) };
+        let env = open_env(&path).map_err(failed)?;
+        env.clear_stale_readers().map_err(failed)?;
+        let wtxn = env.write_txn().map_err(failed)?;
+        let tables = env
+            .create_databases_and_commit(wtxn, |opener, wtxn| {
+                let mut table = |name| opener.create_database::<HeedBytes, HeedBytes>(wtxn, Some(name));
+                let tables = (
+                    table("topics")?,
+                    table("partitions")?,
+                    table("records")?,
+                    table("times")?,
+                    table("progress")?,
+                    table("state")?,
+                );
+                Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
+            })
+            .map_err(failed)?;
+        let CommitOrAbort::Commit((topics, partitions, records, times, progress, state)) = tables else {
+            unreachable!("nothing above aborts");
+        };
+        // The names of the files are durable only when their directory is.
+        std::fs::File::open(&path).and_then(|dir| dir.sync_all()).map_err(|error| failed(error.into()))?;
+        Ok(Store {
+            path,
+            env,
+            topics,
+            partitions,
+            records,
+            times,
+            progress,
+            state,
+            watch: Watch::default(),
+            committed: Mutex::new(()),
+            committed_here: Condvar::new(),
+        })
+    }
+
+    /// The error that callers see for an error of LMDB.
+    pub(super) fn error(&self, error: heed::Error) -> LogError {
+        self.failure(cause_of(&error))
+    }
+
+    pub(super) fn failure(&self, cause: impl Into<String>) -> LogError {
+        LogError::Embedded { path: self.path.display().to_string(), cause: cause.into() }
+    }
+
+    pub(super) fn read(&self) -> Result<RoTxn<'_, WithoutTls>> {
+        match self.env.read_txn() {
+            Err(heed::Error::Mdb(MdbError::ReadersFull)) => {
+                // Slots of killed processes are free again once somebody looks.
+                self.env.clear_stale_readers().map_err(|error| self.error(error))?;
+                self.env.read_txn().map_err(|error| self.error(error))
+            }
+            other => other.map_err(|error| self.error(error)),
+        }
+    }
+
+    pub(super) fn write(&self) -> Result<RwTxn<'_>> {
+        self.env.write_txn().map_err(|error| self.error(error))
+    }
+
+    /// Makes the transaction durable and wakes those who wait for one, here at once, in other processes soon.
+    pub(super) fn commit(&self, wtxn: RwTxn<'_>) -> heed::Result<()> {
+        wtxn.commit()?;
+        drop(self.committed.lock().unwrap_or_else(PoisonError::into_inner));
+        self.committed_here.notify_all();
+        Ok(())
+    }
+
+    /// Number of the last transaction that any process committed.
+    pub(super) fn last_txn(&self) -> usize {
+        self.env.info().last_txn_id
+    }
+
+    /// Waits until the last transaction is another than `seen`; false if `timeout` went by before that.
+    pub(super) fn wait_for_commit(&self, seen: usize, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut look_every = LOOK_EVERY_MIN;
+        let mut guard = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.last_txn() != seen {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            guard =
+                self.committed_here.wait_timeout(guard, left.min(look_every)).unwrap_or_else(PoisonError::into_inner).0;
+            look_every = (look_every * 2).min(LOOK_EVERY_MAX);
+        }
+    }
+
+    /// `None` if there is no such partition.
+    pub(super) fn partition(&self, txn: &RoTxn, topic: TopicId, partition: u32) -> Result<Option<PartitionState>> {
+        let bytes = self.partitions.get(txn, &partition_key(topic, partition)).map_err(|error| self.error(error))?;
+        match bytes {
+            None => Ok(None),
+            Some(bytes) => PartitionState::from_bytes(bytes)
+                .map(Some)
+                .ok_or_else(|| self.failure(format!("the state of partition {partition} is {} bytes", bytes.len()))),
+        }
+    }
+
+    pub(super) fn put_partition(
+        &self,
+        wtxn: &mut RwTxn,
+        topic: TopicId,
+        partition: u32,
+        state: PartitionState,
+    ) -> Result<()> {
+        self.partitions
+            .put(wtxn, &partition_key(topic, partition), &state.to_bytes())
+            .map_err(|error| self.error(error))
+    }
+}
+
+fn open_env(path: &Path) -> heed::Result<Env<WithoutTls>> {
+    let mut map_bytes = MAP_BYTES_MAX;
+    loop {
+        // Without thread-local slots: a slot is taken for the time of one transaction, not for the life of a thread.
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(map_bytes).max_readers(READERS_MAX).max_dbs(6);
+        // SAFETY: LMDB's own locks guard the file between processes, no unsafe flag is set, and the store's directory
+        // is written by nothing else.
+        match unsafe { options.open(path) } {
+            Err(heed::Error::Io(error)) if error.raw_os_error() == Some(libc_enomem()) && map_bytes > MAP_BYTES_MIN => {
+                map_bytes /= 2;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// `ENOMEM` of Linux, macOS and the BSDs: more address space than this process may have.
+fn libc_enomem() -> i32 {
+    12
+}
+
+/// What an error of LMDB means to an operator.
+pub(super) fn cause_of(error: &heed::Error) -> String {
+    match error {
+        heed::Error::Mdb(MdbError::MapFull) => {
+            "full: all of its address space is used (shorten the retention, or raise the limit on address space)"
+                .to_owned()
+        }
+        heed::Error::Mdb(MdbError::ReadersFull) => {
+            format!("all {READERS_MAX} reader slots are taken (too many processes have the log open)")
+        }
+        heed::Error::Mdb(MdbError::MapResized) => {
+            "it has grown beyond what this process may map (raise the limit on address space)".to_owned()
+        }
+        heed::Error::Mdb(MdbError::Panic) => {
+            "a write to its head failed earlier (look at the disk, then restart this process)".to_owned()
+        }
+        heed::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            "the disk is full (free some space; nothing that was acknowledged is lost)".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Whether a failed commit certainly left nothing behind: it ran out of room while it wrote pages that no one refers
+/// to yet.
+pub(super) fn surely_undone(error: &heed::Error) -> bool {
+    match error {
+        heed::Error::Mdb(MdbError::Panic) => false,
+        heed::Error::Mdb(_) => true,
+        heed::Error::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
+        _ => false,
+    }
+}
