@@ -21,11 +21,15 @@ mod clock;
 mod control;
 mod embedded;
 mod error;
+mod kafka;
+mod open;
 mod telemetry;
 pub use clock::{Clock, SystemClock};
 pub use control::{ControlLog, ControlRecords, Follower, PartitionInUse, ensure_partitions_in_use, partitions_in_use};
 pub use embedded::{EmbeddedLog, Usage};
 pub use error::LogError;
+pub use kafka::KafkaLog;
+pub use open::{LogConfig, open};
 
 pub type Result<T> = std::result::Result<T, LogError>;
 

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -279,11 +279,11 @@ impl Writing<'_> {
             return Err(store.failure(format!("topic {}: {rule}", append.topic)));
         }
         let place = (row.id, append.partition);
-        if !self.states.contains_key(&place) {
-            let state = store.partition(wtxn, row.id, append.partition)?.ok_or_else(|| {
+        if let Entry::Vacant(vacant) = self.states.entry(place) {
+            let state = store.partition(wtxn, row.id, append.partition)?;
+            vacant.insert(state.ok_or_else(|| {
                 store.failure(format!("topic {} has no partition {}", append.topic, append.partition))
-            })?;
-            self.states.insert(place, state);
+            })?);
         }
         let bytes = self.bytes + topics::disk_bytes(append.payload.len() + 8);
         if bytes > self.bytes_max {

@@ -1,6 +1,7 @@
 //! A writer is killed in the middle of its appends: what it was told is there, is there.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     process::{Command, Stdio},
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use futures::{StreamExt, executor::block_on, stream::FuturesOrdered};
-use weir_log::{EmbeddedLog, Log, SystemClock, TopicKind};
+use weir_log::{EmbeddedLog, KafkaLog, Log, SystemClock, TopicKind};
 
 use crate::fixture::{Fixture, append, fresh, read_from};
 
@@ -29,10 +30,10 @@ pub(crate) fn sigkill(fixture: &dyn Fixture) {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut answered = Vec::new();
         // Kill it after some hundred answers, with appends under way; what it still said counts too.
-        while let Some(line) = lines.next() {
+        for line in lines {
             if let Some(answer) = line.unwrap().strip_prefix("acknowledged ") {
                 let (number, offset) = answer.split_once(' ').unwrap();
                 answered.push((number.parse::<u64>().unwrap(), offset.parse::<i64>().unwrap()));
@@ -69,7 +70,7 @@ fn appends_until_it_is_killed() {
     let [kind, address, topic] = words[..] else { panic!("{child}") };
     let log: Arc<dyn Log> = match kind {
         "embedded" => Arc::new(EmbeddedLog::open(address, Arc::new(SystemClock)).unwrap()),
-        other => panic!("{other}"),
+        _ => Arc::new(KafkaLog::connect(address, &BTreeMap::new()).unwrap()),
     };
     block_on(async {
         let mut under_way = FuturesOrdered::new();

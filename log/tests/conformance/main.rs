@@ -7,12 +7,18 @@ mod cases;
 mod durability;
 mod embedded;
 mod fixture;
+mod kafka;
 
-/// One test a case and log.
+/// One test a case on the embedded log, and one for all of them on one Kafka broker.
 macro_rules! suite {
     ($($case:path => $name:ident,)*) => {
         mod on_the_embedded_log {
             $(#[test] fn $name() { crate::embedded::with(|fixture| $case(fixture)) })*
+        }
+
+        #[test]
+        fn the_same_holds_on_a_kafka_broker() {
+            crate::kafka::run(&[$((stringify!($name), |fixture| $case(fixture)),)*]);
         }
     };
 }
