@@ -1,0 +1,46 @@
+//! What the rules make of user agents: one a line on stdin, each with how often it stands there, largest first.
+//!
+//! ```text
+//! awk -F'"' '{print $6}' examples/blog-access.log | cargo run --release -p weir-schemas --example classify
+//! ```
+//!
+//! The last line says how long the lists took to read, what they hold in memory, and what one call costs.
+
+use std::{collections::HashMap, io::BufRead, time::Instant};
+
+use weir_schemas::rules::Rules;
+
+fn main() {
+    let rules = Rules::version(1).expect("this binary carries version 1");
+    let before = resident_kb();
+    let begin = Instant::now();
+    rules.agent("Mozilla/5.0");
+    let (start, held) = (begin.elapsed(), resident_kb().saturating_sub(before));
+
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for line in std::io::stdin().lock().lines() {
+        *counts.entry(line.expect("stdin is UTF-8")).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    for (user_agent, count) in &counts {
+        let agent = rules.agent(user_agent);
+        let bot = if agent.bot { "bot" } else { "-" };
+        println!("{count:6} {bot:3} | {} | {} | {} | {user_agent}", agent.browser, agent.os, agent.device);
+    }
+
+    let begin = Instant::now();
+    for (user_agent, _) in &counts {
+        std::hint::black_box(rules.agent(user_agent));
+    }
+    let each = begin.elapsed() / u32::try_from(counts.len().max(1)).expect("fewer agents than 2^32");
+    let held_at_end = resident_kb().saturating_sub(before);
+    println!("{} agents; lists read in {start:?}, {held} kB, {held_at_end} kB at the end; {each:?} a call", counts.len());
+}
+
+/// Resident memory of this process; 0 where there is no `/proc`.
+fn resident_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+}
