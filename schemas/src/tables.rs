@@ -1,1 +1,339 @@
-//! Table and view definitions, derived from a [`crate::SchemaVersion`].
+//! Table and view definitions, derived from a [`SchemaVersion`].
+//!
+//! ```text
+//!  stats_v<N>   one wide table a generation          ◀─ stats ◀─ pages, sources, countries, …   (views, for everybody)
+//!  emissions    what is complete: one row a batch
+//!  owners       who may write for a run
+//! ```
+//!
+//! Everything here is text: this crate opens no socket. The statements are for ClickHouse 24.8 and later.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::{Dimension, Measure, SchemaVersion};
+
+/// A column of a table of statistics, with type and default as `system.columns` prints them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub data_type: &'static str,
+    /// Empty, `DEFAULT` or `EPHEMERAL`.
+    pub default_kind: &'static str,
+    pub default: &'static str,
+    codec: &'static str,
+}
+
+/// Name of the table that holds the rows of a version.
+pub fn stats_table(version: &SchemaVersion) -> String {
+    format!("stats_v{}", version.number)
+}
+
+/// Name of a measure's column.
+pub const fn measure_column(measure: Measure) -> &'static str {
+    match measure {
+        Measure::PageViews => "page_views",
+        Measure::OutboundClicks => "outbound_clicks",
+        Measure::AdClicks => "ad_clicks",
+        Measure::Downloads => "downloads",
+        Measure::CustomEvents => "custom_events",
+        Measure::BotEvents => "bot_events",
+    }
+}
+
+/// The columns of a version's table, in order.
+pub fn columns(version: &SchemaVersion) -> Vec<Column> {
+    let column = |name: &str, data_type, codec| Column {
+        name: name.to_owned(),
+        data_type,
+        default_kind: "",
+        default: "",
+        codec,
+    };
+    let times = "CODEC(DoubleDelta, ZSTD(1))";
+    let mut columns = vec![
+        column("site", "LowCardinality(String)", ""),
+        column("dimension", "LowCardinality(String)", ""),
+        column("value", "String", "CODEC(ZSTD(1))"),
+        column("window_start", "DateTime('UTC')", times),
+        column("emitted_in", "DateTime('UTC')", times),
+        column("origin", "LowCardinality(String)", ""),
+    ];
+    for &measure in &version.measures {
+        columns.push(column(measure_column(measure), "UInt64", "CODEC(T64, ZSTD(1))"));
+    }
+    columns.push(Column {
+        default_kind: "EPHEMERAL",
+        default: "defaultValueOfTypeName('Array(UInt64)')",
+        ..column("visitor_ids", "Array(UInt64)", "")
+    });
+    columns.push(Column {
+        default_kind: "DEFAULT",
+        default: "arrayReduce('uniqCombined64State', visitor_ids)",
+        ..column("visitors", "AggregateFunction(uniqCombined64, UInt64)", "CODEC(ZSTD(1))")
+    });
+    // The state does not show one visitor less among 100,000; the wrapping sum of the distinct ids does.
+    columns.push(Column {
+        default_kind: "DEFAULT",
+        default: "arraySum(visitor_ids)",
+        ..column("visitor_check", "UInt64", "")
+    });
+    columns
+}
+
+/// Live rows by the day in which they left, so that a finished day can be replaced as a whole; imports by month, so that
+/// years of old logs do not become thousands of partitions. Either way an origin can be dropped as a whole.
+pub const PARTITION_KEY: &str =
+    "(origin, if(origin = '', toDate(emitted_in, 'UTC'), toStartOfMonth(toDate(emitted_in, 'UTC'))))";
+
+/// Keeps an analyst's ranges together: a site's dimension over time.
+pub const SORTING_KEY: &str = "site, dimension, window_start, value, emitted_in";
+
+/// What is acknowledged survives a power cut: the part's files and its directory are synced before the answer.
+const DURABLE: &str = "fsync_after_insert = 1, fsync_part_directory = 1";
+
+/// Makes the table of a version, unless it is there.
+pub fn create_stats(database: &str, version: &SchemaVersion) -> String {
+    let mut sql =
+        format!("CREATE TABLE IF NOT EXISTS {}.{}\n(", quote_name(database), quote_name(&stats_table(version)));
+    for (n, column) in columns(version).iter().enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        // An EPHEMERAL column is written without its default: the type's own is what `system.columns` then shows.
+        let default = match column.default_kind {
+            "EPHEMERAL" => "EPHEMERAL".to_owned(),
+            "" => String::new(),
+            kind => format!("{kind} {}", column.default),
+        };
+        let line = format!("{} {} {default} {}", column.name, column.data_type, column.codec);
+        let _ = write!(sql, "{comma}\n    {}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    let _ = write!(
+        sql,
+        "\n)\nENGINE = MergeTree\nPARTITION BY {PARTITION_KEY}\nORDER BY ({SORTING_KEY})\nSETTINGS {DURABLE}"
+    );
+    sql
+}
+
+/// Makes `emissions`, unless it is there: one row for each batch that was found equal in the table.
+///
+/// Read it as a set: a statement that arrived twice leaves two equal rows.
+pub fn create_emissions(database: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {}.emissions
+(
+    generation UInt32,
+    origin LowCardinality(String),
+    run LowCardinality(String),
+    state LowCardinality(String),
+    window_from DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+    window_to DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+    rows UInt64,
+    digest UInt64,
+    recorded DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = MergeTree
+ORDER BY (generation, origin, window_from, window_to)
+SETTINGS {DURABLE}",
+        quote_name(database)
+    )
+}
+
+/// Makes `owners`, unless it is there: each run's owners, of which the largest is the one that may write.
+///
+/// An owner is one string, number then uuid at fixed widths, so that strings compare as the pairs do. Merges keep a
+/// run's largest only, whether numbers are equal or not, so the table stays as small as the runs are many.
+pub fn create_owners(database: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {}.owners
+(
+    run String,
+    owner SimpleAggregateFunction(max, String)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY run
+SETTINGS {DURABLE}",
+        quote_name(database)
+    )
+}
+
+/// A public view: its name, and how it cuts `stats`.
+struct Cut {
+    view: &'static str,
+    dimension: &'static str,
+    value: &'static str,
+}
+
+/// Every dimension has its view in every version, so that no query of an analyst ends with a version.
+const CUTS: &[Cut] = &[
+    cut("pages", "page", "page"),
+    cut("entry_pages", "entry_page", "page"),
+    cut("sources", "source", "source"),
+    cut("channels", "channel", "channel"),
+    cut("referrers", "referrer", "referrer"),
+    cut("search_terms", "search_term", "search_term"),
+    cut("countries", "country", "country"),
+    cut("browsers", "browser", "browser"),
+    cut("operating_systems", "os", "os"),
+    cut("devices", "device", "device"),
+    cut("outbound_links", "outbound", "target"),
+    cut("downloads", "download", "file"),
+    cut("utm_sources", "utm_source", "utm_source"),
+    cut("utm_mediums", "utm_medium", "utm_medium"),
+    cut("utm_campaigns", "utm_campaign", "utm_campaign"),
+    cut("utm_terms", "utm_term", "utm_term"),
+    cut("utm_contents", "utm_content", "utm_content"),
+];
+
+const fn cut(view: &'static str, dimension: &'static str, value: &'static str) -> Cut {
+    Cut { view, dimension, value }
+}
+
+/// Names of all public views: what an analyst may select from. `stats` comes first, the others are views on it.
+pub fn public_views() -> Vec<&'static str> {
+    ["stats", "sites", "props"].into_iter().chain(CUTS.iter().map(|cut| cut.view)).collect()
+}
+
+/// The statements that make, or exchange, the public views so that they show `version`; each is atomic by itself, and
+/// running the first one is the swap.
+///
+/// `timezones` names the sites' time zones (IANA names) for `local_day`; a site that is not in it has UTC. They become
+/// part of the view: a query on a few sites needs no join.
+pub fn create_views(database: &str, version: &SchemaVersion, timezones: &BTreeMap<String, String>) -> Vec<String> {
+    let database = quote_name(database);
+    let view = |name: &str, select: String| {
+        format!("CREATE OR REPLACE VIEW {database}.{name} DEFINER = CURRENT_USER SQL SECURITY DEFINER AS\n{select}")
+    };
+    let measures: String = version.measures.iter().map(|&measure| format!("{}, ", measure_column(measure))).collect();
+    let tail = format!("window_start, local_day, {measures}visitors, emitted_in, origin");
+    let mut views = vec![view(
+        "stats",
+        format!(
+            "SELECT site, dimension, value, window_start, {} AS local_day, {measures}visitors, emitted_in, origin\nFROM {database}.{}",
+            local_day(timezones),
+            quote_name(&stats_table(version))
+        ),
+    )];
+    views.push(view("sites", format!("SELECT site, {tail}\nFROM {database}.stats\nWHERE dimension = 'site'")));
+    views.push(view(
+        "props",
+        format!(
+            "SELECT site, substring(dimension, {}) AS name, value, {tail}\nFROM {database}.stats\nWHERE startsWith(dimension, '{}')",
+            Dimension::of_prop("").len() + 1,
+            Dimension::of_prop("")
+        ),
+    ));
+    for Cut { view: name, dimension, value } in CUTS {
+        views.push(view(
+            name,
+            format!("SELECT site, value AS {value}, {tail}\nFROM {database}.stats\nWHERE dimension = '{dimension}'"),
+        ));
+    }
+    views
+}
+
+fn local_day(timezones: &BTreeMap<String, String>) -> String {
+    let mut zones: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (site, zone) in timezones.iter().filter(|(_, zone)| *zone != "UTC") {
+        zones.entry(zone).or_default().push(quote(site));
+    }
+    if zones.is_empty() {
+        return "toDate(window_start, 'UTC')".to_owned();
+    }
+    let branches: String = zones
+        .iter()
+        .map(|(zone, sites)| format!("site IN ({}), toDate(window_start, {}), ", sites.join(", "), quote(zone)))
+        .collect();
+    format!("multiIf({branches}toDate(window_start, 'UTC'))")
+}
+
+/// `text` as a string literal of ClickHouse.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('\'');
+    for c in text.chars() {
+        match c {
+            '\'' => quoted.push_str("\\'"),
+            '\\' => quoted.push_str("\\\\"),
+            '\0' => quoted.push_str("\\0"),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// `name` as an identifier of ClickHouse.
+pub fn quote_name(name: &str) -> String {
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::WindowWidth;
+
+    fn version() -> SchemaVersion {
+        SchemaVersion {
+            number: 7,
+            width: WindowWidth::new(60_000).expect("divides a day"),
+            lateness_ms: 0,
+            dimensions: vec![Dimension::Site],
+            measures: vec![Measure::PageViews, Measure::Downloads],
+            rules: 1,
+            values_max: 10,
+        }
+    }
+
+    #[test]
+    fn a_version_becomes_its_table() {
+        expect![[r#"
+            CREATE TABLE IF NOT EXISTS `weir`.`stats_v7`
+            (
+                site LowCardinality(String),
+                dimension LowCardinality(String),
+                value String CODEC(ZSTD(1)),
+                window_start DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+                emitted_in DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+                origin LowCardinality(String),
+                page_views UInt64 CODEC(T64, ZSTD(1)),
+                downloads UInt64 CODEC(T64, ZSTD(1)),
+                visitor_ids Array(UInt64) EPHEMERAL,
+                visitors AggregateFunction(uniqCombined64, UInt64) DEFAULT arrayReduce('uniqCombined64State', visitor_ids) CODEC(ZSTD(1)),
+                visitor_check UInt64 DEFAULT arraySum(visitor_ids)
+            )
+            ENGINE = MergeTree
+            PARTITION BY (origin, if(origin = '', toDate(emitted_in, 'UTC'), toStartOfMonth(toDate(emitted_in, 'UTC'))))
+            ORDER BY (site, dimension, window_start, value, emitted_in)
+            SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"#]]
+        .assert_eq(&create_stats("weir", &version()));
+    }
+
+    #[test]
+    fn a_sites_day_is_that_of_its_time_zone() {
+        let zones = [("a", "Europe/Berlin"), ("b'", "UTC"), ("c", "Europe/Berlin"), ("d", "Asia/Tokyo")];
+        let zones = zones.iter().map(|(site, zone)| ((*site).to_owned(), (*zone).to_owned())).collect();
+        expect![[r#"
+            CREATE OR REPLACE VIEW `weir`.stats DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
+            SELECT site, dimension, value, window_start, multiIf(site IN ('d'), toDate(window_start, 'Asia/Tokyo'), site IN ('a', 'c'), toDate(window_start, 'Europe/Berlin'), toDate(window_start, 'UTC')) AS local_day, page_views, downloads, visitors, emitted_in, origin
+            FROM `weir`.`stats_v7`"#]]
+        .assert_eq(&create_views("weir", &version(), &zones)[0]);
+    }
+
+    #[test]
+    fn every_public_view_is_made_and_stats_first() {
+        let views = create_views("weir", &version(), &BTreeMap::new());
+        let names = public_views();
+        assert_eq!(views.len(), names.len());
+        for (sql, name) in views.iter().zip(names) {
+            assert!(sql.starts_with(&format!("CREATE OR REPLACE VIEW `weir`.{name} ")), "{sql}");
+        }
+    }
+
+    #[test]
+    fn quoted_text_cannot_leave_its_quotes() {
+        assert_eq!(quote("a'b\\c"), r"'a\'b\\c'");
+        assert_eq!(quote_name("a`b"), r"`a\`b`");
+    }
+}

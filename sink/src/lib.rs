@@ -1,1 +1,40 @@
+//! Closed windows in, rows in ClickHouse out, each exactly once.
+//!
+//! ```text
+//!  Closed ──▶ pending ──▶ batch ──▶ ask the table ──▶ equal: done · other: DELETE · nothing: INSERT ──▶ again
+//!                           ▲                                                                            │
+//!                           └── checkpoint = first hole in `emissions` ◀── raise, end what still runs ◀──┘
+//! ```
+//!
+//! Invariants
+//! - a batch is recorded as done only after the table was asked, and holds exactly its rows
+//! - every statement that writes carries its owner, and does nothing unless that is the run's largest
+//! - nothing is remembered from turn to turn but the windows themselves; no answer is believed, "ok" neither
+//! - a chunk is one block, so it is in the table whole or not at all
+//!
+//! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`. Start at [`run`]; [`server`] is a ClickHouse of
+//! our own. Not here: events, the log, which windows there are.
 
+pub mod audit;
+mod body;
+mod checkpoint;
+mod connection;
+mod decide;
+mod digest;
+mod error;
+mod events;
+mod owner;
+mod pending;
+mod prepare;
+pub mod server;
+mod undo;
+mod writer;
+
+pub use checkpoint::checkpoint;
+pub use connection::Target;
+pub use decide::{Deed, next_deed};
+pub use digest::Content;
+pub use error::SinkError;
+pub use prepare::{prepare, show};
+pub use undo::undo;
+pub use writer::{Done, End, RunSpec, run};

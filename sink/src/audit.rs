@@ -1,0 +1,268 @@
+//! Is the table what was recorded? Compares rows and digests with `emissions`, without stopping anybody.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use weir_schemas::tables::{quote, stats_table};
+use weir_schemas::{Origin, SchemaVersion};
+
+use crate::SinkError;
+use crate::connection::{Connection, LONG, QUICK, Target};
+use crate::digest::{self, Content};
+use crate::error::Failure;
+use crate::events::AuditFound;
+
+/// Batches recorded this long before the last look are looked at again: clocks, and answers on their way.
+const OVERLAP_MS: i64 = 60 * 1000;
+/// How far the first look goes back.
+const FIRST_LOOK_MS: i64 = 60 * 60 * 1000;
+
+/// Something that is not as it was recorded. Windows are ms since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// A batch was done, and its rows are not those in the table: missing, doubled or changed.
+    Differs { origin: Origin, from_ms: i64, to_ms: i64, recorded: Content, held: Content },
+    /// Rows of a window that no batch covers, and that nobody has finished since the last look.
+    Uncovered { origin: Origin, window_ms: i64, held: Content },
+    /// Two batches were recorded over the same windows.
+    Overlaps { origin: Origin, from_ms: i64, to_ms: i64 },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |origin: &str| if origin.is_empty() { "live".to_owned() } else { format!("import {origin}") };
+        match self {
+            Finding::Differs { origin, from_ms, to_ms, recorded, held } => write!(
+                f,
+                "{}: windows {from_ms} to {to_ms} ms were recorded with {} rows, the table holds {}{}",
+                of(origin),
+                recorded.rows,
+                held.rows,
+                if recorded.rows == held.rows { ", and other ones" } else { "" }
+            ),
+            Finding::Uncovered { origin, window_ms, held } => {
+                write!(f, "{}: window {window_ms} ms has {} rows that no finished batch covers", of(origin), held.rows)
+            }
+            Finding::Overlaps { origin, from_ms, to_ms } => {
+                write!(f, "{}: windows {from_ms} to {to_ms} ms were recorded more than once", of(origin))
+            }
+        }
+    }
+}
+
+/// An audit of one generation; keep it, and call [`Audit::recent`] from time to time.
+#[derive(Debug)]
+pub struct Audit {
+    target: Target,
+    version: SchemaVersion,
+    /// Recorded batches up to this time have been looked at, ms since the Unix epoch.
+    looked_ms: i64,
+    /// Rows that no batch covered at the last look.
+    uncovered: HashMap<(Origin, u32), Content>,
+}
+
+/// A batch of `emissions`: origin, windows `[from, to)` in s, rows, digest.
+type Recorded = (Origin, u32, u32, u64, u64);
+
+impl Audit {
+    pub fn new(target: &Target, version: &SchemaVersion) -> Audit {
+        Audit { target: target.clone(), version: version.clone(), looked_ms: 0, uncovered: HashMap::new() }
+    }
+
+    /// What has been recorded since the last look; the first one goes back an hour.
+    ///
+    /// Rows that no batch covers may belong to one that is being written: they are found at the second look that sees the
+    /// same ones. Leave a minute between looks.
+    pub async fn recent(&mut self) -> Result<Vec<Finding>, SinkError> {
+        self.look(false).await
+    }
+
+    /// The whole table; reads all of it. Rows that no batch covers are found at once.
+    pub async fn full(&mut self) -> Result<Vec<Finding>, SinkError> {
+        self.look(true).await
+    }
+
+    async fn look(&mut self, full: bool) -> Result<Vec<Finding>, SinkError> {
+        let clickhouse = Connection::to(&self.target);
+        let found = self.compare(&clickhouse, full).await;
+        let found = found.map_err(|failure| failure.into_error(&self.target.url, "audit"))?;
+        found.iter().for_each(|finding| AuditFound { finding }.emit());
+        Ok(found)
+    }
+
+    async fn compare(&mut self, clickhouse: &Connection, full: bool) -> Result<Vec<Finding>, Failure> {
+        let database = &clickhouse.database;
+        let done = format!("{database}.emissions WHERE generation = {} AND state = 'done'", self.version.number);
+        let now_ms: i64 = clickhouse.row("SELECT toUnixTimestamp64Milli(now64(3))", QUICK).await?;
+        let (recorded, held) = if full {
+            // The record first: a batch that is recorded has all its rows.
+            let recorded = read(clickhouse, &done).await?;
+            (recorded, self.held(clickhouse, "1").await?)
+        } else {
+            let since_ms = if self.looked_ms == 0 { now_ms - FIRST_LOOK_MS } else { self.looked_ms - OVERLAP_MS };
+            let begins: Vec<(Origin, u32)> = clickhouse
+                .rows(
+                    &format!(
+                        "SELECT toString(origin), toUnixTimestamp(min(window_from)) FROM {done} AND rows > 0 \
+                         AND recorded >= fromUnixTimestamp64Milli(toInt64({since_ms})) GROUP BY origin"
+                    ),
+                    LONG,
+                )
+                .await?;
+            let rows: Vec<String> = begins
+                .iter()
+                .map(|(origin, from_s)| {
+                    format!("(origin = {} AND emitted_in >= toDateTime({from_s}, 'UTC'))", quote(origin))
+                })
+                .collect();
+            if rows.is_empty() {
+                (Vec::new(), BTreeMap::new())
+            } else {
+                let rows = rows.join(" OR ");
+                let batches = rows.replace("emitted_in", "window_from");
+                let recorded = read(clickhouse, &format!("{done} AND ({batches})")).await?;
+                (recorded, self.held(clickhouse, &rows).await?)
+            }
+        };
+        let (differing, uncovered) = compare(recorded, held);
+        let mut found = Vec::new();
+        for finding in differing {
+            if self.still(clickhouse, &finding).await? {
+                found.push(finding);
+            }
+        }
+        for ((origin, window_s), held) in &uncovered {
+            let key = (origin.clone(), *window_s);
+            if full || self.uncovered.get(&key) == Some(held) {
+                let (origin, window_ms) = (origin.clone(), i64::from(*window_s) * 1000);
+                found.push(Finding::Uncovered { origin, window_ms, held: *held });
+            }
+        }
+        self.uncovered = uncovered.into_iter().collect();
+        self.looked_ms = now_ms;
+        Ok(found)
+    }
+
+    /// What the table holds, by origin and window.
+    async fn held(&self, clickhouse: &Connection, rows: &str) -> Result<BTreeMap<(Origin, u32), Content>, Failure> {
+        let sql = format!(
+            "SELECT toString(origin), toUnixTimestamp(emitted_in), count(), sum({}) FROM {}.{} WHERE {rows} \
+             GROUP BY origin, emitted_in",
+            digest::sql(&self.version),
+            clickhouse.database,
+            stats_table(&self.version)
+        );
+        let held: Vec<(Origin, u32, u64, u64)> = clickhouse.rows(&sql, LONG).await?;
+        Ok(held
+            .into_iter()
+            .map(|(origin, window_s, rows, digest)| ((origin, window_s), Content { rows, digest }))
+            .collect())
+    }
+
+    /// Whether a difference is there at a second look: an undo, or a restore, may have passed in between.
+    async fn still(&self, clickhouse: &Connection, finding: &Finding) -> Result<bool, Failure> {
+        let Finding::Differs { origin, from_ms, to_ms, recorded, .. } = finding else {
+            return Ok(true);
+        };
+        let windows =
+            |column: &str| format!("origin = {} AND {column} >= toDateTime({}, 'UTC')", quote(origin), from_ms / 1000);
+        let batches: u64 = clickhouse
+            .row(
+                &format!(
+                    "SELECT count() FROM {}.emissions WHERE generation = {} AND state = 'done' AND {} \
+                     AND window_to = toDateTime({}, 'UTC') AND digest = {}",
+                    clickhouse.database,
+                    self.version.number,
+                    windows("window_from"),
+                    to_ms / 1000,
+                    recorded.digest
+                ),
+                LONG,
+            )
+            .await?;
+        let rows = format!("{} AND emitted_in < toDateTime({}, 'UTC')", windows("emitted_in"), to_ms / 1000);
+        let held = self.held(clickhouse, &rows).await?;
+        Ok(batches > 0 && sum(held.into_values()) != *recorded)
+    }
+}
+
+async fn read(clickhouse: &Connection, batches: &str) -> Result<Vec<Recorded>, Failure> {
+    let sql = format!(
+        "SELECT DISTINCT toString(origin), toUnixTimestamp(window_from), toUnixTimestamp(window_to), rows, digest FROM {batches}"
+    );
+    clickhouse.rows(&sql, LONG).await
+}
+
+fn sum(contents: impl Iterator<Item = Content>) -> Content {
+    contents.fold(Content::default(), |mut sum, content| {
+        sum += content;
+        sum
+    })
+}
+
+/// The batches that differ, or lie over each other, and what no batch covers.
+fn compare(
+    mut recorded: Vec<Recorded>,
+    mut held: BTreeMap<(Origin, u32), Content>,
+) -> (Vec<Finding>, BTreeMap<(Origin, u32), Content>) {
+    recorded.sort_unstable();
+    let mut found = Vec::new();
+    let mut covered: Option<(&str, u32)> = None;
+    for (origin, from_s, to_s, rows, digest) in &recorded {
+        let (from_ms, to_ms) = (i64::from(*from_s) * 1000, i64::from(*to_s) * 1000);
+        if covered.is_some_and(|(of, through_s)| of == origin && through_s > *from_s) {
+            found.push(Finding::Overlaps { origin: origin.clone(), from_ms, to_ms });
+            continue;
+        }
+        covered = Some((origin, *to_s));
+        let windows: Vec<_> =
+            held.range((origin.clone(), *from_s)..(origin.clone(), *to_s)).map(|(key, _)| key.clone()).collect();
+        let batch = sum(windows.iter().filter_map(|key| held.remove(key)));
+        let recorded = Content { rows: *rows, digest: *digest };
+        if batch != recorded {
+            found.push(Finding::Differs { origin: origin.clone(), from_ms, to_ms, recorded, held: batch });
+        }
+    }
+    (found, held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(windows: &[(&str, u32, u64)]) -> BTreeMap<(Origin, u32), Content> {
+        let content = |rows| Content { rows, digest: rows * 10 };
+        windows.iter().map(|(origin, at, rows)| (((*origin).to_owned(), *at), content(*rows))).collect()
+    }
+
+    fn batch(origin: &str, from_s: u32, to_s: u32, rows: u64) -> Recorded {
+        (origin.to_owned(), from_s, to_s, rows, rows * 10)
+    }
+
+    #[test]
+    fn a_table_that_is_as_recorded_has_no_findings() {
+        let (found, uncovered) = compare(
+            vec![batch("", 0, 3, 5), batch("", 3, 9, 0), batch("i", 0, 2, 1)],
+            held(&[("", 0, 2), ("", 2, 3), ("i", 1, 1)]),
+        );
+        assert!(found.is_empty() && uncovered.is_empty(), "{found:?} {uncovered:?}");
+    }
+
+    #[test]
+    fn rows_missing_doubled_uncovered_and_batches_over_each_other_are_found() {
+        let (found, uncovered) = compare(
+            vec![batch("", 0, 3, 5), batch("", 2, 4, 0), batch("i", 0, 2, 1)],
+            held(&[("", 0, 2), ("i", 1, 2), ("i", 2, 7), ("", 3, 1)]),
+        );
+        let said: Vec<String> = found.iter().map(ToString::to_string).collect();
+        expect_test::expect![[r#"
+            [
+                "live: windows 0 to 3000 ms were recorded with 5 rows, the table holds 2",
+                "live: windows 2000 to 4000 ms were recorded more than once",
+                "import i: windows 0 to 2000 ms were recorded with 1 rows, the table holds 2",
+            ]
+        "#]]
+        .assert_debug_eq(&said);
+        assert_eq!(uncovered, held(&[("", 3, 1), ("i", 2, 7)]));
+    }
+}

@@ -1,0 +1,148 @@
+//! Rows as one block of ClickHouse's Native format: columns, one after the other, as they lie in memory.
+
+use weir_schemas::tables::measure_column;
+use weir_schemas::{RowBlock, SchemaVersion, WindowStart};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::digest::seconds;
+
+/// Rows of one INSERT at most, on average over a batch's chunks.
+///
+/// 500,000 rows × ~120 B = 60 MB in the server, read whole before the first is written, which is a second's work.
+pub(crate) const CHUNK_ROWS_MAX: u64 = 500_000;
+/// Bytes of one INSERT: rows with very many visitors are larger than most.
+pub(crate) const CHUNK_BYTES_MAX: u64 = 64 << 20;
+/// A hash does not cut evenly; chunks are planned this much smaller.
+const CHUNK_MARGIN_PERCENT: u64 = 10;
+
+/// How many chunks a batch is cut into. Law: no rows, no chunks; else at least one.
+pub(crate) fn chunks(rows: u64, bytes: u64) -> u64 {
+    let cut = |whole: u64, part: u64| whole.div_ceil(part * (100 - CHUNK_MARGIN_PERCENT) / 100);
+    cut(rows, CHUNK_ROWS_MAX).max(cut(bytes, CHUNK_BYTES_MAX)).min(rows)
+}
+
+/// Names and types of the columns that [`native`] writes: the structure of `input(…)`.
+pub(crate) fn columns(version: &SchemaVersion) -> Vec<(&'static str, &'static str)> {
+    let mut columns = vec![
+        ("site", "String"),
+        ("dimension", "String"),
+        ("value", "String"),
+        ("window_start", "DateTime('UTC')"),
+        ("emitted_in", "DateTime('UTC')"),
+    ];
+    columns.extend(version.measures.iter().map(|&measure| (measure_column(measure), "UInt64")));
+    columns.push(("visitor_ids", "Array(UInt64)"));
+    columns
+}
+
+/// For each row of each block its chunk, `0..of`, by the hash of (site, dimension, value).
+pub(crate) fn assign(blocks: &[(WindowStart, &RowBlock)], of: u64) -> Vec<Vec<u64>> {
+    blocks.iter().map(|(_, block)| (0..block.len()).map(|row| chunk_of(block, row, of)).collect()).collect()
+}
+
+/// The rows that `assigned` gives to `chunk`, as one block; empty when there are none.
+pub(crate) fn native(
+    version: &SchemaVersion,
+    blocks: &[(WindowStart, &RowBlock)],
+    assigned: &[Vec<u64>],
+    chunk: u64,
+) -> Vec<u8> {
+    let picked: Vec<(WindowStart, &RowBlock, Vec<usize>)> = blocks
+        .iter()
+        .zip(assigned)
+        .map(|(&(window, block), chunks)| {
+            (window, block, (0..block.len()).filter(|&row| chunks[row] == chunk).collect())
+        })
+        .collect();
+    let rows: usize = picked.iter().map(|(_, _, rows)| rows.len()).sum();
+    if rows == 0 {
+        return Vec::new();
+    }
+    let mut out = Vec::with_capacity(rows * 100);
+    let columns = columns(version);
+    let measures = version.measures.len();
+    varint(&mut out, columns.len());
+    varint(&mut out, rows);
+    for (n, (name, data_type)) in columns.iter().enumerate() {
+        string(&mut out, name);
+        string(&mut out, data_type);
+        match n {
+            0..=2 => {
+                for (_, block, rows) in &picked {
+                    let index = [&block.site, &block.dimension, &block.value][n];
+                    rows.iter().for_each(|&row| string(&mut out, block.strings.get(index[row])));
+                }
+            }
+            3 => {
+                for (_, block, rows) in &picked {
+                    rows.iter().for_each(|&row| out.extend(seconds(block.window_start_ms[row]).to_le_bytes()));
+                }
+            }
+            4 => {
+                for (window, _, rows) in &picked {
+                    rows.iter().for_each(|_| out.extend(seconds(window.ms()).to_le_bytes()));
+                }
+            }
+            n if n - 5 < measures => {
+                for (_, block, rows) in &picked {
+                    rows.iter().for_each(|&row| out.extend(block.counts[row * measures + n - 5].to_le_bytes()));
+                }
+            }
+            _ => {
+                let mut end = 0_u64;
+                for (_, block, rows) in &picked {
+                    for &row in rows {
+                        end += block.visitors_of(row).len() as u64;
+                        out.extend(end.to_le_bytes());
+                    }
+                }
+                for (_, block, rows) in &picked {
+                    for &row in rows {
+                        block.visitors_of(row).iter().for_each(|id| out.extend(id.to_le_bytes()));
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+fn chunk_of(block: &RowBlock, row: usize, of: u64) -> u64 {
+    if of <= 1 {
+        return 0;
+    }
+    let mut hash = Xxh3::new();
+    for index in [block.site[row], block.dimension[row], block.value[row]] {
+        hash.update(block.strings.get(index).as_bytes());
+        hash.update(&[0]);
+    }
+    hash.digest() % of
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    varint(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn varint(out: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_cut_by_rows_and_by_bytes() {
+        assert_eq!(chunks(0, 0), 0);
+        assert_eq!(chunks(1, 10), 1);
+        assert_eq!(chunks(450_000, 1), 1);
+        assert_eq!(chunks(450_001, 1), 2);
+        assert_eq!(chunks(10, 600 << 20), 10);
+        assert_eq!(chunks(1_000_000, 576 << 20), 10);
+    }
+}

@@ -1,0 +1,111 @@
+//! The tables are made, or found to be what they must be.
+
+use std::collections::BTreeMap;
+
+use weir_schemas::SchemaVersion;
+use weir_schemas::tables::{
+    PARTITION_KEY, SORTING_KEY, columns, create_emissions, create_owners, create_stats, create_views, quote,
+    stats_table,
+};
+
+use crate::SinkError;
+use crate::connection::{Connection, LONG, QUICK, Target};
+use crate::error::Failure;
+
+/// Makes the database and the version's tables, unless they are there, and checks the table's columns and keys.
+///
+/// Does not touch the views: a second generation is filled while the first is shown. Errors: [`SinkError::Altered`] names
+/// the first difference.
+pub async fn prepare(target: &Target, version: &SchemaVersion) -> Result<(), SinkError> {
+    let clickhouse = Connection::to(target);
+    let fail = |failure: Failure| failure.into_error(&target.url, "");
+    let statements = [
+        format!("CREATE DATABASE IF NOT EXISTS {} ENGINE = Atomic", clickhouse.database),
+        create_stats(&target.database, version),
+        create_emissions(&target.database),
+        create_owners(&target.database),
+    ];
+    for statement in &statements {
+        clickhouse.execute(statement, None, LONG).await.map_err(fail)?;
+    }
+    check(&clickhouse, version).await.map_err(fail)?.map_or(Ok(()), |differs| {
+        Err(SinkError::Altered { table: format!("{}.{}", target.database, stats_table(version)), differs })
+    })
+}
+
+/// Makes the public views show `version`, in the time zones of `timezones` (site → IANA name).
+///
+/// Each view is exchanged atomically, `stats` first. Safe to repeat, and to run beside queries.
+pub async fn show(
+    target: &Target,
+    version: &SchemaVersion,
+    timezones: &BTreeMap<String, String>,
+) -> Result<(), SinkError> {
+    let clickhouse = Connection::to(target);
+    for statement in create_views(&target.database, version, timezones) {
+        clickhouse.execute(&statement, None, QUICK).await.map_err(|failure| failure.into_error(&target.url, ""))?;
+    }
+    Ok(())
+}
+
+/// What is wrong with the version's table, in words.
+pub(crate) async fn check(clickhouse: &Connection, version: &SchemaVersion) -> Result<Option<String>, Failure> {
+    let named = format!("database = {} AND table = {}", quote(&clickhouse.database_name), quote(&stats_table(version)));
+    let found: Vec<(String, String, String, String)> = clickhouse
+        .rows(
+            &format!(
+                "SELECT name, type, toString(default_kind), default_expression FROM system.columns WHERE {named} ORDER BY position"
+            ),
+            QUICK,
+        )
+        .await?;
+    let expected: Vec<(String, String, String, String)> = columns(version)
+        .into_iter()
+        .map(|column| {
+            (column.name, column.data_type.to_owned(), column.default_kind.to_owned(), column.default.to_owned())
+        })
+        .collect();
+    for wanted in &expected {
+        match found.iter().find(|column| column.0 == wanted.0) {
+            None => return Ok(Some(format!("it has no column {}", wanted.0))),
+            Some(column) if column.1 != wanted.1 => {
+                return Ok(Some(format!("column {} is {}, not {}", wanted.0, column.1, wanted.1)));
+            }
+            Some(column) if (&column.2, &column.3) != (&wanted.2, &wanted.3) => {
+                return Ok(Some(format!(
+                    "column {} has the default {} {}, not {} {}",
+                    wanted.0, column.2, column.3, wanted.2, wanted.3
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(more) = found.iter().find(|column| expected.iter().all(|wanted| wanted.0 != column.0)) {
+        return Ok(Some(format!("it has a column {} that weir does not know", more.0)));
+    }
+    let (engine, partition_key, sorting_key): (String, String, String) = clickhouse
+        .row(
+            &format!(
+                "SELECT engine, partition_key, sorting_key FROM system.tables WHERE {}",
+                named.replace(" table = ", " name = ")
+            ),
+            QUICK,
+        )
+        .await?;
+    for (what, found, wanted) in
+        [("partition key", &partition_key, PARTITION_KEY), ("sorting key", &sorting_key, SORTING_KEY)]
+    {
+        if squeezed(found) != squeezed(wanted) {
+            return Ok(Some(format!("its {what} is {found}, not {wanted}")));
+        }
+    }
+    // `ReplicatedMergeTree` and ClickHouse Cloud's `SharedMergeTree` keep all rows too; engines that fold rows do not.
+    if !matches!(engine.as_str(), "MergeTree" | "ReplicatedMergeTree" | "SharedMergeTree") {
+        return Ok(Some(format!("its engine is {engine}, not MergeTree")));
+    }
+    Ok(None)
+}
+
+fn squeezed(expression: &str) -> String {
+    expression.chars().filter(|c| !c.is_whitespace() && *c != '`').collect()
+}

@@ -1,0 +1,352 @@
+//! The owner of a run: turn after turn, raise, end, read, ask, one deed.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::Instant;
+use weir_schemas::tables::{quote, stats_table};
+use weir_schemas::{Closed, Origin, SchemaVersion, WindowStart};
+
+use crate::connection::{Connection, LONG, QUICK, Target};
+use crate::decide::{After, Deed, after, next_deed};
+use crate::digest::{self, Content, seconds};
+use crate::error::{Failure, Kind};
+use crate::events::{BatchDiffered, BatchDone, Raised, Waiting, word};
+use crate::owner::{OwnedRun, Owner};
+use crate::pending::{Batch, Pending, Ready};
+use crate::{SinkError, body, checkpoint, prepare};
+
+/// Between tries, doubling.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Windows without rows are recorded at most this often: a quiet log leaves 17,280 rows a day at the very most.
+const EMPTY_EVERY: Duration = Duration::from_secs(5);
+
+/// Which run, and what of it.
+#[derive(Debug, Clone)]
+pub struct RunSpec {
+    /// Its name: `live`, `import-…`.
+    pub run: String,
+    pub version: SchemaVersion,
+    pub origin: Origin,
+    /// Where its pipeline begins: what [`crate::checkpoint`] gave.
+    pub from: WindowStart,
+    /// Where the run ends; `None`: never.
+    pub to: Option<WindowStart>,
+}
+
+/// A batch is in the table: the windows `[from, through)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    pub from: WindowStart,
+    /// Every window before it is in the table.
+    pub through: WindowStart,
+    pub rows: u64,
+}
+
+/// Why [`run`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Everything before `RunSpec::to` is in the table.
+    Complete,
+    /// The channel was closed, and everything that came through it is in the table.
+    Drained,
+    /// As told; what was not yet done will be done by the next owner.
+    Shutdown,
+}
+
+/// Writes what `closed` brings into the table of `spec.version`, each window exactly once, until one of [`End`].
+///
+/// `on_done` is called for each batch after it was found equal in the table and recorded; `through` never goes back.
+/// `shutdown` is heard between deeds. What ClickHouse may do better next time is tried again for ever, with a line in the
+/// log each time. Errors: [`SinkError::Refused`] when another process has become the owner, [`SinkError::Stopped`] and
+/// [`SinkError::Altered`] when a person is needed, [`SinkError::CheckpointMoved`] when the pipeline must begin elsewhere.
+pub async fn run(
+    target: &Target,
+    spec: RunSpec,
+    mut closed: Receiver<Closed>,
+    mut on_done: impl FnMut(Done),
+    shutdown: impl Future<Output = ()>,
+) -> Result<End, SinkError> {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut writer = Writer::new(target, spec);
+    loop {
+        while !writer.is_full() {
+            match closed.try_recv() {
+                Ok(message) => writer.take(message).await,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    writer.drained = true;
+                    break;
+                }
+            }
+        }
+        match writer.next() {
+            Next::Over(end) => return Ok(end),
+            Next::Turn => match writer.turn(&mut on_done).await? {
+                After::Keep | After::Raise => tokio::task::yield_now().await,
+                After::RaiseLater | After::Stop => tokio::select! {
+                    () = &mut shutdown => return Ok(End::Shutdown),
+                    () = tokio::time::sleep(writer.backoff) => writer.backoff = (2 * writer.backoff).min(BACKOFF_MAX),
+                },
+            },
+            Next::Wait(until) => tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(End::Shutdown),
+                message = closed.recv() => match message {
+                    Some(message) => writer.take(message).await,
+                    None => writer.drained = true,
+                },
+                () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+            },
+        }
+        if futures::poll!(&mut shutdown).is_ready() {
+            return Ok(End::Shutdown);
+        }
+    }
+}
+
+/// What the loop does next.
+enum Next {
+    Turn,
+    /// Until then, or until a message comes.
+    Wait(Option<Instant>),
+    Over(End),
+}
+
+/// Why a turn ended early.
+enum Trouble {
+    Failed(&'static str, Failure),
+    Moved { checkpoint: WindowStart, held_from: WindowStart },
+}
+
+struct Writer {
+    clickhouse: Connection,
+    spec: RunSpec,
+    run: OwnedRun,
+    table: String,
+    pending: Pending,
+    /// `None`: the next turn raises first.
+    owner: Option<Owner>,
+    /// No more windows will come.
+    drained: bool,
+    /// A batch whose `done` was sent, and when work on it began.
+    recording: Option<(Batch, Instant)>,
+    began: Option<(WindowStart, Instant)>,
+    last_done: Instant,
+    backoff: Duration,
+}
+
+impl Writer {
+    fn new(target: &Target, spec: RunSpec) -> Writer {
+        let table = stats_table(&spec.version);
+        Writer {
+            clickhouse: Connection::to(target),
+            run: OwnedRun::new(&target.database, spec.version.number, &table, &spec.run),
+            table,
+            pending: Pending::new(spec.version.width, spec.from, !spec.origin.is_empty()),
+            spec,
+            owner: None,
+            drained: false,
+            recording: None,
+            began: None,
+            last_done: Instant::now(),
+            backoff: BACKOFF_MIN,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.drained || self.pending.is_full()
+    }
+
+    async fn take(&mut self, message: Closed) {
+        // Digests of a large window take a while; the connection's tasks go on meanwhile.
+        let ready = tokio::task::spawn_blocking(move || Ready::of(message)).await;
+        self.pending.push(ready.unwrap_or_else(|why| std::panic::resume_unwind(why.into_panic())));
+    }
+
+    fn next(&self) -> Next {
+        if self.spec.to.is_some_and(|to| self.pending.from() >= to) {
+            return Next::Over(End::Complete);
+        }
+        match self.pending.batch(self.spec.to) {
+            None if self.drained => Next::Over(End::Drained),
+            // Before there is work too: what a former owner left running is ended at once.
+            _ if self.owner.is_none() => Next::Turn,
+            None => Next::Wait(None),
+            Some(batch) if batch.wanted.rows > 0 || self.drained || Some(batch.to) == self.spec.to => Next::Turn,
+            Some(_) if self.last_done.elapsed() >= EMPTY_EVERY => Next::Turn,
+            Some(_) => Next::Wait(Some(self.last_done + EMPTY_EVERY)),
+        }
+    }
+
+    async fn turn(&mut self, on_done: &mut impl FnMut(Done)) -> Result<After, SinkError> {
+        let (what, failure) = match self.try_turn(on_done).await {
+            Ok(after) => return Ok(after),
+            Err(Trouble::Failed(what, failure)) => (what, failure),
+            Err(Trouble::Moved { checkpoint, held_from }) => {
+                return Err(SinkError::CheckpointMoved {
+                    run: self.spec.run.clone(),
+                    checkpoint_ms: checkpoint.ms(),
+                    held_from_ms: held_from.ms(),
+                });
+            }
+        };
+        self.owner = None;
+        if failure.kind == Kind::Unclear {
+            Waiting { run: &self.spec.run, what, reason: &failure.said, again_in: self.backoff }.emit();
+            return Ok(After::RaiseLater);
+        }
+        // A refusal by the table is easier to mend when it says what is wrong with it.
+        if let (Kind::Hopeless(_), Ok(Some(differs))) =
+            (failure.kind, prepare::check(&self.clickhouse, &self.spec.version).await)
+        {
+            return Err(SinkError::Altered { table: self.table.clone(), differs });
+        }
+        Err(failure.into_error(&self.clickhouse.url, &self.spec.run))
+    }
+
+    async fn try_turn(&mut self, on_done: &mut impl FnMut(Done)) -> Result<After, Trouble> {
+        let failed = |what| move |failure| Trouble::Failed(what, failure);
+        if self.owner.is_none() {
+            let owner = self.run.raise(&self.clickhouse).await.map_err(failed("raise"))?;
+            self.run.end_running(&self.clickhouse).await.map_err(failed("end what runs"))?;
+            Raised { run: &self.spec.run }.emit();
+            self.owner = Some(owner);
+        }
+        let RunSpec { version, origin, .. } = &self.spec;
+        let checkpoint = checkpoint::read(&self.clickhouse, version, origin, self.pending.from())
+            .await
+            .map_err(failed("read the checkpoint"))?;
+        self.pending.done_through(checkpoint).map_err(|held_from| Trouble::Moved { checkpoint, held_from })?;
+        if let Some((batch, began)) = self.recording.take_if(|(batch, _)| checkpoint >= batch.to) {
+            self.tell(batch, began, on_done);
+        }
+        self.recording = None;
+        let Some(batch) = self.pending.batch(self.spec.to) else {
+            return Ok(After::Keep);
+        };
+        let began = match self.began {
+            Some((from, began)) if from == batch.from => began,
+            _ => Instant::now(),
+        };
+        self.began = Some((batch.from, began));
+        let held = self.ask(&batch).await.map_err(failed("ask the table"))?;
+        let deed = next_deed(held, batch.wanted);
+        let answer = match deed {
+            Deed::Done => {
+                self.recording = Some((batch, began));
+                self.record(&batch).await
+            }
+            Deed::Delete => {
+                let (held, wanted) = (held.rows, batch.wanted.rows);
+                BatchDiffered { run: &self.spec.run, from_ms: batch.from.ms(), held, wanted }.emit();
+                self.delete(&batch).await
+            }
+            Deed::Insert => self.insert(&batch).await,
+        };
+        let next = after(deed, answer.as_ref().map(|()| ()).map_err(|failure| failure.kind));
+        if next != After::Keep {
+            self.owner = None;
+        }
+        answer.map_err(failed(word(deed)))?;
+        self.backoff = BACKOFF_MIN;
+        if deed == Deed::Done
+            && let Some((batch, began)) = self.recording.take()
+        {
+            self.tell(batch, began, on_done);
+        }
+        Ok(next)
+    }
+
+    fn tell(&mut self, batch: Batch, began: Instant, on_done: &mut impl FnMut(Done)) {
+        self.last_done = Instant::now();
+        self.began = None;
+        let Batch { from, to: through, wanted: Content { rows, .. }, .. } = batch;
+        let run = &self.spec.run;
+        BatchDone { run, from_ms: from.ms(), through_ms: through.ms(), rows, took: began.elapsed() }.emit();
+        on_done(Done { from, through, rows });
+    }
+
+    /// The rows of these windows, whoever wrote them.
+    fn of_batch(&self, batch: &Batch) -> String {
+        format!(
+            "origin = {} AND emitted_in >= toDateTime({}, 'UTC') AND emitted_in < toDateTime({}, 'UTC')",
+            quote(&self.spec.origin),
+            seconds(batch.from.ms()),
+            seconds(batch.to.ms())
+        )
+    }
+
+    async fn ask(&self, batch: &Batch) -> Result<Content, Failure> {
+        let sql = format!(
+            "SELECT count(), sum({}) FROM {}.{} WHERE {}",
+            digest::sql(&self.spec.version),
+            self.clickhouse.database,
+            self.table,
+            self.of_batch(batch)
+        );
+        let (rows, digest) = self.clickhouse.row(&sql, LONG).await?;
+        Ok(Content { rows, digest })
+    }
+
+    async fn record(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let owner = self.owner.as_mut().expect("a deed has an owner");
+        let query_id = owner.query_id(word(Deed::Done));
+        let sql = format!(
+            "INSERT INTO {}.emissions (generation, origin, run, state, window_from, window_to, rows, digest) \
+             SELECT {}, {}, {}, 'done', toDateTime({}, 'UTC'), toDateTime({}, 'UTC'), {}, {} WHERE {}",
+            self.clickhouse.database,
+            self.spec.version.number,
+            quote(&self.spec.origin),
+            quote(&self.spec.run),
+            seconds(batch.from.ms()),
+            seconds(batch.to.ms()),
+            batch.wanted.rows,
+            batch.wanted.digest,
+            owner.or_fail(&self.clickhouse),
+        );
+        self.clickhouse.execute(&sql, Some(query_id), QUICK).await
+    }
+
+    async fn delete(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let rows = self.of_batch(batch);
+        let owner = self.owner.as_mut().expect("a deed has an owner");
+        let query_id = owner.query_id(word(Deed::Delete));
+        let sql = format!(
+            "ALTER TABLE {}.{} DELETE WHERE {rows} AND {} SETTINGS mutations_sync = 2",
+            self.clickhouse.database,
+            self.table,
+            owner.or_nothing(&self.clickhouse)
+        );
+        self.clickhouse.execute(&sql, Some(query_id), LONG).await
+    }
+
+    async fn insert(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let owner = self.owner.as_mut().expect("a deed has an owner");
+        let version = &self.spec.version;
+        let columns = body::columns(version);
+        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+        let names = names.join(", ");
+        let structure: Vec<String> = columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect();
+        let sql = format!(
+            "INSERT INTO {}.{} ({names}, origin) SELECT {names}, {} FROM input({}) WHERE {} FORMAT Native",
+            self.clickhouse.database,
+            self.table,
+            quote(&self.spec.origin),
+            quote(&structure.join(", ")),
+            owner.or_fail(&self.clickhouse),
+        );
+        let blocks = self.pending.blocks(batch);
+        let of = body::chunks(batch.wanted.rows, batch.bytes);
+        let assigned = body::assign(&blocks, of);
+        for chunk in 0..of {
+            let body = body::native(version, &blocks, &assigned, chunk);
+            if !body.is_empty() {
+                self.clickhouse.insert(&sql, owner.query_id(word(Deed::Insert)), body).await?;
+            }
+        }
+        Ok(())
+    }
+}
