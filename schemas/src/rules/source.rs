@@ -26,7 +26,10 @@ pub(super) fn of(sources: &Sources, host: &str, query: &str, referrer: &str) -> 
         source: if source.is_empty() { "Direct".to_owned() } else { source },
         channel,
         referrer: referrer.as_ref().map(Referrer::host_and_path).unwrap_or_default(),
-        search_term: referrer.zip(referring_site).map(|(referrer, site)| search_term(&referrer, site)).unwrap_or_default(),
+        search_term: referrer
+            .zip(referring_site)
+            .map(|(referrer, site)| search_term(&referrer, site))
+            .unwrap_or_default(),
         external,
         ..Source::default()
     })

@@ -65,7 +65,9 @@ impl Sources {
             sites: file.site,
         };
         for (index, site) in sources.sites.iter().enumerate() {
-            sources.by_tag.insert(site.name.to_lowercase(), index);
+            let name = site.name.to_lowercase();
+            sources.by_tag.insert(name.replace(' ', ""), index);
+            sources.by_tag.insert(name, index);
             sources.by_tag.extend(site.tags.iter().map(|tag| (tag.clone(), index)));
             for host in &site.hosts {
                 let (map, key) = match host.strip_suffix(".*") {

@@ -75,7 +75,7 @@ OURS = r"""
 (?i)archiver
 (?i)link ?checker
 (?i)^(java|ruby|python|perl|php|lua|dart|node|deno|bun|julia|erlang|elixir)\b
-(?i)libwww
+(?i)libwww(-perl|/|ptr)
 (?i)lwp::
 (?i)libcurl
 (?i)http[-_ ]?(client|lib|request|fetch|get|kit)
@@ -104,6 +104,14 @@ OURS = r"""
 (?i)^mozilla/[0-9.]+$
 ^Mozilla/[0-9.]+ \(compatible;?\)$
 \+ ?https?://
+(?i)^([^mo]|m[^o]|o[^p]).*https?://
+(?i)[a-z0-9]@[a-z0-9-]+\.[a-z]{2,4}\b
+(?i)libfetch
+(?i)portscout
+(?i)validator
+(?i)^irssi
+(?i)google desktop
+(?i)robosourcer
 (?i)^https?://
 (?i)^[a-z0-9._%+-]+@[a-z0-9-]+\.
 """.strip().split("\n")
@@ -138,8 +146,8 @@ def table(yaml_path, section, name_key, title):
 
 def ascii_classes(regex):
     """`.{0,200}` as `.*` and `\\d` as `[0-9]`: the same for real agents, and far smaller as automata."""
-    regex = re.sub(r"\{0,\d{2,}\}", "*", regex)
-    regex = re.sub(r"\{1,\d{2,}\}", "+", regex)
+    regex = re.sub(r"\{0,\d{3,}\}", "*", regex)
+    regex = re.sub(r"\{1,\d{3,}\}", "+", regex)
     out, at = [], 0
     while at < len(regex):
         two = regex[at : at + 2]
