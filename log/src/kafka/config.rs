@@ -144,7 +144,11 @@ impl Config {
 
     fn common(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.bootstrap).set("client.id", "weir");
+        config
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("client.id", "weir")
+            // Partitions that somebody added are known here so much later; their effective time lies further ahead.
+            .set("topic.metadata.refresh.interval.ms", "10000");
         config.set_log_level(RDKafkaLogLevel::Info);
         config
     }

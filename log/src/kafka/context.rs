@@ -1,10 +1,14 @@
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::Display,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 
 use crate::LogError;
@@ -43,6 +47,33 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 pub(super) fn log_error(error: &KafkaError, reason: &str) {
     tracing::warn!(target: "librdkafka", %error, "{reason}");
+}
+
+/// Asks again while the brokers agree among themselves who leads, as after a restart or for a new topic.
+pub(super) fn patiently<T>(mut question: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
+    use RDKafkaErrorCode as Code;
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        match question() {
+            Err(error)
+                if Instant::now() < deadline
+                    && matches!(
+                        error.rdkafka_error_code(),
+                        Some(
+                            Code::NotLeaderForPartition
+                                | Code::LeaderNotAvailable
+                                | Code::NotCoordinator
+                                | Code::CoordinatorNotAvailable
+                                | Code::CoordinatorLoadInProgress
+                                | Code::WaitingForCoordinator
+                        )
+                    ) =>
+            {
+                thread::sleep(Duration::from_millis(50));
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// What an error means to who asked about `topic`.

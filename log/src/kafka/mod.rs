@@ -31,7 +31,7 @@ use futures::future::BoxFuture;
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaResult,
+    error::{KafkaError, KafkaResult},
 };
 
 use self::{
@@ -60,7 +60,7 @@ impl KafkaLog {
     /// [`LogError::Kafka`] for a property that librdkafka does not know, or that is not to be changed.
     pub fn connect(bootstrap: &str, options: &BTreeMap<String, String>) -> Result<Self> {
         let config = Config::new(bootstrap, options)?;
-        let failed = |error: rdkafka::error::KafkaError| LogError::Kafka(error.to_string());
+        let failed = |error: KafkaError| LogError::Kafka(error.to_string());
         Ok(Self {
             producer: Producer::new(&config)?,
             admin: config.admin().create_with_context(Context).map_err(failed)?,
@@ -75,17 +75,16 @@ impl KafkaLog {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition_number(topic, partition)?, Offset::Offset(offset))
             .map_err(|error| error_of(topic, &error))?;
-        let deleted = futures::executor::block_on(self.admin.delete_records(&list, &topics::options()))
-            .map_err(|error| error_of(topic, &error))?;
-        for element in deleted.elements() {
-            element.error().map_err(|error| error_of(topic, &error))?;
-        }
-        Ok(())
+        let deleted = context::patiently(|| {
+            let deleted = futures::executor::block_on(self.admin.delete_records(&list, &topics::options()))?;
+            deleted.elements().iter().try_for_each(|element| element.error())
+        });
+        deleted.map_err(|error| error_of(topic, &error))
     }
 
     /// Asks with the client that looks things up, and lets it say what it has to log.
-    fn ask<T>(&self, question: impl FnOnce(&BaseConsumer<Context>) -> KafkaResult<T>) -> KafkaResult<T> {
-        let answer = question(&self.lookup);
+    fn ask<T>(&self, question: impl Fn(&BaseConsumer<Context>) -> KafkaResult<T>) -> KafkaResult<T> {
+        let answer = context::patiently(|| question(&self.lookup));
         serve(&self.lookup);
         answer
     }
@@ -149,17 +148,16 @@ impl Log for KafkaLog {
 
     fn offset_at(&self, topic: &str, partition: u32, at_ms: i64) -> Result<Option<i64>> {
         let number = partition_number(topic, partition)?;
-        let mut list = TopicPartitionList::new();
-        // Negative times are commands to the broker.
-        list.add_partition_offset(topic, number, Offset::Offset(at_ms.max(0)))
-            .map_err(|error| error_of(topic, &error))?;
-        let found = self
-            .ask(|client| client.offsets_for_times(list, REQUEST_TIMEOUT))
-            .map_err(|error| error_of(topic, &error))?;
-        let elements = found.elements();
-        let element = elements.first().ok_or_else(|| context::refused(topic, "the broker gave no answer"))?;
-        element.error().map_err(|error| error_of(topic, &error))?;
-        Ok(match element.offset() {
+        let found = self.ask(|client| {
+            let mut list = TopicPartitionList::new();
+            // Negative times are commands to the broker.
+            list.add_partition_offset(topic, number, Offset::Offset(at_ms.max(0)))?;
+            let found = client.offsets_for_times(list, REQUEST_TIMEOUT)?;
+            let element = found.find_partition(topic, number).ok_or(KafkaError::NoMessageReceived)?;
+            element.error()?;
+            Ok(element.offset())
+        });
+        Ok(match found.map_err(|error| error_of(topic, &error))? {
             Offset::Offset(offset) => Some(offset),
             // -1, the end: all there is was stamped before.
             _ => None,

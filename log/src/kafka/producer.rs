@@ -14,7 +14,10 @@ use rdkafka::{
     producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 
-use super::{config::Config, context};
+use super::{
+    config::Config,
+    context::{self, REQUEST_TIMEOUT},
+};
 use crate::{Appended, LogError, Result, telemetry};
 
 /// How long a dropped handle waits for its appends; what is left then is answered as unclear.
@@ -50,6 +53,12 @@ impl Producer {
             .create_with_context(Delivery { record_bytes_max })
             .map_err(|error| LogError::Kafka(error.to_string()))?;
         Ok(Self { inner, record_bytes_max })
+    }
+
+    /// Learns of partitions that were added, sooner than by the next refresh.
+    pub(super) fn refresh(&self, topic: &str) -> Result<()> {
+        let metadata = self.inner.client().fetch_metadata(Some(topic), REQUEST_TIMEOUT);
+        metadata.map(drop).map_err(|error| context::error_of(topic, &error))
     }
 
     pub(super) fn append(

@@ -3,11 +3,13 @@ use std::{slice, sync::Arc};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
+    error::{KafkaError, KafkaResult},
+    types::RDKafkaRespErr,
 };
 
 use super::{
     KafkaLog,
-    context::{Context, REQUEST_TIMEOUT, error_of, error_of_code, refused},
+    context::{Context, REQUEST_TIMEOUT, error_of, patiently, refused},
 };
 use crate::{Committed, LogError, Result};
 
@@ -29,52 +31,24 @@ impl KafkaLog {
             element.set_metadata(&committed.metadata);
         }
         let consumer = self.group(group)?;
-        let answer = consumer.commit(&list, CommitMode::Sync);
+        let answer = patiently(|| consumer.commit(&list, CommitMode::Sync));
         super::serve(&consumer);
         answer.map_err(|error| error_of(topic, &error))
     }
 
     pub(super) fn committed_progress(&self, group: &str, topic: &str) -> Result<Vec<Committed>> {
         let partitions = self.find(topic)?.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
-        let mut list = TopicPartitionList::with_capacity(partitions as usize);
-        for partition in 0..partitions {
-            list.add_partition(topic, partition_number(topic, partition)?);
-        }
+        let partitions = partition_number(topic, partitions)?;
         let consumer = self.group(group)?;
-        let answer = consumer.committed_offsets(list, REQUEST_TIMEOUT);
+        let answer = patiently(|| {
+            let mut list = TopicPartitionList::with_capacity(partitions as usize);
+            for partition in 0..partitions {
+                list.add_partition(topic, partition);
+            }
+            read(&consumer.committed_offsets(list, REQUEST_TIMEOUT)?)
+        });
         super::serve(&consumer);
-        let list = answer.map_err(|error| error_of(topic, &error))?;
-        let mut progress = Vec::new();
-        // SAFETY: the list owns `cnt` elements, and each its metadata; both live until `list` is dropped. Read here and
-        // not by rdkafka's accessor, which panics on metadata that another tool wrote in another encoding.
-        let elements = unsafe {
-            let list = &*list.ptr();
-            match list.cnt {
-                1.. => slice::from_raw_parts(list.elems, list.cnt as usize),
-                _ => &[],
-            }
-        };
-        for element in elements {
-            if element.err != rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return Err(error_of_code(topic, element.err.into()));
-            }
-            if element.offset < 0 {
-                continue;
-            }
-            let metadata = if element.metadata.is_null() {
-                &[]
-            } else {
-                // SAFETY: see above.
-                unsafe { slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size) }
-            };
-            progress.push(Committed {
-                partition: element.partition as u32,
-                offset: element.offset,
-                metadata: String::from_utf8_lossy(metadata).into_owned(),
-            });
-        }
-        progress.sort_by_key(|committed| committed.partition);
-        Ok(progress)
+        answer.map_err(|error| error_of(topic, &error))
     }
 
     /// The client of a group: it joins nothing, it only writes and reads the group's offsets.
@@ -92,6 +66,40 @@ impl KafkaLog {
         groups.insert(group.to_owned(), consumer.clone());
         Ok(consumer)
     }
+}
+
+/// Those partitions that have progress, ascending. Not by rdkafka's accessor, which panics on metadata that another
+/// tool wrote in another encoding.
+fn read(list: &TopicPartitionList) -> KafkaResult<Vec<Committed>> {
+    // SAFETY: the list owns `cnt` elements, and each its metadata; both live as long as `list`.
+    let elements = unsafe {
+        let list = &*list.ptr();
+        match list.cnt {
+            1.. => slice::from_raw_parts(list.elems, list.cnt as usize),
+            _ => &[],
+        }
+    };
+    let mut progress = Vec::new();
+    for element in elements {
+        if element.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(KafkaError::OffsetFetch(element.err.into()));
+        }
+        if element.offset < 0 {
+            continue;
+        }
+        let metadata = match element.metadata.is_null() {
+            true => &[],
+            // SAFETY: see above.
+            false => unsafe { slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size) },
+        };
+        progress.push(Committed {
+            partition: element.partition as u32,
+            offset: element.offset,
+            metadata: String::from_utf8_lossy(metadata).into_owned(),
+        });
+    }
+    progress.sort_by_key(|committed| committed.partition);
+    Ok(progress)
 }
 
 /// Kafka's partitions are signed.

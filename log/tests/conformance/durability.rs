@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, executor::block_on, stream::FuturesOrdered};
+use futures::{StreamExt, executor::block_on, future::join_all, stream::FuturesOrdered};
 use weir_log::{EmbeddedLog, KafkaLog, Log, SystemClock, TopicKind};
 
-use crate::fixture::{Fixture, append, fresh, read_from};
+use crate::fixture::{Fixture, append, fresh, read, read_from};
 
 /// Set for a child process: the log's address, a space, and the topic.
 const CHILD: &str = "WEIR_TEST_APPEND_UNTIL_KILLED";
@@ -24,6 +24,8 @@ pub(crate) fn sigkill(fixture: &dyn Fixture) {
     log.create_topic(&topic, &TopicKind::Events { partitions: 1, retention: Duration::from_secs(3600) }).unwrap();
     let mut acknowledged = 0;
     for _ in 0..3 {
+        let mut tail = log.reader(&topic).unwrap();
+        tail.assign(0, log.bounds(&topic, 0).unwrap().end).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["durability::appends_until_it_is_killed", "--exact", "--nocapture"])
             .env(CHILD, format!("{} {topic}", fixture.address()))
@@ -39,6 +41,8 @@ pub(crate) fn sigkill(fixture: &dyn Fixture) {
                 answered.push((number.parse::<u64>().unwrap(), offset.parse::<i64>().unwrap()));
             }
             if answered.len() == 300 {
+                // Another process's appends are seen while it lives.
+                assert_eq!(read(&mut *tail, 300)[299].payload, payload(answered[299].0));
                 child.kill().unwrap();
             }
         }
@@ -56,6 +60,57 @@ pub(crate) fn sigkill(fixture: &dyn Fixture) {
         acknowledged += answered.len();
     }
     assert!(acknowledged >= 900);
+}
+
+/// A process that is killed while it is given a record has pages pinned; whoever opens the log next frees them.
+#[test]
+fn a_killed_reader_does_not_make_the_file_grow_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let kind = TopicKind::Events { partitions: 1, retention: Duration::from_secs(3600) };
+    {
+        let log = EmbeddedLog::open(dir.path(), Arc::new(SystemClock)).unwrap();
+        log.create_topic("events", &kind).unwrap();
+        append(&log, "events", 0, "held");
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["durability::is_given_a_record_and_keeps_it_until_it_is_killed", "--exact", "--nocapture"])
+        .env(CHILD, format!("embedded {} events", dir.path().display()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("given")), "the reader was given nothing");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let log = EmbeddedLog::open(dir.path(), Arc::new(SystemClock)).unwrap();
+    for _ in 0..20 {
+        let appends = (0..100).map(|_| log.append("events", 0, vec![7; 50_000].into(), None));
+        for appended in block_on(join_all(appends)) {
+            appended.unwrap();
+        }
+        log.trim("events", 0, i64::MAX).unwrap();
+    }
+    // 5 MB a round, 100 MB in all.
+    let file = std::fs::metadata(dir.path().join("data.mdb")).unwrap().len();
+    assert!(file < 40 << 20, "what was deleted is not used again: {file} bytes");
+}
+
+/// What that child runs.
+#[test]
+fn is_given_a_record_and_keeps_it_until_it_is_killed() {
+    let Ok(child) = std::env::var(CHILD) else { return };
+    let words: Vec<_> = child.split(' ').collect();
+    let [_, address, topic] = words[..] else { panic!("{child}") };
+    let log = EmbeddedLog::open(address, Arc::new(SystemClock)).unwrap();
+    let mut reader = log.reader(topic).unwrap();
+    reader.assign(0, 0).unwrap();
+    reader
+        .poll(1, Duration::from_secs(60), &mut |_| {
+            println!("given");
+            std::thread::park();
+        })
+        .unwrap();
 }
 
 fn payload(number: u64) -> Vec<u8> {

@@ -14,6 +14,7 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    mocking::MockCluster,
 };
 use weir_log::{KafkaLog, Log, LogError, TopicKind};
 
@@ -234,6 +235,19 @@ fn an_append_that_no_broker_has_seen_is_unavailable() {
     let log = KafkaLog::connect(&format!("127.0.0.1:{}", free_port()), &options).unwrap();
     let refused = block_on(log.append("events", 0, Bytes::from_static(b"x"), None));
     assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
+}
+
+/// The broker took the request and never answers: nobody can know whether the record is there.
+#[test]
+fn an_append_without_an_answer_is_unclear() {
+    let brokers = MockCluster::new(1).unwrap();
+    brokers.create_topic("events", 1, 1).unwrap();
+    let options = [("message.timeout.ms".to_owned(), "2000".to_owned())].into();
+    let log = KafkaLog::connect(&brokers.bootstrap_servers(), &options).unwrap();
+    append(&log, "events", 0, "answered");
+    brokers.broker_round_trip_time(1, Duration::from_secs(3600)).unwrap();
+    let unclear = block_on(log.append("events", 0, Bytes::from_static(b"x"), None));
+    assert!(matches!(unclear, Err(LogError::Unclear { partition: 0, .. })), "{unclear:?}");
 }
 
 #[test]
