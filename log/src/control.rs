@@ -168,12 +168,15 @@ fn decode(topic: &str, record: RecordRef<'_>) -> Option<ControlRecord> {
 
 /// Which partitions of the events topic are in use and from when on, by the control records in their order.
 ///
-/// A partition is in use from the effective time of the first record that names it on; a record that names fewer than
-/// are in use changes nothing.
+/// A partition is in use from the effective time of the first record that names it on. A record that names fewer than
+/// are in use changes nothing, and neither does one whose effective time is not ahead of its own: those are of processes
+/// that began at the same time as another one, and the first in the log decides for all.
 pub fn partitions_in_use<'a>(records: impl IntoIterator<Item = &'a ControlRecord>) -> Vec<PartitionInUse> {
     let mut in_use: Vec<PartitionInUse> = Vec::new();
     for record in records {
-        if let Action::PartitionsInUse { partitions, effective_ms } = record.action {
+        if let Action::PartitionsInUse { partitions, effective_ms } = record.action
+            && (in_use.is_empty() || effective_ms > record.at_ms)
+        {
             in_use
                 .extend((in_use.len() as u32..partitions).map(|partition| PartitionInUse { partition, effective_ms }));
         }
@@ -213,6 +216,12 @@ mod tests {
     fn in_use(partitions: u32, effective_ms: i64) -> ControlRecord {
         let action = Action::PartitionsInUse { partitions, effective_ms };
         ControlRecord { at_ms: 0, who: String::new(), reason: String::new(), action }
+    }
+
+    #[test]
+    fn of_two_first_records_the_first_in_the_log_decides() {
+        let late = ControlRecord { at_ms: 101, ..in_use(8, 101) };
+        assert_eq!(folded(&[in_use(2, 100), late]), [(0, 100), (1, 100)]);
     }
 
     fn folded(records: &[ControlRecord]) -> Vec<(u32, i64)> {

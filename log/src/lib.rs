@@ -1,16 +1,26 @@
 //! The log: append, read, find by time, progress. On Kafka, or embedded (LMDB) on one machine.
 //!
 //! ```text
-//!  append ──▶ topic / partition / offset, stamp, payload ──▶ Reader
-//!                       ▲ offset_at(time)      progress: commit, committed
+//!                    ┌─ partition 0:  0 1 2 3 4 5 ──▶ Reader, in order of the offsets
+//!  append ──▶ topic ─┤
+//!  (durable, then    └─ partition 1:  0 1 2 3 ──────▶ Reader
+//!   offset, stamp)          ▲       ▲
+//!                  offset_at(time)  └ bounds().end     commit, committed: progress of a group
+//!
+//!  control topic ──▶ ControlLog ──▶ partitions_in_use: who writes where, and who waits for what
 //! ```
 //!
 //! Invariants
-//! - an append is acknowledged after it is durable, with its offset and the stamp it got
+//! - an append is acknowledged after it is durable, with its offset and the stamp it got; one that may have been
+//!   written although it failed is [`LogError::Unclear`], never less
 //! - the records of a partition have ascending offsets and never change; retention cuts from the start only
+//! - [`Log::offset_at`] is exact: the first record stamped at or after an instant, however the stamps step back
+//! - a reader below what retention has left says so, and never skips
 //! - several processes may have the log open at once
+//! - a topic that would lose or restamp records is refused before anything is written to it
 //!
-//! Start at [`Log`]. Not here: what a record means (see `weir_schemas::wire`).
+//! Both logs pass one suite, `tests/conformance`. Start at [`Log`] and [`open()`]; then the module pages of `embedded`
+//! and `kafka`. Not here: what a record means (see `weir_schemas::wire`), batching, retries, the spool.
 
 use std::{sync::Arc, time::Duration};
 

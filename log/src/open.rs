@@ -25,3 +25,23 @@ pub fn open(config: &LogConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Log>> {
         LogConfig::Kafka { bootstrap, options } => Arc::new(KafkaLog::connect(bootstrap, options)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> serde_json::Result<LogConfig> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_configuration_is_read_and_what_it_does_not_know_is_refused() {
+        let embedded = read(r#"{"kind": "embedded", "path": "/tmp/log"}"#).unwrap();
+        assert_eq!(embedded, LogConfig::Embedded { path: "/tmp/log".into() });
+        let kafka = read(r#"{"kind": "kafka", "bootstrap": "a:1", "options": {"linger.ms": "5"}}"#).unwrap();
+        let options = [("linger.ms".to_owned(), "5".to_owned())].into();
+        assert_eq!(kafka, LogConfig::Kafka { bootstrap: "a:1".to_owned(), options });
+        assert!(read(r#"{"kind": "kafka", "bootstrap": "a:1", "brokers": "b:2"}"#).is_err());
+        assert!(read(r#"{"kind": "paper", "path": "/tmp/log"}"#).is_err());
+    }
+}

@@ -53,6 +53,11 @@ impl EmbeddedReader {
                 .partition(&txn, self.id, assigned.partition)?
                 .ok_or_else(|| LogError::UnknownTopic(self.topic.clone()))?;
             if assigned.next < state.start {
+                // Told by a poll that gives nothing: by a later one, if there was something to give.
+                if given > 0 {
+                    drained = false;
+                    continue;
+                }
                 return Err(LogError::BelowStart {
                     topic: self.topic.clone(),
                     partition: assigned.partition,

@@ -42,8 +42,8 @@ struct Assigned {
     next: i64,
     held: bool,
     queue: Option<PartitionQueue<Context>>,
-    /// Set when the broker no longer had the offset: nothing comes until it is assigned anew.
-    out_of_range: bool,
+    /// Why nothing comes, until it is assigned anew.
+    failed: Option<RDKafkaErrorCode>,
 }
 
 /// Rung by librdkafka's threads when a queue that was empty is not.
@@ -122,7 +122,7 @@ impl KafkaReader {
         for assigned in &mut self.partitions {
             if let Some(begin) = assigned.begin.take() {
                 assigned.next = begin;
-                assigned.out_of_range = false;
+                assigned.failed = None;
             }
         }
         Ok(())
@@ -153,7 +153,8 @@ impl KafkaReader {
         let active = self.partitions.iter().filter(|assigned| !assigned.held).count();
         let mut given = 0;
         self.turn = self.turn.wrapping_add(1);
-        // Round after round, so that a partition with much to give does not keep the others waiting.
+        // Round after round, so that a partition with much to give does not keep the others waiting. A failure is told
+        // by a poll that gives nothing: by the next one, if there was something to give.
         loop {
             let mut more = false;
             for place in 0..count {
@@ -161,24 +162,17 @@ impl KafkaReader {
                 if assigned.held {
                     continue;
                 }
-                if assigned.out_of_range {
-                    let (partition, next) = (assigned.partition, assigned.next);
-                    return Err(self.out_of_range(partition, next));
-                }
                 let share = (records_max / active).max(1).min(records_max - given);
-                let taken = match assigned.take(share, each) {
-                    Ok(taken) => taken,
-                    Err(RDKafkaErrorCode::AutoOffsetReset) => {
-                        assigned.out_of_range = true;
-                        // What was given in this round must be told first; the next poll tells this.
-                        if given > 0 {
-                            return Ok(given);
-                        }
-                        let (partition, next) = (assigned.partition, assigned.next);
-                        return Err(self.out_of_range(partition, next));
-                    }
-                    Err(code) => return Err(error_of_code(&self.topic, code)),
-                };
+                let taken = assigned.take(share, each);
+                if let Some(code) = assigned.failed
+                    && given + taken == 0
+                {
+                    let (partition, next) = (assigned.partition, assigned.next);
+                    return Err(match code {
+                        RDKafkaErrorCode::AutoOffsetReset => self.out_of_range(partition, next),
+                        code => error_of_code(&self.topic, code),
+                    });
+                }
                 given += taken;
                 more |= taken == share;
             }
@@ -209,14 +203,10 @@ impl KafkaReader {
 
 impl Assigned {
     /// Gives up to `most` records to `each`.
-    fn take(
-        &mut self,
-        most: usize,
-        each: &mut dyn FnMut(RecordRef<'_>),
-    ) -> std::result::Result<usize, RDKafkaErrorCode> {
-        let Some(queue) = &self.queue else { return Ok(0) };
+    fn take(&mut self, most: usize, each: &mut dyn FnMut(RecordRef<'_>)) -> usize {
+        let Some(queue) = &self.queue else { return 0 };
         let mut taken = 0;
-        while taken < most {
+        while taken < most && self.failed.is_none() {
             match queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
@@ -237,12 +227,12 @@ impl Assigned {
                         | RDKafkaErrorCode::UnknownTopicOrPartition
                         | RDKafkaErrorCode::UnknownPartition
                         | RDKafkaErrorCode::TopicAuthorizationFailed),
-                    ) if taken == 0 || code == RDKafkaErrorCode::AutoOffsetReset => return Err(code),
+                    ) => self.failed = Some(code),
                     _ => tracing::debug!(%error, partition = self.partition, "while reading"),
                 },
             }
         }
-        Ok(taken)
+        taken
     }
 }
 
@@ -260,7 +250,7 @@ impl Reader for KafkaReader {
                 next: offset,
                 held: false,
                 queue: None,
-                out_of_range: false,
+                failed: None,
             }),
         }
         Ok(())

@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::{executor::block_on, future::join_all};
-use weir_log::{Bounds, Clock, Committed, ControlLog, Log, LogError, SystemClock, TopicKind};
+use weir_log::{
+    Bounds, Clock, Committed, ControlLog, Log, LogError, PartitionInUse, SystemClock, TopicKind,
+    ensure_partitions_in_use,
+};
 use weir_schemas::control::{Action, ControlRecord};
 
 use crate::fixture::{DEADLINE, Fixture, Record, append, fresh, poll, read, read_from};
@@ -398,4 +401,27 @@ pub(crate) fn control(fixture: &dyn Fixture) {
     block_on(control.append(&record(6))).unwrap();
     assert!(followed.recv().is_err(), "a dropped follower goes on");
     assert_eq!(seen.load(Ordering::SeqCst), 3);
+}
+
+pub(crate) fn partitions_in_use(fixture: &dyn Fixture) {
+    let topic = fresh("control");
+    let controls: Vec<_> = (0..4).map(|_| ControlLog::open_topic(fixture.log(), &topic).unwrap()).collect();
+    let agreed: Vec<_> = thread::scope(|scope| {
+        let starts: Vec<_> = (1..)
+            .zip(&controls)
+            .map(|(number, control)| {
+                // Each would have another number of partitions from another time on.
+                scope.spawn(move || ensure_partitions_in_use(control, "a test", number, i64::from(number)).unwrap())
+            })
+            .collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    // The first in the log decided for all of them.
+    let all = controls[0].read_all().unwrap();
+    let Action::PartitionsInUse { partitions, effective_ms } = all.records[0].1.action else { panic!("{all:?}") };
+    let decided: Vec<_> = (0..partitions).map(|partition| PartitionInUse { partition, effective_ms }).collect();
+    assert_eq!(agreed, vec![decided; 4]);
+    let after = controls[0].read_all().unwrap().records.len();
+    ensure_partitions_in_use(&controls[1], "a test", 9, 9).unwrap();
+    assert_eq!(controls[0].read_all().unwrap().records.len(), after, "a later start writes nothing");
 }

@@ -42,5 +42,6 @@ suite! {
     crate::cases::too_large => a_record_that_is_too_large_is_refused_and_the_next_one_is_not,
     crate::cases::unknown => what_does_not_exist_is_refused,
     crate::cases::control => the_control_log_folds_follows_and_sets_aside_what_it_cannot_read,
+    crate::cases::partitions_in_use => processes_that_start_at_once_agree_on_the_partitions_in_use,
     crate::durability::sigkill => a_killed_writer_loses_nothing_that_was_acknowledged,
 }
