@@ -143,6 +143,6 @@ mod tests {
         assert_eq!(chunks(450_000, 1), 1);
         assert_eq!(chunks(450_001, 1), 2);
         assert_eq!(chunks(10, 600 << 20), 10);
-        assert_eq!(chunks(1_000_000, 576 << 20), 10);
+        assert_eq!(chunks(1_000_000, 570 << 20), 10);
     }
 }

@@ -71,8 +71,8 @@ impl OwnedRun {
             let (mutations, rewriting): (u64, u64) = clickhouse
                 .row(
                     &format!(
-                        "SELECT (SELECT count() FROM system.mutations WHERE {ours}), \
-                         (SELECT count() FROM system.merges WHERE {table} AND is_mutation)"
+                        "SELECT assumeNotNull((SELECT count() FROM system.mutations WHERE {ours})), \
+                         assumeNotNull((SELECT count() FROM system.merges WHERE {table} AND is_mutation))"
                     ),
                     QUICK,
                 )

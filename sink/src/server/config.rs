@@ -77,7 +77,7 @@ pub(super) fn users_xml(spec: &ServerSpec, writer_password: &str) -> String {
     };
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let memory = spec.memory_bytes * ANALYST_MEMORY_PERCENT / 100;
-    let limits: &[(&str, u64)] = &[
+    let mut limits: Vec<(&str, u64)> = vec![
         ("max_memory_usage", memory),
         ("max_memory_usage_for_user", 2 * memory),
         ("max_untracked_memory", 1 << 20),
@@ -91,12 +91,14 @@ pub(super) fn users_xml(spec: &ServerSpec, writer_password: &str) -> String {
         ("max_concurrent_queries_for_user", ANALYST_QUERIES_MAX),
         ("max_temporary_data_on_disk_size_for_user", ANALYST_TEMPORARY_BYTES_MAX),
         ("allow_introspection_functions", 0),
-        // The writer's threads go first.
-        ("os_threads_nice_value_query", 10),
     ];
+    if matches!(spec.program, super::Program::Embedded { .. }) {
+        // The writer's threads go first. An older server would not know the setting, and refuse the whole file.
+        limits.push(("os_threads_nice_value_query", 10));
+    }
     let mut values = String::new();
     let mut constraints = String::from("<readonly><const/></readonly>");
-    for (name, value) in limits {
+    for (name, value) in &limits {
         let _ = write!(values, "\n      <{name}>{value}</{name}>");
         let _ = write!(constraints, "\n        <{name}><const/></{name}>");
     }
@@ -130,7 +132,7 @@ pub(super) fn users_xml(spec: &ServerSpec, writer_password: &str) -> String {
   </profiles>
   <quotas>
     <default></default>
-    <closed><interval><duration>3153600000</duration><queries>2</queries></interval></closed>
+    <closed><interval><duration>315360000</duration><queries>2</queries></interval></closed>
   </quotas>
   <users>
     <default>

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -129,7 +129,7 @@ impl Server {
             user: WRITER.to_owned(),
             password,
         };
-        let mut child = spawn(&spec)?;
+        let (mut child, stdin) = spawn(&spec)?;
         if let Err(why) = wait_until_it_answers(&target, &mut child).await {
             let _ = child.kill().await;
             return Err(SinkError::Server(format!("{why} ({})", last_words(&spec.dir))));
@@ -140,7 +140,7 @@ impl Server {
         }
         let (pid_tx, pid) = watch::channel(child.id());
         let (stop, stopped) = watch::channel(false);
-        let watcher = tokio::spawn(watch_over(spec, target.clone(), child, pid_tx, stopped));
+        let watcher = tokio::spawn(watch_over(spec, target.clone(), (child, stdin), pid_tx, stopped));
         Ok(Server { target, pid, stop, watcher })
     }
 
@@ -192,7 +192,7 @@ fn check(spec: &ServerSpec) -> Result<(), SinkError> {
 async fn watch_over(
     spec: ServerSpec,
     target: Target,
-    mut child: Child,
+    (mut child, mut held): (Child, Option<ChildStdin>),
     pid: watch::Sender<Option<u32>>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -207,6 +207,7 @@ async fn watch_over(
             }
         };
         let _ = pid.send(None);
+        drop(held.take());
         if started.elapsed() > LIVED {
             backoff = BACKOFF_MIN;
         }
@@ -221,7 +222,7 @@ async fn watch_over(
             backoff = (2 * backoff).min(BACKOFF_MAX);
             match spawn(&spec) {
                 Ok(again) => {
-                    child = again;
+                    (child, held) = again;
                     break;
                 }
                 Err(why) => ServerDied { how: &why.to_string(), last_words: "", again_in: backoff }.emit(),
@@ -242,7 +243,8 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-fn spawn(spec: &ServerSpec) -> Result<Child, SinkError> {
+/// The process, and the end of its stdin: closing it ends the process. (It is kept apart because `Child::wait` would.)
+fn spawn(spec: &ServerSpec) -> Result<(Child, Option<ChildStdin>), SinkError> {
     let cannot = |why: std::io::Error| SinkError::Server(format!("cannot start clickhouse: {why}"));
     let said = std::fs::File::create(spec.dir.join("log/child.log")).map_err(cannot)?;
     let (program, leading) = spec.child_command.split_first().expect("a child command has a program");
@@ -268,7 +270,9 @@ fn spawn(spec: &ServerSpec) -> Result<Child, SinkError> {
         // A Ctrl-C at the terminal is weir's to handle: it writes what it has first.
         .process_group(0)
         .kill_on_drop(true);
-    command.spawn().map_err(cannot)
+    let mut child = command.spawn().map_err(cannot)?;
+    let stdin = child.stdin.take();
+    Ok((child, stdin))
 }
 
 async fn wait_until_it_answers(target: &Target, child: &mut Child) -> Result<(), String> {
@@ -287,11 +291,16 @@ async fn wait_until_it_answers(target: &Target, child: &mut Child) -> Result<(),
     Err(format!("clickhouse does not answer after {} s: {last}", START_TIMEOUT.as_secs()))
 }
 
-/// What the child said on its stdout and stderr, its last 600 bytes or so, in one line.
+/// What the child said on its stdout and stderr, else in its log: the last 600 bytes or so, in one line.
 fn last_words(dir: &Path) -> String {
-    let said = std::fs::read(dir.join("log/child.log")).unwrap_or_default();
-    let tail = String::from_utf8_lossy(&said[said.len().saturating_sub(600)..]).into_owned();
-    tail.lines().filter(|line| !line.starts_with("Logging ")).collect::<Vec<_>>().join(" · ")
+    let tail = |name: &str| {
+        let said = std::fs::read(dir.join("log").join(name)).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&said[said.len().saturating_sub(600)..]).into_owned();
+        tail.lines().filter(|line| !line.starts_with("Logging ")).collect::<Vec<_>>().join(" · ")
+    };
+    let said = tail("child.log");
+    // Our own last line says only that it ended.
+    if said.is_empty() || said.contains("ended by itself") { format!("{said} · {}", tail("clickhouse.err.log")) } else { said }
 }
 
 fn free_port(host: &str) -> Result<u16, SinkError> {

@@ -1,6 +1,6 @@
 //! A real ClickHouse for tests, rows to write, and what the table then holds.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
