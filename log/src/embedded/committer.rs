@@ -13,7 +13,7 @@ use super::{
     EmbeddedLog,
     keys::{PartitionState, TopicId, record_key},
     retention,
-    store::{Store, cause_of, surely_undone},
+    store::{Store, cause_of},
     times,
     topics::{self, TopicRow},
 };
@@ -173,7 +173,11 @@ impl Shared {
     /// Makes the group durable and answers all of it.
     fn commit(&self, group: Vec<Append>) {
         let mut placed = Vec::with_capacity(group.len());
-        let outcome = self.write(&group, &mut placed);
+        let mut outcome = self.write(&group, &mut placed);
+        if matches!(&outcome, Err(failure) if !failure.unclear) && self.nudge().is_ok() {
+            placed.clear();
+            outcome = self.write(&group, &mut placed);
+        }
         let now = Instant::now();
         let (mut bytes, mut records) = (0, 0);
         let mut placed = placed.into_iter();
@@ -194,6 +198,14 @@ impl Shared {
             let _ = append.answer.send(answer);
         }
         telemetry::group("embedded", records, bytes);
+    }
+
+    /// A small commit after one that may have failed for want of room: pages freed by a transaction are used again two
+    /// transactions later, and failed ones do not count.
+    fn nudge(&self) -> Result<()> {
+        let mut wtxn = self.store.write()?;
+        topics::add_bytes(&self.store, &mut wtxn, 0)?;
+        self.store.commit(wtxn).map_err(|error| self.store.error(error))
     }
 
     /// Writes and commits; `placed` gets the answer for each append, in order, which holds if this returns `Ok`.
@@ -224,10 +236,7 @@ impl Shared {
             store.put_partition(&mut wtxn, *topic, *partition, *state).map_err(Failure::other)?;
         }
         topics::add_bytes(store, &mut wtxn, writing.bytes - bytes_before).map_err(Failure::other)?;
-        store.commit(wtxn).map_err(|error| match surely_undone(&error) {
-            true => Failure::undone(error),
-            false => Failure { unclear: true, cause: cause_of(&error) },
-        })
+        store.commit(wtxn).map_err(|error| Failure { unclear: !store.surely_undone(), cause: cause_of(&error) })
     }
 }
 

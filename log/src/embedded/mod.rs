@@ -74,7 +74,10 @@ impl EmbeddedLog {
     }
 
     fn open_with(path: &Path, clock: Arc<dyn Clock>, bytes_max: Option<u64>) -> Result<Self> {
-        let store = Store::open(path)?;
+        Self::on(Store::open(path)?, clock, bytes_max)
+    }
+
+    fn on(store: Arc<Store>, clock: Arc<dyn Clock>, bytes_max: Option<u64>) -> Result<Self> {
         let committer = Committer::start(store.clone(), clock.clone(), bytes_max)?;
         Ok(Self { store, clock, committer, bytes_max })
     }

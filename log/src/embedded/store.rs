@@ -57,6 +57,11 @@ static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = LazyLock::new(Mute
 impl Store {
     /// Opens the store in directory `path`, making it if there is none.
     pub(super) fn open(path: &Path) -> Result<Arc<Store>> {
+        Self::open_mapped(path, MAP_BYTES_MAX)
+    }
+
+    /// The same with at most `map_bytes` of address space.
+    pub(super) fn open_mapped(path: &Path, map_bytes: usize) -> Result<Arc<Store>> {
         let failed = |cause: String| LogError::Embedded { path: path.display().to_string(), cause };
         std::fs::create_dir_all(path).map_err(|error| failed(format!("cannot make the directory: {error}")))?;
         let path = path.canonicalize().map_err(|error| failed(error.to_string()))?;
@@ -69,15 +74,15 @@ impl Store {
         if let Some(closing) = heed::env_closing_event(&path) {
             closing.wait_timeout(Duration::from_secs(10));
         }
-        let store = Arc::new(Self::open_new(path.clone())?);
+        let store = Arc::new(Self::open_new(path.clone(), map_bytes)?);
         open.insert(path, Arc::downgrade(&store));
         Ok(store)
     }
 
-    fn open_new(path: PathBuf) -> Result<Store> {
+    fn open_new(path: PathBuf, map_bytes: usize) -> Result<Store> {
         let failed =
             |error: heed::Error| LogError::Embedded { path: path.display().to_string(), cause: cause_of(&error) };
-        let env = open_env(&path).map_err(failed)?;
+        let env = open_env(&path, map_bytes).map_err(failed)?;
         env.clear_stale_readers().map_err(failed)?;
         let wtxn = env.write_txn().map_err(failed)?;
         let tables = env
@@ -146,6 +151,14 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a commit that failed just now left nothing behind.
+    ///
+    /// LMDB writes the head last, and lets nobody begin anything once that write has failed: so if one can still begin,
+    /// the commit failed before it, while it wrote pages that nothing refers to.
+    pub(super) fn surely_undone(&self) -> bool {
+        self.env.read_txn().is_ok()
+    }
+
     /// Number of the last transaction that any process committed.
     pub(super) fn last_txn(&self) -> usize {
         self.env.info().last_txn_id
@@ -194,8 +207,7 @@ impl Store {
     }
 }
 
-fn open_env(path: &Path) -> heed::Result<Env<WithoutTls>> {
-    let mut map_bytes = MAP_BYTES_MAX;
+fn open_env(path: &Path, mut map_bytes: usize) -> heed::Result<Env<WithoutTls>> {
     loop {
         // Without thread-local slots: a slot is taken for the time of one transaction, not for the life of a thread.
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
@@ -203,7 +215,7 @@ fn open_env(path: &Path) -> heed::Result<Env<WithoutTls>> {
         // SAFETY: LMDB's own locks guard the file between processes, no unsafe flag is set, and the store's directory
         // is written by nothing else.
         match unsafe { options.open(path) } {
-            Err(heed::Error::Io(error)) if error.raw_os_error() == Some(libc_enomem()) && map_bytes > MAP_BYTES_MIN => {
+            Err(heed::Error::Io(error)) if error.raw_os_error() == Some(ENOMEM) && map_bytes > MAP_BYTES_MIN => {
                 map_bytes /= 2;
             }
             other => return other,
@@ -211,10 +223,9 @@ fn open_env(path: &Path) -> heed::Result<Env<WithoutTls>> {
     }
 }
 
-/// `ENOMEM` of Linux, macOS and the BSDs: more address space than this process may have.
-fn libc_enomem() -> i32 {
-    12
-}
+/// Of Linux, macOS and the BSDs: more address space than this process may have.
+const ENOMEM: i32 = 12;
+const EIO: i32 = 5;
 
 /// What an error of LMDB means to an operator.
 pub(super) fn cause_of(error: &heed::Error) -> String {
@@ -235,17 +246,11 @@ pub(super) fn cause_of(error: &heed::Error) -> String {
         heed::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
             "the disk is full (free some space; nothing that was acknowledged is lost)".to_owned()
         }
+        // A write that the disk takes only a part of is an I/O error to LMDB.
+        heed::Error::Io(error) if error.raw_os_error() == Some(EIO) => {
+            "the disk is full, or failing (free some space, look at the disk; nothing that was acknowledged is lost)"
+                .to_owned()
+        }
         other => other.to_string(),
-    }
-}
-
-/// Whether a failed commit certainly left nothing behind: it ran out of room while it wrote pages that no one refers
-/// to yet.
-pub(super) fn surely_undone(error: &heed::Error) -> bool {
-    match error {
-        heed::Error::Mdb(MdbError::Panic) => false,
-        heed::Error::Mdb(_) => true,
-        heed::Error::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
-        _ => false,
     }
 }

@@ -183,6 +183,37 @@ fn a_full_log_says_so_and_goes_on_when_there_is_room_again() {
 }
 
 #[test]
+fn a_log_without_room_refuses_and_takes_again_what_was_freed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_mapped(dir.path(), 4 << 20).unwrap();
+    let log = EmbeddedLog::on(store, Arc::new(Hands::default()), None).unwrap();
+    log.create_topic("events", &TopicKind::Events { partitions: 1, retention: hour(1) }).unwrap();
+    let append = || block_on(log.append("events", 0, Bytes::from(vec![7; 100_000]), None));
+    let fill = || std::iter::from_fn(|| append().ok()).count() as i64;
+    let fitted = fill();
+    assert!(fitted > 20, "{fitted}");
+    let refused = append().unwrap_err();
+    assert!(matches!(&refused, LogError::Embedded { cause, .. } if cause.starts_with("full: ")), "{refused}");
+    assert_eq!(log.bounds("events", 0).unwrap().end, fitted);
+    // Ten more fit where ten were, and all that was acknowledged can be read.
+    log.trim("events", 0, 10).unwrap();
+    let more = fill();
+    assert!((5..=10).contains(&more), "{more}");
+    let mut reader = log.reader("events").unwrap();
+    reader.assign(0, 10).unwrap();
+    let mut seen = 10;
+    while reader
+        .poll(100, Duration::ZERO, &mut |record| {
+            assert!(record.offset == seen && record.payload == [7; 100_000]);
+            seen += 1;
+        })
+        .unwrap()
+        > 0
+    {}
+    assert_eq!(seen, fitted + more);
+}
+
+#[test]
 fn one_refused_append_does_not_cost_its_neighbours() {
     let dir = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(dir.path(), Arc::new(Hands::default())).unwrap();

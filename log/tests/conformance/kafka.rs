@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    os::unix::process::CommandExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::{Child, Command, Stdio},
@@ -43,6 +44,7 @@ impl Broker {
             .args(["log.initial.task.delay.ms=500"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .process_group(0)
             .spawn()
             .map_err(|error| format!("{}: {error}", tool.display()))?;
         let mut broker = Self { bootstrap: format!("127.0.0.1:{port}"), child: Some((child, dir)) };
@@ -90,7 +92,8 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if let Some((child, _)) = &mut self.child {
-            let _ = child.kill();
+            // The tool and what it started: they are a process group of their own.
+            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status();
             let _ = child.wait();
         }
     }
