@@ -57,7 +57,8 @@ impl GenerateArgs {
     /// Sends to the collector at `--to`, which must be given.
     pub async fn send(&self, spec: &Spec, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<Summary> {
         let url = self.to.as_deref().context("--to is missing: the collector's address")?;
-        let token = self.token.as_deref().context("--token is missing: the sites' write token (or WEIR_WRITE_TOKEN)")?;
+        let token =
+            self.token.as_deref().context("--token is missing: the sites' write token (or WEIR_WRITE_TOKEN)")?;
         over_http(spec, url, token, shutdown).await
     }
 

@@ -30,7 +30,8 @@ pub async fn over_http(
         .timeout(Duration::from_secs(30))
         .build()?;
     let health = client.get(format!("{url}/healthz")).send().await;
-    let health = health.with_context(|| format!("nothing answers at {url} (is `weir serve` or `weir ingest` running?)"))?;
+    let health =
+        health.with_context(|| format!("nothing answers at {url} (is `weir serve` or `weir ingest` running?)"))?;
     if !health.status().is_success() {
         bail!("{url}/healthz answered {} (is this a collector of weir?)", health.status());
     }

@@ -220,3 +220,105 @@ fn back_ms(rng: &mut impl Rng, late: f64) -> Option<u32> {
     }
     rng.random_bool(0.3).then(|| rng.random_range(0..300))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    const HITS: usize = 50_000;
+
+    fn spec(seed: u64) -> Spec {
+        Spec { rate: 1_000.0, duration: Duration::from_secs(50), sites: 8, seed, bots: 0.1, late: 0.02 }
+    }
+
+    fn hits(spec: &Spec) -> Vec<Hit> {
+        Traffic::new(spec).take(HITS).collect()
+    }
+
+    fn share(hits: &[Hit], of: impl Fn(&Hit) -> bool) -> f64 {
+        hits.iter().filter(|hit| of(hit)).count() as f64 / hits.len() as f64
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_traffic_and_another_another() {
+        assert_eq!(hits(&spec(7)), hits(&spec(7)));
+        assert_ne!(hits(&spec(7)), hits(&spec(8)));
+    }
+
+    #[test]
+    fn shares_of_bots_and_stragglers_are_as_asked() {
+        let made = hits(&Spec { bots: 0.3, late: 0.2, ..spec(1) });
+        assert!((share(&made, |hit| hit.bot) - 0.3).abs() < 0.01);
+        assert!((share(&made, Hit::is_late) - 0.2).abs() < 0.01);
+        assert!(made.iter().filter_map(|hit| hit.back_ms).all(|back_ms| back_ms < 31 * 60 * 1000));
+        assert!(share(&made, |hit| hit.back_ms.is_some_and(|back_ms| back_ms > 60_000)) > 0.02);
+        let none = hits(&Spec { bots: 0.0, late: 0.0, ..spec(1) });
+        assert!(!none.iter().any(|hit| hit.bot || hit.is_late()));
+    }
+
+    #[test]
+    fn who_is_a_bot_is_what_the_rules_say() {
+        let rules = Rules::version(1).expect("carried");
+        for (_, user_agent, _) in BROWSERS {
+            let agent = rules.agent(user_agent);
+            assert!(!agent.bot && !agent.browser.is_empty() && !agent.os.is_empty() && !agent.device.is_empty());
+        }
+        for (_, user_agent) in BOTS {
+            assert!(rules.agent(user_agent).bot, "{user_agent} is no bot");
+        }
+    }
+
+    #[test]
+    fn sites_and_pages_follow_zipf_and_all_sites_are_there() {
+        let made = hits(&spec(2));
+        let mut sites: BTreeMap<&str, usize> = BTreeMap::new();
+        for hit in &made {
+            *sites.entry(&hit.site).or_default() += 1;
+            assert!(hit.url.starts_with(&format!("https://{}/", hit.site)));
+        }
+        assert_eq!(sites.len(), 8);
+        let (first, second) = (sites[site_name(0).as_str()] as f64, sites[site_name(1).as_str()] as f64);
+        assert!((first / second - 2.0).abs() < 0.2, "{first} and {second}");
+        let pages: BTreeSet<_> = made.iter().map(|hit| hit.url.split('?').next()).collect();
+        assert!(pages.len() > 2_000, "only {} pages", pages.len());
+    }
+
+    #[test]
+    fn people_come_back_read_on_and_click() {
+        let made: Vec<Hit> = hits(&spec(3)).into_iter().filter(|hit| !hit.bot).collect();
+        let people: BTreeSet<_> = made.iter().map(|hit| (hit.ip, hit.user_agent)).collect();
+        assert!(people.len() < made.len() / 3, "{} people for {} hits", people.len(), made.len());
+        assert!(people.len() > made.len() / 10);
+        assert!(people.iter().any(|(ip, _)| ip.is_ipv6()) && people.iter().any(|(ip, _)| ip.is_ipv4()));
+        let inside = |hit: &Hit| hit.referrer.starts_with(&format!("https://{}/", hit.site));
+        assert!((0.3..0.7).contains(&share(&made, inside)));
+        for kind in Kind::ALL {
+            assert!(share(&made, |hit| hit.kind == kind) > 0.005, "hardly any {kind:?}");
+        }
+        assert!(share(&made, |hit| hit.kind == Kind::PageView) > 0.8);
+        for hit in &made {
+            assert_eq!(hit.name.is_empty(), hit.kind != Kind::Custom);
+            assert!(!hit.target.is_empty() || matches!(hit.kind, Kind::PageView | Kind::Custom));
+        }
+    }
+
+    #[test]
+    fn visits_come_through_most_channels_and_some_with_a_search_term() {
+        let rules = Rules::version(1).expect("carried");
+        let mut channels = BTreeSet::new();
+        let mut terms = 0;
+        for hit in hits(&spec(4)).into_iter().filter(|hit| !hit.bot) {
+            let query = hit.url.split_once('?').map_or("", |(_, query)| query);
+            let found = rules.source(&hit.site, query, &hit.referrer);
+            terms += usize::from(!found.search_term.is_empty());
+            channels.insert(found.channel);
+        }
+        for channel in ["direct", "organic_search", "paid_search", "organic_social", "paid_social", "email", "referral"]
+        {
+            assert!(channels.contains(channel), "nobody came by {channel}");
+        }
+        assert!(terms > 500);
+    }
+}

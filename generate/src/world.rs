@@ -101,12 +101,7 @@ pub(crate) const COUNTRIES: [Country; 16] = [
     country(10, "ko-KR", &[([211, 192], 16), ([175, 192], 16)], None),
 ];
 
-const fn country(
-    weight: u32,
-    language: &'static str,
-    v4: &'static [([u8; 2], u8)],
-    v6: Option<[u16; 2]>,
-) -> Country {
+const fn country(weight: u32, language: &'static str, v4: &'static [([u8; 2], u8)], v6: Option<[u16; 2]>) -> Country {
     Country { weight, language, v4, v6 }
 }
 
@@ -200,7 +195,10 @@ pub(crate) const BOTS: [(u32, &str); 9] = [
     (100, "Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)"),
     (80, "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)"),
     (70, "python-requests/2.32.3"),
-    (60, "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/139.0.0.0 Safari/537.36"),
+    (
+        60,
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/139.0.0.0 Safari/537.36",
+    ),
     (40, "Tiny Tiny RSS/24.05 (https://tt-rss.org/)"),
     (30, "curl/8.14.1"),
 ];
