@@ -17,6 +17,7 @@
 pub mod control;
 mod emission;
 mod event;
+mod interner;
 mod limits;
 pub mod progress;
 pub mod rules;
@@ -27,6 +28,7 @@ pub mod wire;
 
 pub use emission::{Closed, Emission, Origin, RowBlock, Strings};
 pub use event::{Event, Kind};
+pub use interner::Interner;
 pub use limits::*;
 pub use time::{WindowStart, WindowWidth};
 pub use version::{Dimension, Measure, SchemaVersion, VersionError};

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::{Dimension, Measure, SchemaVersion};
+use crate::{Dimension, SchemaVersion};
 
 /// A column of a table of statistics, with type and default as `system.columns` prints them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,18 +27,6 @@ pub struct Column {
 /// Name of the table that holds the rows of a version.
 pub fn stats_table(version: &SchemaVersion) -> String {
     format!("stats_v{}", version.number)
-}
-
-/// Name of a measure's column.
-pub const fn measure_column(measure: Measure) -> &'static str {
-    match measure {
-        Measure::PageViews => "page_views",
-        Measure::OutboundClicks => "outbound_clicks",
-        Measure::AdClicks => "ad_clicks",
-        Measure::Downloads => "downloads",
-        Measure::CustomEvents => "custom_events",
-        Measure::BotEvents => "bot_events",
-    }
 }
 
 /// The columns of a version's table, in order.
@@ -60,7 +48,7 @@ pub fn columns(version: &SchemaVersion) -> Vec<Column> {
         column("origin", "LowCardinality(String)", ""),
     ];
     for &measure in &version.measures {
-        columns.push(column(measure_column(measure), "UInt64", "CODEC(T64, ZSTD(1))"));
+        columns.push(column(measure.name(), "UInt64", "CODEC(T64, ZSTD(1))"));
     }
     columns.push(Column {
         default_kind: "EPHEMERAL",
@@ -203,7 +191,7 @@ pub fn create_views(database: &str, version: &SchemaVersion, timezones: &BTreeMa
     let view = |name: &str, select: String| {
         format!("CREATE OR REPLACE VIEW {database}.{name} DEFINER = CURRENT_USER SQL SECURITY DEFINER AS\n{select}")
     };
-    let measures: String = version.measures.iter().map(|&measure| format!("{}, ", measure_column(measure))).collect();
+    let measures: String = version.measures.iter().map(|&measure| format!("{}, ", measure.name())).collect();
     let tail = format!("window_start, local_day, {measures}visitors, emitted_in, origin");
     let mut views = vec![view(
         "stats",
@@ -272,7 +260,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::WindowWidth;
+    use crate::{Measure, WindowWidth};
 
     fn version() -> SchemaVersion {
         SchemaVersion {

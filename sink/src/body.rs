@@ -1,6 +1,5 @@
 //! Rows as one block of ClickHouse's Native format: columns, one after the other, as they lie in memory.
 
-use weir_schemas::tables::measure_column;
 use weir_schemas::{RowBlock, SchemaVersion, WindowStart};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -30,7 +29,7 @@ pub(crate) fn columns(version: &SchemaVersion) -> Vec<(&'static str, &'static st
         ("window_start", "DateTime('UTC')"),
         ("emitted_in", "DateTime('UTC')"),
     ];
-    columns.extend(version.measures.iter().map(|&measure| (measure_column(measure), "UInt64")));
+    columns.extend(version.measures.iter().map(|&measure| (measure.name(), "UInt64")));
     columns.push(("visitor_ids", "Array(UInt64)"));
     columns
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use weir_schemas::tables::measure_column;
 use weir_schemas::{RowBlock, SchemaVersion, WindowStart};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -59,7 +58,7 @@ pub(crate) fn of_block(block: &RowBlock, emitted_in: WindowStart) -> Content {
 /// The digest of one row as an expression over a version's table; `sum` of it is the digest of rows.
 pub(crate) fn sql(version: &SchemaVersion) -> String {
     let mut numbers = vec!["toUnixTimestamp(window_start)".to_owned(), "toUnixTimestamp(emitted_in)".to_owned()];
-    numbers.extend(version.measures.iter().map(|&measure| measure_column(measure).to_owned()));
+    numbers.extend(version.measures.iter().map(|&measure| measure.name().to_owned()));
     numbers.push(format!("least(finalizeAggregation(visitors), {VISITORS_EXACT})"));
     numbers.push("visitor_check".to_owned());
     let mut h = String::from("xxh3(concat(site, '\\0', dimension, '\\0', value))");

@@ -21,6 +21,8 @@ pub enum Content<'a> {
 /// `strings[0]` is empty.
 #[derive(Debug, Default, PartialEq)]
 pub struct BatchView<'a> {
+    /// The `EventBatch` as it was encoded.
+    pub encoded: &'a [u8],
     pub collector: [u8; 16],
     pub sequence: u64,
     pub events: usize,
@@ -101,7 +103,7 @@ fn end(mut input: Input<'_>) -> Result<End, WireError> {
 
 fn batch(mut input: Input<'_>) -> Result<BatchView<'_>, WireError> {
     let begin = input.at;
-    let mut batch = BatchView::default();
+    let mut batch = BatchView { encoded: &input.bytes[begin..], ..BatchView::default() };
     let (mut events, mut base_ms) = (0, 0);
     let (mut received, mut claim) = (Vec::new(), Vec::new());
     while let Some((field, wire_type)) = input.tag()? {

@@ -1,9 +1,5 @@
-use std::hash::BuildHasher;
-
-use hashbrown::{DefaultHashBuilder, HashTable};
-
 use super::{End, fields::*};
-use crate::{Event, Strings};
+use crate::{Event, Interner};
 
 /// Writes events into one `EventBatch`. Each distinct string is stored once.
 #[derive(Debug)]
@@ -11,10 +7,7 @@ pub struct BatchBuilder {
     collector: [u8; 16],
     sequence: u64,
     base_ms: i64,
-    strings: Strings,
-    known: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-    strings_bytes: usize,
+    strings: Interner,
     received: Vec<u64>,
     claim: Vec<u64>,
     visitor: Vec<u64>,
@@ -42,23 +35,18 @@ const BATCH_BYTES_BASE: usize = 18 + 3 * (2 + VARINT_BYTES_MAX) + (COLUMNS.len()
 impl BatchBuilder {
     /// An empty batch, named by the pair; the pair must never name another.
     pub fn new(collector: [u8; 16], sequence: u64) -> Self {
-        let mut builder = Self {
+        Self {
             collector,
             sequence,
             base_ms: 0,
-            strings: Strings::default(),
-            known: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            strings_bytes: 0,
+            strings: Interner::default(),
             received: Vec::new(),
             claim: Vec::new(),
             visitor: Vec::new(),
             columns: Default::default(),
             prop_names: Vec::new(),
             prop_values: Vec::new(),
-        };
-        builder.intern("");
-        builder
+        }
     }
 
     /// Adds an event; its strings must be within the limits.
@@ -90,30 +78,15 @@ impl BatchBuilder {
         ];
         self.columns[0].push(event.kind as u32);
         for (column, text) in texts.into_iter().enumerate() {
-            let index = self.intern(text);
+            let index = self.strings.intern(text);
             self.columns[column + 1].push(index);
         }
         self.columns[COLUMNS.len() - 1].push(event.props.len() as u32);
         for (name, value) in &event.props {
-            let (name, value) = (self.intern(name), self.intern(value));
+            let (name, value) = (self.strings.intern(name), self.strings.intern(value));
             self.prop_names.push(name);
             self.prop_values.push(value);
         }
-    }
-
-    fn intern(&mut self, text: &str) -> u32 {
-        if text.is_empty() && !self.strings.is_empty() {
-            return 0;
-        }
-        let hash = self.hasher.hash_one(text);
-        if let Some(index) = self.known.find(hash, |index| self.strings.get(*index) == text) {
-            return *index;
-        }
-        let index = self.strings.push(text);
-        self.strings_bytes += text.len();
-        let (strings, hasher) = (&self.strings, &self.hasher);
-        self.known.insert_unique(hash, index, |index| hasher.hash_one(strings.get(*index)));
-        index
     }
 
     /// Events so far.
@@ -128,7 +101,7 @@ impl BatchBuilder {
     /// At least as many bytes as [`finish`](Self::finish) gives.
     pub fn bytes_at_most(&self) -> usize {
         BATCH_BYTES_BASE
-            + self.strings_bytes
+            + self.strings.text_bytes()
             + self.strings.len() * STRING_BYTES_MAX
             + self.len() * EVENT_BYTES_MAX
             + self.prop_names.len() * 2 * INDEX_BYTES_MAX
