@@ -71,3 +71,40 @@ impl GenerateArgs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: GenerateArgs,
+    }
+
+    fn spec(flags: &[&str]) -> anyhow::Result<Spec> {
+        Cli::try_parse_from([&["generate"], flags].concat())?.args.spec()
+    }
+
+    #[test]
+    fn flags_are_read_and_a_seed_is_drawn_if_none_is_given() {
+        Cli::command().debug_assert();
+        let asked =
+            spec(&["--rate", "20", "--for", "90s", "--sites", "3", "--seed", "9", "--bots", "0.5", "--late", "0"]);
+        let asked = asked.expect("right flags");
+        let expected = Spec { rate: 20.0, duration: Duration::from_secs(90), sites: 3, seed: 9, bots: 0.5, late: 0.0 };
+        assert_eq!((asked.events(), asked), (1_800, expected));
+        let drawn = || spec(&[]).expect("defaults").seed;
+        assert_ne!(drawn(), drawn());
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_by_the_name_of_its_flag() {
+        for (flag, value) in [("--rate", "0"), ("--sites", "0"), ("--bots", "1.1"), ("--late", "NaN")] {
+            let error = spec(&[flag, value]).expect_err("out of range");
+            assert!(error.to_string().contains(flag), "{error}");
+        }
+    }
+}
