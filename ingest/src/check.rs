@@ -59,7 +59,7 @@ impl<'a> Checker<'a> {
         }
         let trusted = self.asker.token.is_of(site_name);
         let claimed_ms = self.claimed_ms(&hit.time, trusted)?;
-        if !trusted && !(hit.ip.is_empty() && hit.user_agent.is_empty()) {
+        if !trusted && (!hit.ip.is_empty() || !hit.user_agent.is_empty()) {
             let what = format!("ip and user_agent need the write token of {site_name:?} (Authorization: Bearer …)");
             return Err(Reject::new(Reason::TokenRequired, what));
         }
@@ -211,8 +211,9 @@ fn limited(name: &str, text: String) -> Result<String, Reject> {
 }
 
 fn clean(text: &str) -> Cow<'_, str> {
-    // 0xc2 begins the control characters beyond ASCII, among others.
-    if text.bytes().all(|byte| byte >= b' ' && byte != 0x7f && byte != 0xc2) {
+    // 0xc2 begins the control characters beyond ASCII, among others. Without an early end the loop is done 16 at a time.
+    let suspect = text.bytes().fold(false, |suspect, byte| suspect | (byte < b' ') | (byte == 0x7f) | (byte == 0xc2));
+    if !suspect {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().filter(|c| !c.is_control()).collect())

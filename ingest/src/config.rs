@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub const SITE_BYTES_MAX: usize = 255;
 
 /// How a collector takes events in. `weir.toml` has it as `[ingest]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IngestConfig {
     /// The sites whose events are taken.
@@ -113,20 +113,6 @@ pub struct CollectorConfig {
     ///
     /// 100,000 events/s × ~300 B × 2 s of a slow log = 60 MB.
     pub in_flight_bytes_max: usize,
-}
-
-impl Default for IngestConfig {
-    fn default() -> Self {
-        Self {
-            sites: Vec::new(),
-            accept_any_site: false,
-            trusted_proxies: Vec::new(),
-            limits: LimitsConfig::default(),
-            http: HttpConfig::default(),
-            collector: CollectorConfig::default(),
-            mmdb: None,
-        }
-    }
 }
 
 impl Default for LimitsConfig {

@@ -132,24 +132,16 @@ mod tests {
         let form = form(body.as_bytes(), false);
         let parts = split(body.as_bytes(), form, 100).unwrap();
         let parts: Vec<_> = parts.into_iter().map(|part| std::str::from_utf8(part).unwrap()).collect();
-        expected.assert_eq(&format!("{form:?} {}", parts.join(" | ")));
+        expected.assert_eq(&format!("{form:?} {}", parts.join(" | ").replace('\n', "↵")));
     }
 
     #[test]
     fn a_body_is_one_event_an_array_or_lines() {
-        check(
-            " {\"a\":\n 1}\n",
-            expect![[r#"One {"a":
-             1}"#]],
-        );
+        check(" {\"a\":\n 1}\n", expect![[r#"One {"a":↵ 1}"#]]);
         check("[]", expect!["Array "]);
         check("[ {\"a\":[1,2]} ,\n{\"b\":\"]},\\\"\"} ]", expect![[r#"Array {"a":[1,2]} | {"b":"]},\""}"#]]);
         check("{\"a\":1}\r\n\n{\"b\":2}", expect![[r#"Lines {"a":1} | {"b":2}"#]]);
-        check(
-            "{\"a\":\n{}}",
-            expect![[r#"One {"a":
-            {}}"#]],
-        );
+        check("{\"a\":\n{}}", expect![[r#"One {"a":↵{}}"#]]);
         check("", expect!["One "]);
     }
 

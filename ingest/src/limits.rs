@@ -90,7 +90,7 @@ impl<C: Clock + Clone> Limits<C> {
     }
 
     /// Addresses and sites that are remembered.
-    pub fn len(&self) -> usize {
+    pub fn keys(&self) -> usize {
         [&self.addresses, &self.sites].into_iter().flatten().map(RateLimiter::len).sum()
     }
 }
@@ -140,16 +140,16 @@ mod tests {
             limits.admit_address(IpAddr::V4(n.into()), 1);
         }
         limits.forget_idle();
-        assert_eq!(limits.len(), 1_000);
+        assert_eq!(limits.keys(), 1_000);
         clock.advance(Duration::from_secs(2));
         limits.forget_idle();
-        assert_eq!(limits.len(), 0);
+        assert_eq!(limits.keys(), 0);
     }
 
     #[test]
     fn a_rate_of_0_is_no_limit() {
         let (limits, _) = limits(0, 1);
         assert_eq!(limits.admit_site("a", 1_000_000), Admitted { events: 1_000_000, retry_after: None });
-        assert_eq!(limits.len(), 0);
+        assert_eq!(limits.keys(), 0);
     }
 }

@@ -43,13 +43,11 @@ impl Page {
                     push(&mut page, &name, value);
                     begins = '&';
                 }
-                let name = name.to_ascii_lowercase();
-                let of_campaign = name.starts_with("utm_") || name == "ref" || CLICK_IDS.contains(&name.as_str());
-                if of_campaign && !value.is_empty() {
+                if !value.is_empty() && of_campaign(&name) {
                     if !query.is_empty() {
                         query.push('&');
                     }
-                    push(&mut query, &name, value);
+                    push(&mut query, &name.to_ascii_lowercase(), value);
                 }
             }
         }
@@ -97,11 +95,20 @@ fn scheme_host_path(url: &Url) -> Option<String> {
     Some(format!("{}://{host}{port}{}", url.scheme(), url.path()))
 }
 
+fn of_campaign(name: &str) -> bool {
+    let begins = name.as_bytes().get(..4);
+    begins.is_some_and(|begin| begin.eq_ignore_ascii_case(b"utm_"))
+        || name.eq_ignore_ascii_case("ref")
+        || CLICK_IDS.iter().any(|id| name.eq_ignore_ascii_case(id))
+}
+
 /// Names, decoded, with their values as they are written.
 fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (percent_decode_str(name).decode_utf8_lossy(), value)
+        // A plus stands for a blank, which no name here has.
+        let name = if name.contains('%') { percent_decode_str(name).decode_utf8_lossy() } else { name.into() };
+        (name, value)
     })
 }
 
@@ -187,7 +194,8 @@ mod tests {
                 format!("https://{secret}:{secret}@e.example/{path}"),
             ] {
                 let page = Page::of_url(&url, |_| false).unwrap();
-                prop_assert!(!format!("{page:?} {} {}", referrer(&url), target(&url)).contains(&secret));
+                let kept = format!("{page:?} {} {}", referrer(&url), target(&url));
+                prop_assert!(!kept.contains(&secret), "{}", kept);
             }
         }
 

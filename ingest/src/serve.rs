@@ -6,17 +6,14 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use axum::{Router, body::Body, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -35,6 +32,9 @@ use crate::{
 
 /// Bytes of a request's head; more are refused with 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// After the stop: how long a connection without a request has to send the head of one.
+const HEAD_GRACE: Duration = Duration::from_millis(200);
 
 /// How often salts are tended, idle limits forgotten and gauges set.
 const TEND_EVERY: Duration = Duration::from_secs(10);
@@ -112,9 +112,13 @@ pub async fn serve(listener: TcpListener, ingest: Arc<Ingest>, shutdown: impl Fu
     let http = ingest.config.http.clone();
     let router = routes::router(Arc::clone(&ingest));
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(http.header_timeout).max_buf_size(HEAD_BYTES_MAX);
-    let graceful = GracefulShutdown::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(http.header_timeout)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
     let connections = Arc::new(Semaphore::new(http.connections_max));
+    let (stop, stopped) = watch::channel(false);
     let mut tend = interval(TEND_EVERY);
     tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stopping = pin!(async {
@@ -125,28 +129,46 @@ pub async fn serve(listener: TcpListener, ingest: Arc<Ingest>, shutdown: impl Fu
     loop {
         tokio::select! {
             () = &mut stopping => break,
-            _ = tend.tick() => tend_once(&ingest, http.connections_max - connections.available_permits()).await,
+            _ = tend.tick() => tend_once(&ingest, http.connections_max - connections.available_permits()),
             (stream, peer, permit) = accept(&listener, &connections) => {
                 // Answers are small and waited for.
                 let _ = stream.set_nodelay(true);
-                let router = router.clone();
-                let service = service_fn(move |request| answer(router.clone(), peer.ip(), request));
-                let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
+                let (server, router, stopped) = (server.clone(), router.clone(), stopped.clone());
                 tokio::spawn(async move {
-                    // A client that hangs up or sends no HTTP is its own affair.
-                    let _ = connection.await;
+                    converse(server, router, stream, peer.ip(), stopped).await;
                     drop(permit);
                 });
             }
         }
     }
     drop(listener);
-    if timeout(http.finish_timeout, graceful.shutdown()).await.is_err() {
-        let connections = http.connections_max - connections.available_permits();
-        telemetry::CutOff { connections }.emit();
+    stop.send_replace(true);
+    let all = u32::try_from(http.connections_max).unwrap_or(u32::MAX);
+    if timeout(http.finish_timeout, connections.acquire_many(all)).await.is_err() {
+        telemetry::CutOff { connections: http.connections_max - connections.available_permits() }.emit();
     }
     ingest.collector.drain().await;
     Ok(())
+}
+
+/// Answers the requests of one connection until it ends, or until its last one after the stop. A client that hangs up
+/// or sends no HTTP is its own affair.
+async fn converse(
+    server: http1::Builder,
+    router: Router,
+    stream: TcpStream,
+    peer: IpAddr,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let answering = Arc::new(AtomicUsize::new(0));
+    let service = service_fn(|request| answer(router.clone(), peer, request, Arc::clone(&answering)));
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+    }
+    // Browsers open connections ahead of use: one without a request is not waited for.
+    while timeout(HEAD_GRACE, connection.as_mut()).await.is_err() && answering.load(Ordering::Relaxed) > 0 {}
 }
 
 /// The next connection, when there is room for one.
@@ -167,18 +189,22 @@ async fn answer(
     mut router: Router,
     peer: IpAddr,
     request: Request<Incoming>,
+    answering: Arc<AtomicUsize>,
 ) -> Result<axum::response::Response, Infallible> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(Peer(peer));
-    router.call(request).await
+    answering.fetch_add(1, Ordering::Relaxed);
+    let response = router.call(request).await;
+    answering.fetch_sub(1, Ordering::Relaxed);
+    response
 }
 
 /// Never waits for the log: the next day's salt is agreed on beside the requests.
-async fn tend_once(ingest: &Arc<Ingest>, connections: usize) {
+fn tend_once(ingest: &Arc<Ingest>, connections: usize) {
     ingest.limits.forget_idle();
     let body_bytes = ingest.bodies.held_bytes();
     let bytes_in_flight = ingest.collector.bytes_in_flight();
-    let limited_keys = ingest.limits.len();
+    let limited_keys = ingest.limits.keys();
     telemetry::Load { connections, body_bytes, bytes_in_flight, limited_keys }.emit();
     let ingest = Arc::clone(ingest);
     tokio::spawn(async move {

@@ -23,21 +23,21 @@ use weir_schemas::{
 };
 
 /// 2026-03-01T12:00:00Z.
-pub const NOON_MS: i64 = 1_772_366_400_000;
-pub const PARTITIONS: u32 = 3;
+pub(crate) const NOON_MS: i64 = 1_772_366_400_000;
+pub(crate) const PARTITIONS: u32 = 3;
 /// What the server of `config()` knows as the write token of `blog`.
-pub const TOKEN: &str = "test";
+pub(crate) const TOKEN: &str = "test";
 
 /// A clock that stands still until it is moved.
 #[derive(Clone)]
-pub struct TestClock(Arc<AtomicI64>);
+pub(crate) struct TestClock(Arc<AtomicI64>);
 
 impl TestClock {
-    pub fn at(ms: i64) -> Self {
+    pub(crate) fn at(ms: i64) -> Self {
         Self(Arc::new(AtomicI64::new(ms)))
     }
 
-    pub fn advance(&self, ms: i64) {
+    pub(crate) fn advance(&self, ms: i64) {
         self.0.fetch_add(ms, Ordering::SeqCst);
     }
 }
@@ -49,12 +49,12 @@ impl Clock for TestClock {
 }
 
 /// A log in a directory that goes with it.
-pub struct TestLog {
-    pub log: Arc<dyn Log>,
-    pub dir: tempfile::TempDir,
+pub(crate) struct TestLog {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) dir: tempfile::TempDir,
 }
 
-pub fn log(clock: &TestClock) -> TestLog {
+pub(crate) fn log(clock: &TestClock) -> TestLog {
     let dir = tempfile::tempdir().unwrap();
     let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.path(), Arc::new(clock.clone())).unwrap());
     let kind = TopicKind::Events { partitions: PARTITIONS, retention: Duration::from_secs(86_400) };
@@ -62,7 +62,7 @@ pub fn log(clock: &TestClock) -> TestLog {
     TestLog { log, dir }
 }
 
-pub fn site(name: &str) -> SiteConfig {
+pub(crate) fn site(name: &str) -> SiteConfig {
     SiteConfig {
         name: name.into(),
         hosts: vec![],
@@ -73,7 +73,7 @@ pub fn site(name: &str) -> SiteConfig {
 }
 
 /// A site `blog` with hosts, a token and the query parameter `id`, and a site `open` with none.
-pub fn config() -> IngestConfig {
+pub(crate) fn config() -> IngestConfig {
     let blog = SiteConfig {
         hosts: vec!["blog.example".into(), "*.blog.example".into()],
         // SHA-256 of TOKEN.
@@ -87,19 +87,18 @@ pub fn config() -> IngestConfig {
 }
 
 /// A collector on a free port.
-pub struct Server {
-    pub address: SocketAddr,
-    pub ingest: Arc<Ingest>,
-    pub clock: TestClock,
-    pub log: Arc<dyn Log>,
-    pub http: reqwest::Client,
-    pub partitions: watch::Sender<u32>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) clock: TestClock,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) http: reqwest::Client,
+    _partitions: watch::Sender<u32>,
     stop: Option<oneshot::Sender<()>>,
-    pub served: JoinHandle<std::io::Result<()>>,
+    pub(crate) served: JoinHandle<std::io::Result<()>>,
     _dir: Option<tempfile::TempDir>,
 }
 
-pub async fn serve(config: IngestConfig) -> Server {
+pub(crate) async fn serve(config: IngestConfig) -> Server {
     let clock = TestClock::at(NOON_MS);
     let TestLog { log, dir } = log(&clock);
     let mut server = serve_on(log, clock, config).await;
@@ -107,50 +106,50 @@ pub async fn serve(config: IngestConfig) -> Server {
     server
 }
 
-pub async fn serve_on(log: Arc<dyn Log>, clock: TestClock, config: IngestConfig) -> Server {
+pub(crate) async fn serve_on(log: Arc<dyn Log>, clock: TestClock, config: IngestConfig) -> Server {
     let (partitions, in_use) = watch::channel(PARTITIONS);
     let ingest = Ingest::start(Arc::clone(&log), Arc::new(clock.clone()), config, in_use).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = tokio::spawn(weir_ingest::serve(listener, Arc::clone(&ingest), async move {
+    let served = tokio::spawn(weir_ingest::serve(listener, ingest, async move {
         let _ = stopped.await;
     }));
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-    Server { address, ingest, clock, log, http, partitions, stop: Some(stop), served, _dir: None }
+    Server { address, clock, log, http, _partitions: partitions, stop: Some(stop), served, _dir: None }
 }
 
 impl Server {
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    pub fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+    pub(crate) fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
         self.http.post(self.url(path)).header("user-agent", "Firefox").body(body)
     }
 
     /// Posts to /v1/events; gives status and answer.
-    pub async fn send(&self, body: impl Into<reqwest::Body>) -> (u16, serde_json::Value) {
+    pub(crate) async fn send(&self, body: impl Into<reqwest::Body>) -> (u16, serde_json::Value) {
         answer(self.post("/v1/events", body)).await
     }
 
     /// The same with the site's token.
-    pub async fn send_trusted(&self, body: impl Into<reqwest::Body>) -> (u16, serde_json::Value) {
+    pub(crate) async fn send_trusted(&self, body: impl Into<reqwest::Body>) -> (u16, serde_json::Value) {
         answer(self.post("/v1/events", body).bearer_auth(TOKEN)).await
     }
 
     /// What the log holds, partition by partition.
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         events(&*self.log)
     }
 
     /// Begins the stop.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let _ = self.stop.take().expect("stopped once").send(());
     }
 }
 
-pub async fn answer(request: reqwest::RequestBuilder) -> (u16, serde_json::Value) {
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (u16, serde_json::Value) {
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     let body = response.bytes().await.unwrap();
@@ -158,13 +157,13 @@ pub async fn answer(request: reqwest::RequestBuilder) -> (u16, serde_json::Value
 }
 
 /// The reasons of an answer, by index.
-pub fn reasons(answer: &serde_json::Value) -> Vec<(u64, String)> {
+pub(crate) fn reasons(answer: &serde_json::Value) -> Vec<(u64, String)> {
     let rejected = answer["rejected"].as_array().unwrap_or_else(|| panic!("no rejects in {answer}"));
     rejected.iter().map(|entry| (entry["index"].as_u64().unwrap(), entry["reason"].as_str().unwrap().into())).collect()
 }
 
 /// All payloads of a topic's partition.
-pub fn payloads(log: &dyn Log, topic: &str, partition: u32) -> Vec<Vec<u8>> {
+pub(crate) fn payloads(log: &dyn Log, topic: &str, partition: u32) -> Vec<Vec<u8>> {
     let bounds = log.bounds(topic, partition).unwrap();
     let mut all = Vec::new();
     let mut reader = log.reader(topic).unwrap();
@@ -177,7 +176,7 @@ pub fn payloads(log: &dyn Log, topic: &str, partition: u32) -> Vec<Vec<u8>> {
     all
 }
 
-pub fn events(log: &dyn Log) -> Vec<Event> {
+pub(crate) fn events(log: &dyn Log) -> Vec<Event> {
     let mut all = Vec::new();
     for partition in 0..log.partitions(EVENTS_TOPIC).unwrap() {
         for payload in payloads(log, EVENTS_TOPIC, partition) {
@@ -187,7 +186,7 @@ pub fn events(log: &dyn Log) -> Vec<Event> {
     all
 }
 
-pub fn decode(payload: &[u8]) -> Vec<Event> {
+pub(crate) fn decode(payload: &[u8]) -> Vec<Event> {
     let Content::Batch(batch) = wire::decode(payload).unwrap().content else { panic!("not a batch") };
     let text =
         |column: &[u32], row: usize| column.get(row).map_or(String::new(), |&at| batch.strings[at as usize].into());
@@ -222,7 +221,7 @@ pub fn decode(payload: &[u8]) -> Vec<Event> {
 }
 
 /// What a [`FaultyLog`] does with one append of events.
-pub enum Fault {
+pub(crate) enum Fault {
     /// Says so, and has nothing.
     Unavailable,
     /// Has it, and says that it does not know.
@@ -234,20 +233,20 @@ pub enum Fault {
 }
 
 /// The real log, with faults in appends of events that the real one cannot be asked to make.
-pub struct FaultyLog {
-    pub inner: Arc<dyn Log>,
+pub(crate) struct FaultyLog {
+    pub(crate) inner: Arc<dyn Log>,
     /// The next appends meet these.
-    pub faults: Mutex<VecDeque<Fault>>,
+    pub(crate) faults: Mutex<VecDeque<Fault>>,
     /// From now on each append meets this.
-    pub always: Mutex<Option<fn() -> Fault>>,
+    pub(crate) always: Mutex<Option<fn() -> Fault>>,
     /// Appends wait here: closed while there are no permits.
-    pub gate: Arc<Semaphore>,
+    pub(crate) gate: Arc<Semaphore>,
     /// Every try, with its partition.
-    pub tries: Mutex<Vec<(u32, Bytes)>>,
+    pub(crate) tries: Mutex<Vec<(u32, Bytes)>>,
 }
 
 impl FaultyLog {
-    pub fn over(inner: Arc<dyn Log>) -> Arc<Self> {
+    pub(crate) fn over(inner: Arc<dyn Log>) -> Arc<Self> {
         Arc::new(Self {
             inner,
             faults: Mutex::default(),
@@ -257,15 +256,15 @@ impl FaultyLog {
         })
     }
 
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
 
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.gate.add_permits(Semaphore::MAX_PERMITS);
     }
 
-    pub fn tries(&self) -> Vec<(u32, Bytes)> {
+    pub(crate) fn tries(&self) -> Vec<(u32, Bytes)> {
         self.tries.lock().unwrap().clone()
     }
 }
@@ -346,7 +345,7 @@ impl Log for FaultyLog {
 }
 
 /// Waits until `holds`, or fails.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(Instant::now() < deadline, "never: {what}");
