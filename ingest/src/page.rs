@@ -27,15 +27,17 @@ impl Page {
     ///
     /// Fragments, user names and passwords, ports and all other parameters go.
     pub fn of_url(url: &str, allows_query: impl Fn(&str) -> bool) -> Option<Self> {
-        let url = Url::parse(url).ok()?;
-        if !matches!(url.scheme(), "http" | "https") {
+        with_parts(url, |parts| Self::of_parts(parts.ok()?, allows_query))
+    }
+
+    fn of_parts(url: Parts<'_>, allows_query: impl Fn(&str) -> bool) -> Option<Self> {
+        if !matches!(url.scheme, "http" | "https") || url.host.is_empty() {
             return None;
         }
-        let host = url.host_str().filter(|host| !host.is_empty())?;
-        let host = host.strip_prefix("www.").unwrap_or(host).to_owned();
-        let mut page = url.path().to_owned();
+        let host = url.host.strip_prefix("www.").unwrap_or(url.host).to_owned();
+        let mut page = url.path.to_owned();
         let mut query = String::new();
-        if let Some(given) = url.query() {
+        if let Some(given) = url.query {
             let mut begins = '?';
             for (name, value) in parameters(given) {
                 if allows_query(&name) {
@@ -62,37 +64,101 @@ pub fn referrer(url: &str) -> String {
     if url.is_empty() {
         return String::new();
     }
-    let Ok(url) = Url::parse(url) else { return String::new() };
-    if !matches!(url.scheme(), "http" | "https" | "android-app" | "ios-app") {
-        return String::new();
-    }
-    let Some(mut referrer) = scheme_host_path(&url) else { return String::new() };
-    let mut begins = '?';
-    for (name, value) in url.query().into_iter().flat_map(parameters) {
-        if SEARCH_TERMS.contains(&&*name) && !value.is_empty() {
-            referrer.push(begins);
-            push(&mut referrer, &name, value);
-            begins = '&';
+    with_parts(url, |parts| {
+        let Ok(url) = parts else { return String::new() };
+        if !matches!(url.scheme, "http" | "https" | "android-app" | "ios-app") {
+            return String::new();
         }
-    }
-    referrer
+        let Some(mut referrer) = url.without_query() else { return String::new() };
+        let mut begins = '?';
+        for (name, value) in url.query.into_iter().flat_map(parameters) {
+            if SEARCH_TERMS.contains(&&*name) && !value.is_empty() {
+                referrer.push(begins);
+                push(&mut referrer, &name, value);
+                begins = '&';
+            }
+        }
+        referrer
+    })
 }
 
 /// What was clicked or downloaded: scheme, host and path of a URL, or a path as it is; without query and fragment.
 pub fn target(target: &str) -> String {
-    let bare = || target.split(['?', '#']).next().unwrap_or_default();
-    match Url::parse(target) {
+    if target.is_empty() {
+        return String::new();
+    }
+    with_parts(target, |parts| match parts {
         // `mailto:` and `tel:` hold somebody's address: only the scheme stays.
-        Ok(url) => scheme_host_path(&url).unwrap_or_else(|| format!("{}:", url.scheme())),
-        Err(url::ParseError::RelativeUrlWithoutBase) => bare().to_owned(),
+        Ok(url) => url.without_query().unwrap_or_else(|| format!("{}:", url.scheme)),
+        Err(url::ParseError::RelativeUrlWithoutBase) => target.split(['?', '#']).next().unwrap_or_default().to_owned(),
         Err(_) => String::new(),
+    })
+}
+
+/// A URL in the normal form of the WHATWG's standard, without what never goes on.
+#[derive(Debug, PartialEq)]
+struct Parts<'a> {
+    scheme: &'a str,
+    /// Empty for URLs that have none.
+    host: &'a str,
+    port: Option<u16>,
+    path: &'a str,
+    query: Option<&'a str>,
+}
+
+/// Gives the parts of `url` to `then`: at once where it is in its normal form already, as most are, else parsed.
+fn with_parts<R>(url: &str, then: impl FnOnce(Result<Parts<'_>, url::ParseError>) -> R) -> R {
+    match plain(url) {
+        Some(parts) => then(Ok(parts)),
+        None => match Url::parse(url) {
+            Ok(url) => then(Ok(Parts::of(&url))),
+            Err(error) => then(Err(error)),
+        },
     }
 }
 
-fn scheme_host_path(url: &Url) -> Option<String> {
-    let host = url.host_str().filter(|host| !host.is_empty())?;
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    Some(format!("{}://{host}{port}{}", url.scheme(), url.path()))
+/// The parts of an http(s) URL of which nothing would change by being parsed; `None` wherever that is not certain.
+fn plain(url: &str) -> Option<Parts<'_>> {
+    let (scheme, rest) = match url.strip_prefix("https://") {
+        Some(rest) => ("https", rest),
+        None => ("http", url.strip_prefix("http://")?),
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(query)),
+        None => (rest, None),
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host_is_plain =
+        all(host, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-');
+    // Numbers may be IPv4 addresses in disguise, `xn--` may be no right Punycode, `/.` may be a dot segment.
+    let last_label = host.rsplit('.').next().unwrap_or_default();
+    let named = last_label.as_bytes().first().is_some_and(u8::is_ascii_lowercase) && !host.contains("--");
+    let path_is_plain = all(path, |byte| byte.is_ascii_alphanumeric() || b"-_.~!$&()*+,;=:@/".contains(&byte));
+    let query_is_plain =
+        all(query.unwrap_or_default(), |byte| byte.is_ascii_alphanumeric() || b"-_.~!$&()*+,;=:@/?%".contains(&byte));
+    let is_plain = host_is_plain && named && path_is_plain && query_is_plain && !path.contains("/.");
+    is_plain.then_some(Parts { scheme, host, port: None, path: if path.is_empty() { "/" } else { path }, query })
+}
+
+fn all(text: &str, is_plain: impl Fn(u8) -> bool) -> bool {
+    text.bytes().all(is_plain)
+}
+
+impl<'a> Parts<'a> {
+    fn of(url: &'a Url) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        Self { scheme: url.scheme(), host, port: url.port(), path: url.path(), query: url.query() }
+    }
+
+    fn without_query(&self) -> Option<String> {
+        let Self { scheme, host, port, path, .. } = self;
+        match port {
+            _ if host.is_empty() => None,
+            None => Some([scheme, "://", host, path].concat()),
+            Some(port) => Some(format!("{scheme}://{host}:{port}{path}")),
+        }
+    }
 }
 
 fn of_campaign(name: &str) -> bool {
@@ -156,6 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn most_urls_are_plain() {
+        for url in ["https://example.org", "http://a.b-c.example/x/y.html?utm_source=n%20l&id=7#top"] {
+            assert_eq!(plain(url).unwrap(), Parts::of(&Url::parse(url).unwrap()));
+        }
+        for url in [
+            "https://u@e.example/",
+            "https://e.example:8/",
+            "https://1.2.3/",
+            "https://e.example/a/../b",
+            "ftp://e.example/",
+        ] {
+            assert_eq!(plain(url), None, "{url}");
+        }
+    }
+
+    #[test]
     fn what_is_no_page_is_none() {
         for url in
             ["", "/a", "example.org/a", "mailto:a@b", "file:///etc/passwd", "https://", "javascript:1", "about:blank"]
@@ -196,6 +278,14 @@ mod tests {
                 let page = Page::of_url(&url, |_| false).unwrap();
                 let kept = format!("{page:?} {} {}", referrer(&url), target(&url));
                 prop_assert!(!kept.contains(&secret), "{}", kept);
+            }
+        }
+
+        #[test]
+        fn a_plain_url_has_the_parts_it_would_be_parsed_into(url in "https?://[a-zA-Z0-9.%@:-]{0,12}(/[a-zA-Z0-9./%~' -]{0,12})?([?][a-z=&%'+ -]{0,8})?(#.{0,3})?") {
+            if let Some(parts) = plain(&url) {
+                let parsed = Url::parse(&url).unwrap();
+                prop_assert_eq!(parts, Parts::of(&parsed));
             }
         }
 
