@@ -10,7 +10,7 @@ use crate::SinkError;
 use crate::error::Failure;
 
 /// A ClickHouse, over HTTP, as somebody who may make tables in `database`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// `http://host:8123`.
     pub url: String,

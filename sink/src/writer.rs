@@ -246,7 +246,7 @@ impl Writer {
             }
             Deed::Insert => self.insert(&batch).await,
         };
-        let next = after(deed, answer.as_ref().map(|()| ()).map_err(|failure| failure.kind));
+        let next = after(deed, answer.as_ref().copied().map_err(|failure| failure.kind));
         if next != After::Keep {
             self.owner = None;
         }

@@ -240,7 +240,7 @@ async fn statements_of_a_former_owner_do_nothing() {
     let (number, _) = zombie.split_once('-').expect("number and uuid");
     // Equal number, larger uuid: the pair decides.
     ask(&target, &format!("INSERT INTO DB.owners VALUES ('v1/live', '{number}-{}')", "f".repeat(32))).await;
-    let fence = format!("(SELECT max(owner) FROM DB.owners WHERE run = 'v1/live')");
+    let fence = "(SELECT max(owner) FROM DB.owners WHERE run = 'v1/live')";
     let sql = format!(
         "INSERT INTO DB.emissions (generation, origin, run, state, window_from, window_to) SELECT 1, '', 'live', 'done', 0, 1 WHERE NOT throwIf({fence} != '{zombie}')"
     );
@@ -255,6 +255,78 @@ async fn statements_of_a_former_owner_do_nothing() {
         ask(&target, "SELECT count(), max(owner) FROM DB.owners").await,
         format!("1\t{number}-{}", "f".repeat(32))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_insert_that_began_before_the_raise_and_stalls_is_ended_by_the_next_owner() {
+    use tokio::io::AsyncWriteExt as _;
+    let target = database();
+    prepare(&target, &version()).await.expect("tables are made");
+    let all = windows(at(0), 3, 50);
+    // A former owner's INSERT: its fence has been passed, half of its body is there, and its client sleeps.
+    let zombie = format!("{:020}-{}", 1, "0".repeat(32));
+    ask(&target, &format!("INSERT INTO DB.owners VALUES ('v1/live', '{zombie}')")).await;
+    let sql = format!(
+        "INSERT INTO {0}.stats_v1 (site, emitted_in) SELECT site, emitted_in FROM input('site String, emitted_in DateTime') \
+         WHERE NOT throwIf((SELECT max(owner) FROM {0}.owners WHERE run = 'v1/live') != '{zombie}') FORMAT TSV",
+        target.database
+    );
+    let query_id = format!("weir:{}:v1/live:{zombie}:1:insert", target.database);
+    let url = reqwest::Url::parse_with_params(
+        "http://x/",
+        [
+            ("user", target.user.as_str()),
+            ("password", &target.password),
+            ("query", &sql),
+            ("query_id", &query_id),
+            ("max_insert_block_size", "1000"),
+            ("receive_timeout", "5"),
+            ("http_receive_timeout", "5"),
+        ],
+    )
+    .expect("a URL");
+    let mut client =
+        tokio::net::TcpStream::connect(target.url.trim_start_matches("http://")).await.expect("a connection");
+    let head =
+        format!("POST /?{} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", url.query().expect("one"));
+    client.write_all(head.as_bytes()).await.expect("sent");
+    let rows = format!("zombie\t{}\n", at(1).ms() / 1000).repeat(100_000);
+    client.write_all(format!("{:x}\r\n{rows}\r\n", rows.len()).as_bytes()).await.expect("sent");
+    until("the INSERT to run", async || {
+        ask(&target, &format!("SELECT count() FROM system.processes WHERE query_id = '{query_id}'")).await == "1"
+    })
+    .await;
+    start(&target, 3, 50).await.await.expect("no panic").expect("it ends");
+    assert_eq!(ask(&target, &format!("SELECT count() FROM system.processes WHERE query_id = '{query_id}'")).await, "0");
+    // It wakes, and ends its body. ClickHouse has gone away, or answers that it was killed.
+    let _ = client.write_all(b"0\r\n\r\n").await;
+    assert_whole(&target, &all, at(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_with_very_many_visitors_are_asked_for_alike() {
+    let target = database();
+    prepare(&target, &version()).await.expect("tables are made");
+    let mut draw = Draw(3);
+    let mut emission = support::emission(&mut draw, 0, 0);
+    let block = &mut emission.blocks[0];
+    for (n, visitors) in [16, 17, 2_999, 3_000, 3_001, 4_096, 4_097, 4_098, 16_385, 300_000].into_iter().enumerate() {
+        let text = block.strings.push(&n.to_string());
+        block.site.push(text);
+        block.dimension.push(text);
+        block.value.push(text);
+        block.window_start_ms.push(at(0).ms());
+        block.counts.extend([u64::MAX, 0]);
+        let mut ids: Vec<u64> = (0..visitors).map(|_| draw.next()).collect();
+        ids.sort_unstable();
+        block.visitors.extend(ids);
+        block.visitors_end.push(block.visitors.len());
+    }
+    let windows = vec![Closed::Window(emission)];
+    let (end, done) = write(&target, run_spec("", at(0), Some(at(1))), windows.clone()).await;
+    assert_eq!(end.expect("it ends"), End::Complete);
+    assert_eq!(done.len(), 1);
+    assert_whole(&target, &windows, at(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,10 +387,12 @@ async fn an_import_is_undone_as_a_whole_and_live_is_not_touched() {
     write(&target, run_spec("", at(0), Some(at(5))), live.clone()).await.0.expect("it ends");
     // Two months.
     let hours = 40 * 24;
-    let old: Vec<Closed> = (0..hours).step_by(24).map(|hour| window(&mut Draw(hour as u64), hour, 20)).collect();
+    let mut old: Vec<Closed> = (0..hours).step_by(24).map(|hour| window(&mut Draw(hour as u64), hour, 20)).collect();
+    old.push(Closed::Through(at(hours)));
     let (end, done) = write(&target, run_spec("i1", at(0), Some(at(hours))), old.clone()).await;
     assert_eq!(end.expect("it ends"), End::Complete);
-    assert_eq!(done.len(), 2, "a batch a month, when all of it is at hand: {done:?}");
+    assert!(done.iter().any(|batch| batch.through == at(31 * 24)), "a batch ends with the month: {done:?}");
+    assert_eq!(done.iter().map(|batch| batch.rows).sum::<u64>(), rows_of(&old));
     assert!(Audit::new(&target, &version()).full().await.expect("an audit").is_empty());
     for _ in 0..2 {
         undo(&target, "import-i1", &version(), "i1").await.expect("undone");

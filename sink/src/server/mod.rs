@@ -300,7 +300,11 @@ fn last_words(dir: &Path) -> String {
     };
     let said = tail("child.log");
     // Our own last line says only that it ended.
-    if said.is_empty() || said.contains("ended by itself") { format!("{said} · {}", tail("clickhouse.err.log")) } else { said }
+    if said.is_empty() || said.contains("ended by itself") {
+        format!("{said} · {}", tail("clickhouse.err.log"))
+    } else {
+        said
+    }
 }
 
 fn free_port(host: &str) -> Result<u16, SinkError> {
