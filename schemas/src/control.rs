@@ -42,10 +42,14 @@ pub struct Import {
     pub files: Vec<ImportedFile>,
 }
 
-/// The part of a file that an import has read: `bytes` from its (uncompressed) beginning, and their BLAKE3 hash.
+/// The part of a file that an import has read: from `began_at` to `bytes`, both counted from its (uncompressed)
+/// beginning, and the BLAKE3 hash of everything up to `bytes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportedFile {
     pub name: String,
+    /// What lies before came with earlier imports.
+    #[serde(default)]
+    pub began_at: u64,
     pub bytes: u64,
     pub blake3: String,
 }

@@ -1,0 +1,63 @@
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Imports access logs: reads, sorts, writes them as events of a site that are counted like any other.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, arg_required_else_help = true)]
+pub struct ImportCommand {
+    #[command(subcommand)]
+    pub task: Option<ImportTask>,
+    #[command(flatten)]
+    pub files: Option<ImportArgs>,
+    /// Prints one JSON object instead of tables
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum ImportTask {
+    /// Takes an import back as a whole: its rows, and what it wrote to the log
+    Undo {
+        /// The import's id, as `weir import` said and `weir import list` says
+        id: String,
+        /// Gives up waiting after so many seconds; it is taken back nevertheless as soon as the pipeline runs
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
+    },
+    /// Lists all imports and what became of them
+    List,
+}
+
+/// What to import.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// The site whose log it is
+    #[arg(long)]
+    pub site: String,
+    /// Access logs in Common or Combined Log Format, as they are or packed by gzip; `-` is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Host of the site's pages, so that its own referrers are known as such [default: the site's first host in the
+    /// configuration, or its name if that is a domain]
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Reads and counts, and writes nothing but the rejects
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Imports also what was imported before, which then counts twice
+    #[arg(long)]
+    pub again: bool,
+    /// The files will not grow: takes a last line that has no end
+    #[arg(long)]
+    pub finished: bool,
+    /// Where lines go that cannot be read [default: import-ID.rejects in the current directory]
+    #[arg(long, value_name = "PATH")]
+    pub rejects: Option<PathBuf>,
+    /// Memory for sorting; what is more goes to a file in `--temp-dir`
+    #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=2048))]
+    pub memory_mb: u32,
+    /// Where sorting puts what has no room in memory [default: $TMPDIR, or /tmp]
+    #[arg(long, value_name = "DIR")]
+    pub temp_dir: Option<PathBuf>,
+}

@@ -1,0 +1,431 @@
+//! One import from its first line to its last record.
+//!
+//! ```text
+//!  settle ─▶ read, sort ─▶ ImportBegun ─▶ alone? ─▶ topic, batches, ends ─▶ ImportWritten ─▶ still ours?
+//!    │                                      │ no             │ failed                          │ no
+//!    ▼                                      ▼                ▼                                 ▼
+//!  takes back what a dead import left     taken back       taken back                    said, not counted
+//! ```
+//!
+//! Two imports of a site never both count the same lines: each says in the control log that it begins and then reads
+//! that log again, so the second one sees the first. And whoever takes a slow one for dead takes it back in the control
+//! log first, where what it says later changes nothing any more.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use futures::{channel::oneshot, executor::block_on};
+use jiff::{Timestamp, civil::Date};
+use weir_ingest::{Countries, IngestConfig, Sites};
+use weir_log::{ControlLog, LogError, TopicKind};
+use weir_schemas::control::{Action, CONTROL_TOPIC, ControlRecord, Import, import_topic};
+
+use crate::{
+    Class, Environment, ImportArgs, ImportError, PastImport, Summary,
+    event::{Maker, Subject},
+    history::{self, State, fold},
+    progress::Progress,
+    read::{Came, Reading},
+    rejects::Rejects,
+    sort::Sorter,
+    source::Input,
+    stop::Stop,
+    write::{self, Target},
+};
+
+/// Imports what `args` names, and says what came of it. Ctrl-C ends it; the error then says what state it left.
+///
+/// [`ImportError`], with what it left in the log: nothing, or what the next import takes back. Nothing is ever counted
+/// in part.
+pub async fn import(args: ImportArgs, environment: Environment) -> anyhow::Result<Summary> {
+    let stop = Arc::new(Stop::default());
+    let (site, dry_run) = (args.site.clone(), args.dry_run);
+    let mut done = on_a_thread(args, environment.clone(), Identity::random(), stop.clone());
+    let mut interrupted = false;
+    let mut summary = loop {
+        tokio::select! {
+            done = &mut done => break done.context("the import's thread ended without a word")??,
+            signal = tokio::signal::ctrl_c(), if !interrupted => {
+                signal?;
+                interrupted = true;
+                if stop.stop() {
+                    // The thread may wait for stdin for ever; it can begin nothing any more.
+                    return Err(ImportError::Interrupted.into());
+                }
+                tracing::warn!("interrupted: taking back what was begun");
+            }
+        }
+    };
+    if dry_run && let (Some(first), Some(last)) = (summary.days.first(), summary.days.last()) {
+        let (first, last): (Date, Date) = (first.day.parse()?, last.day.parse()?);
+        match environment.live_days.live_days(&site, first, last).await {
+            Ok(live) => summary.notes.extend(live_note(&site, &live, &summary)),
+            Err(error) => {
+                summary.notes.push(format!("whether the site has live traffic on those days is not known: {error:#}"))
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// What makes an import unlike any other.
+pub(crate) struct Identity {
+    pub(crate) key: [u8; 32],
+    pub(crate) collector: [u8; 16],
+}
+
+impl Identity {
+    fn random() -> Self {
+        Self { key: rand::random(), collector: *uuid::Uuid::new_v4().as_bytes() }
+    }
+}
+
+/// A thread, not a blocking task: a runtime that is dropped would wait for that, and so for stdin.
+fn on_a_thread(
+    args: ImportArgs,
+    environment: Environment,
+    identity: Identity,
+    stop: Arc<Stop>,
+) -> oneshot::Receiver<Result<Summary, ImportError>> {
+    let (tell, told) = oneshot::channel();
+    thread::spawn(move || {
+        let done = import_until(&args, &environment, &identity, &stop);
+        // Nobody listens any more after Ctrl-C.
+        let _ = tell.send(done);
+    });
+    told
+}
+
+fn live_note(site: &str, live: &[Date], summary: &Summary) -> Option<String> {
+    let both: Vec<&str> = summary
+        .days
+        .iter()
+        .map(|day| &*day.day)
+        .filter(|day| live.iter().any(|live| live.to_string() == **day))
+        .collect();
+    let (first, last) = (both.first()?, both.last()?);
+    Some(format!(
+        "site {site} has live traffic on {} of these days, {first} to {last}: an import counts beside it, so what both \
+         saw would count twice",
+        both.len()
+    ))
+}
+
+/// The day (UTC) so many days after the epoch.
+pub(crate) fn date(day: i64) -> Option<Date> {
+    let at = Timestamp::from_second(day.checked_mul(86_400)?).ok()?;
+    Some(at.to_zoned_datetime(jiff::tz::TimeZone::UTC).date())
+}
+
+/// The whole import, on the thread that calls; `stop` ends it.
+pub(crate) fn import_until(
+    args: &ImportArgs,
+    environment: &Environment,
+    identity: &Identity,
+    stop: &Stop,
+) -> Result<Summary, ImportError> {
+    let begun = Instant::now();
+    let sites = Sites::new(&IngestConfig {
+        sites: environment.sites.clone().unwrap_or_default(),
+        accept_any_site: environment.sites.is_none(),
+        ..IngestConfig::default()
+    });
+    let known = sites.get(&args.site).ok_or_else(|| ImportError::UnknownSite(args.site.clone()))?;
+    let inputs: Vec<Input> = args.files.iter().map(|path| Input::of(path)).collect();
+    if inputs.len() > 1 && inputs.contains(&Input::Stdin) {
+        return Err(ImportError::StdinNotAlone);
+    }
+    let countries = match &environment.mmdb {
+        Some(path) => Countries::open(path)?,
+        None => Countries::none(),
+    };
+    let history = History::open(environment, args.dry_run)?;
+    let mut notes = Vec::new();
+    if !args.dry_run {
+        notes.extend(history.settle(&args.site, stop)?);
+    }
+    let imports = history.imports()?;
+    let parts = history::parts(&imports, &args.site);
+    let host = host(args, environment);
+    if host.is_empty() {
+        notes.push(format!(
+            "no host of site {} is known, so its own pages count as referrers (give `--host`, or `hosts` in the configuration)",
+            args.site
+        ));
+    }
+    let id = new_id(environment.clock.now_ms());
+    let temp_dir = args.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let subject = Subject {
+        site: &args.site,
+        host: &host,
+        known,
+        rules: environment.rules,
+        countries: &countries,
+        key: identity.key,
+    };
+    let mut reading = Reading {
+        maker: Maker::new(subject),
+        sorter: Sorter::new(&temp_dir, args.memory_mb as usize * (1 << 20)),
+        rejects: Rejects::new(args.rejects.clone().unwrap_or_else(|| format!("import-{id}.rejects").into())),
+        tally: Default::default(),
+        bytes_held: 0,
+        bytes_left: 0,
+        parts: if args.again { Vec::new() } else { parts.clone() },
+        finished: args.finished,
+        clock: &environment.clock,
+        progress: Progress::reading(inputs.iter().map(Input::bytes).sum()),
+        stop,
+    };
+    let mut files = Vec::new();
+    let mut refused = None;
+    for input in &inputs {
+        match reading.read(input)? {
+            Came::Read(file) => files.push(file),
+            Came::NothingNew { ids } => {
+                notes.push(format!("{} has nothing new: it is held by {ids}", input.name()));
+                refused = Some(ImportError::Again { input: input.name(), ids });
+            }
+        }
+    }
+    if files.is_empty()
+        && let Some(refused) = refused
+    {
+        return Err(refused);
+    }
+    let Reading { sorter, mut rejects, tally, bytes_held, bytes_left, progress, .. } = reading;
+    drop(progress);
+    rejects.flush().map_err(|cause| ImportError::Rejects { path: rejects.place().into(), cause })?;
+    if bytes_held > 0 {
+        notes.push(format!("{bytes_held} bytes at the beginning were imported before and are left out"));
+    }
+    if bytes_left > 0 {
+        notes.push(format!(
+            "the last {bytes_left} bytes are a line without an end: they are left for the next import (or give `--finished`)"
+        ));
+    }
+    let sum: u64 = tally.classes.iter().sum();
+    assert_eq!(sum, tally.lines, "each line is in exactly one class");
+    let events = sorter.len();
+    let mut summary = Summary {
+        id: None,
+        site: args.site.clone(),
+        dry_run: args.dry_run,
+        lines: tally.lines,
+        classes: Class::ALL.into_iter().map(|class| (class, tally.of(class))).collect(),
+        page_views: tally.of(Class::PageViews),
+        downloads: tally.of(Class::Downloads),
+        bots: tally.of(Class::Bots),
+        events,
+        first: None,
+        last: None,
+        days: tally.days(),
+        combined: tally.combined,
+        common: tally.common,
+        bytes_held,
+        bytes_left,
+        rejects: rejects.path().map(Path::to_owned),
+        notes,
+        seconds: 0.0,
+    };
+    let span = sorter.span();
+    if let Some((first_ms, last_ms)) = span {
+        (summary.first, summary.last) = (rfc3339(first_ms), rfc3339(last_ms));
+    }
+    if events > 0 && !args.dry_run {
+        files.retain(|file| file.bytes > file.began_at);
+        let import = Import { id: id.clone(), site: args.site.clone(), files };
+        let sort_error = |cause| ImportError::Sort { dir: temp_dir.clone(), cause };
+        history.write(import, &parts, sorter, identity, stop, &sort_error)?;
+        summary.id = Some(id);
+    }
+    summary.seconds = begun.elapsed().as_secs_f64();
+    Ok(summary)
+}
+
+fn rfc3339(at_ms: i64) -> Option<String> {
+    Timestamp::from_millisecond(at_ms).ok().map(|at| at.to_string())
+}
+
+/// The host of the site's pages: as given, else its first in the configuration, else its name if that is a domain.
+fn host(args: &ImportArgs, environment: &Environment) -> String {
+    let given = args.host.as_deref().or_else(|| {
+        let site = environment.sites.iter().flatten().find(|site| site.name == args.site)?;
+        site.hosts.iter().map(|host| &**host).find(|host| !host.starts_with("*."))
+    });
+    let host = given.or_else(|| args.site.contains('.').then_some(&*args.site)).unwrap_or_default();
+    let page = weir_ingest::Page::of_url(&format!("http://{host}/"), |_| false);
+    page.map(|page| page.host).unwrap_or_default()
+}
+
+/// Says when it was made, to the second, and is made only once.
+fn new_id(now_ms: i64) -> String {
+    let at = Timestamp::from_millisecond(now_ms).unwrap_or_default();
+    format!("{}-{:06x}", at.strftime("%Y%m%d-%H%M%S"), rand::random::<u32>() & 0xff_ffff)
+}
+
+/// What the control log says, and what this import has to say.
+pub(crate) struct History<'a> {
+    environment: &'a Environment,
+    /// `None` for a rehearsal on a log that has no control topic: it makes none.
+    control: Option<ControlLog>,
+}
+
+/// How often the control log is looked at while something is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl<'a> History<'a> {
+    pub(crate) fn open(environment: &'a Environment, read_only: bool) -> Result<Self, ImportError> {
+        let log = &environment.log;
+        let control = if read_only && !log.topics()?.iter().any(|topic| topic == CONTROL_TOPIC) {
+            None
+        } else {
+            Some(ControlLog::open(log.clone())?)
+        };
+        Ok(Self { environment, control })
+    }
+
+    /// All imports, oldest first.
+    pub(crate) fn imports(&self) -> Result<Vec<PastImport>, ImportError> {
+        match &self.control {
+            Some(control) => Ok(fold(&control.read_all()?.records)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    pub(crate) fn say(&self, reason: &str, action: Action) -> Result<i64, LogError> {
+        let record = ControlRecord {
+            at_ms: self.environment.clock.now_ms(),
+            who: self.environment.who.clone(),
+            reason: reason.to_owned(),
+            action,
+        };
+        let control = self.control.as_ref().expect("a rehearsal says nothing");
+        block_on(control.append(&record))
+    }
+
+    /// Takes back an import that was not written to its end. Nobody counted anything of it, so only its topic goes.
+    pub(crate) fn take_back(&self, id: &str, reason: &str) -> Result<(), LogError> {
+        self.say(reason, Action::ImportUndo { id: id.to_owned() })?;
+        self.environment.log.delete_topic(&import_topic(id))?;
+        self.say(reason, Action::ImportUndone { id: id.to_owned() })?;
+        Ok(())
+    }
+
+    /// Waits until no import of the site is being written, and takes back those that nobody writes any more. Says which.
+    fn settle(&self, site: &str, stop: &Stop) -> Result<Vec<String>, ImportError> {
+        let mut notes = Vec::new();
+        let mut seen = (String::new(), 0);
+        let mut since = Instant::now();
+        loop {
+            let imports = self.imports()?;
+            let Some(past) = history::unfinished(&imports, site).next() else { return Ok(notes) };
+            let id = past.import.id.clone();
+            let dead = past.state == State::UndoingUnfinished || {
+                let now = (id.clone(), self.records(&id)?);
+                if now != seen {
+                    if seen.0 != id {
+                        tracing::info!(id, begun_by = past.who, "an import of this site is unfinished: waiting for it");
+                    }
+                    (seen, since) = (now, Instant::now());
+                }
+                since.elapsed() >= self.environment.patience
+            };
+            if dead {
+                self.take_back(&id, "it was begun and not finished")?;
+                notes.push(format!("import {id}, begun by {} and not finished, was taken back", past.who));
+                continue;
+            }
+            if stop.stopped() {
+                return Err(ImportError::Interrupted);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Records in an import's topic so far.
+    fn records(&self, id: &str) -> Result<i64, LogError> {
+        let (log, topic) = (&self.environment.log, import_topic(id));
+        let count = || (0..log.partitions(&topic)?).map(|partition| Ok(log.bounds(&topic, partition)?.end)).sum();
+        match count() {
+            Err(LogError::UnknownTopic(_)) => Ok(0),
+            counted => counted,
+        }
+    }
+
+    /// Writes what was sorted, between its two control records. Fails without leaving anything, if the log lets it.
+    fn write(
+        &self,
+        import: Import,
+        parts: &[history::Part],
+        sorter: Sorter,
+        identity: &Identity,
+        stop: &Stop,
+        sort_error: &dyn Fn(std::io::Error) -> ImportError,
+    ) -> Result<(), ImportError> {
+        let (id, site) = (import.id.clone(), import.site.clone());
+        if !stop.begin_writing() {
+            return Err(ImportError::Interrupted);
+        }
+        let offset = self.say("", Action::ImportBegun { import })?;
+        let written = self.alone(&id, &site, offset, parts).and_then(|()| {
+            let events = sorter.len();
+            let topic = import_topic(&id);
+            let target = Target {
+                log: &self.environment.log,
+                clock: &self.environment.clock,
+                topic: &topic,
+                partitions: write::partitions_of(events),
+                collector: identity.collector,
+                site: &site,
+            };
+            target.log.create_topic(&topic, &TopicKind::Import { partitions: target.partitions })?;
+            let mut sorted = sorter.sorted().map_err(sort_error)?;
+            let written = write::write(&target, &mut sorted, stop, &Progress::writing(events), sort_error)?;
+            assert_eq!(written.events, events, "what was sorted is what was read");
+            Ok((written, target.partitions))
+        });
+        let (written, partitions) = match written {
+            Ok(written) => written,
+            Err(cause) => return Err(self.failed(id, cause)),
+        };
+        let written = Action::ImportWritten {
+            id: id.clone(),
+            events: written.events,
+            partitions,
+            first_ms: written.first_ms,
+            last_ms: written.last_ms,
+        };
+        self.say("", written).map_err(|error| self.failed(id.clone(), error.into()))?;
+        let state = self.imports()?.iter().find(|past| past.import.id == id).map(|past| past.state);
+        if state == Some(State::Written) { Ok(()) } else { Err(ImportError::TakenBack(id)) }
+    }
+
+    /// Whether no other import of the site is being written, and none was written or taken back since `parts` were read.
+    fn alone(&self, id: &str, site: &str, offset: i64, parts: &[history::Part]) -> Result<(), ImportError> {
+        let imports = self.imports()?;
+        if let Some(other) = history::unfinished(&imports, site).find(|other| other.offset < offset) {
+            return Err(ImportError::Busy { site: site.to_owned(), id: other.import.id.clone() });
+        }
+        let now = history::parts(&imports, site);
+        let differs = now.iter().find(|part| !parts.contains(part)).or(parts.iter().find(|part| !now.contains(part)));
+        match differs {
+            Some(part) => Err(ImportError::Overtaken { site: site.to_owned(), id: part.id.clone() }),
+            None if imports.iter().any(|past| past.import.id == id && past.state == State::Unfinished) => Ok(()),
+            None => Err(ImportError::TakenBack(id.to_owned())),
+        }
+    }
+
+    fn failed(&self, id: String, cause: ImportError) -> ImportError {
+        match self.take_back(&id, "it failed, or was interrupted, before its end") {
+            // These say themselves that nothing was imported.
+            Ok(()) if matches!(cause, ImportError::Busy { .. } | ImportError::Overtaken { .. }) => cause,
+            Ok(()) => ImportError::Failed { id, cause: Box::new(cause) },
+            Err(taking_back) => ImportError::Unfinished { id, cause: Box::new(cause), taking_back },
+        }
+    }
+}

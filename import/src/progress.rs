@@ -1,0 +1,66 @@
+//! What a person at a terminal sees while an import runs.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar with rate and time left, on stderr; where that is no terminal, nothing.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    /// Bytes that were read, as they lie on disk.
+    pub(crate) taken: Arc<AtomicU64>,
+    begun: Instant,
+}
+
+const READING: &str = "reading {wide_bar} {bytes}/{total_bytes} · {msg} · {eta} left";
+const READING_STDIN: &str = "reading {spinner} {bytes} · {msg} · {elapsed}";
+const WRITING: &str = "writing {wide_bar} {human_pos}/{human_len} events · {per_sec} · {eta} left";
+
+impl Progress {
+    /// `bytes`: of all inputs, if known.
+    pub(crate) fn reading(bytes: Option<u64>) -> Self {
+        let bar = match bytes {
+            Some(bytes) => ProgressBar::new(bytes).with_style(style(READING)),
+            None => ProgressBar::no_length().with_style(style(READING_STDIN)),
+        };
+        Self::on(bar)
+    }
+
+    pub(crate) fn writing(events: u64) -> Self {
+        Self::on(ProgressBar::new(events).with_style(style(WRITING)))
+    }
+
+    fn on(bar: ProgressBar) -> Self {
+        // Hidden by itself where stderr is no terminal.
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        Self { bar, taken: Arc::default(), begun: Instant::now() }
+    }
+
+    pub(crate) fn lines(&self, lines: u64) {
+        if !self.bar.is_hidden() {
+            self.bar.set_position(self.taken.load(Ordering::Relaxed));
+            let rate = lines as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
+            self.bar.set_message(format!("{} lines/s", HumanCount(rate as u64)));
+        }
+    }
+
+    pub(crate) fn events(&self, events: u64) {
+        self.bar.set_position(events);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a template of ours")
+}
