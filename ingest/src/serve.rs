@@ -20,7 +20,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
-use tower::Service;
 use weir_log::{Clock, Log, LogError};
 
 use crate::{
@@ -194,9 +193,9 @@ async fn answer(
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(Peer(peer));
     answering.fetch_add(1, Ordering::Relaxed);
-    let response = router.call(request).await;
+    let response = routes::answer(&mut router, request).await;
     answering.fetch_sub(1, Ordering::Relaxed);
-    response
+    Ok(response)
 }
 
 /// Never waits for the log: the next day's salt is agreed on beside the requests.

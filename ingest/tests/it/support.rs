@@ -312,6 +312,9 @@ impl Log for FaultyLog {
     fn create_topic(&self, topic: &str, kind: &TopicKind) -> weir_log::Result<()> {
         self.inner.create_topic(topic, kind)
     }
+    fn repair_topic(&self, topic: &str, kind: &TopicKind) -> weir_log::Result<()> {
+        self.inner.repair_topic(topic, kind)
+    }
     fn delete_topic(&self, topic: &str) -> weir_log::Result<()> {
         self.inner.delete_topic(topic)
     }
