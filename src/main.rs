@@ -1,1 +1,119 @@
-fn main() {}
+//! The `weir` command: everything on one machine with `weir serve`, or its parts apart.
+
+mod config;
+mod control;
+mod demo;
+mod doctor;
+mod run;
+mod serve;
+mod sources;
+mod status;
+mod supervisor;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use config::ConfigArgs;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Counts web traffic for many sites: collectors, a log, statistics per window, ClickHouse.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything on one machine: collector, runs, console, and a ClickHouse of its own unless one is configured
+    Serve,
+    /// The collector alone
+    Ingest,
+    /// The runs alone, and their ClickHouse
+    Pipeline,
+    /// Status and metrics alone
+    Console,
+    /// How complete the numbers are, and what holds them back
+    Status(status::StatusArgs),
+    /// Reads access logs into statistics of their own
+    Import(weir_import::ImportCommand),
+    /// Sends believable traffic
+    Generate(weir_generate::GenerateArgs),
+    /// What is in force, and where each value came from
+    Config,
+    /// Looks at log, topics, ClickHouse, disk and clocks, and says what to do
+    Doctor(doctor::DoctorArgs),
+    /// The main job on sample data: what `./dev demo` calls
+    Demo(demo::DemoArgs),
+    /// One run, as the supervisor starts it
+    #[command(hide = true)]
+    Run,
+    /// The embedded ClickHouse, as the supervisor starts it
+    #[command(hide = true, disable_help_flag = true)]
+    Clickhouse {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A worker that panics would leave the others of its process waiting for ever: the process ends, and is restarted.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("weir: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Clickhouse { words } => {
+            let [kind, path, dir] = words.as_slice() else { anyhow::bail!("`weir clickhouse` is started by weir") };
+            weir_sink::server::child_main(kind, path.as_ref(), dir.as_ref())
+        }
+        Command::Run => return run::main(),
+        _ => {}
+    }
+    start_tracing();
+    let loaded = cli.config.load()?;
+    let config = &loaded.config;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match cli.command {
+        Command::Serve => runtime.block_on(serve::serve(config, serve::Parts::ALL))?,
+        Command::Ingest => runtime.block_on(serve::serve(config, serve::Parts::INGEST))?,
+        Command::Pipeline => runtime.block_on(serve::serve(config, serve::Parts::PIPELINE))?,
+        Command::Console => runtime.block_on(serve::serve(config, serve::Parts::CONSOLE))?,
+        Command::Status(args) => return status::main(config, &args),
+        Command::Import(command) => return runtime.block_on(sources::import(config, command)),
+        Command::Generate(args) => return runtime.block_on(sources::generate(config, args)),
+        Command::Config => {
+            for (key, value, source) in loaded.entries() {
+                println!("{key} = {value}  # {source}");
+            }
+        }
+        Command::Doctor(args) => return runtime.block_on(doctor::main(config, &args)),
+        Command::Demo(args) => return runtime.block_on(demo::main(args)),
+        Command::Run | Command::Clickhouse { .. } => unreachable!("answered above"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// To standard error; `RUST_LOG` decides what, `info` without it.
+pub(crate) fn start_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

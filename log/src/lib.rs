@@ -98,6 +98,10 @@ pub trait Log: Send + Sync + 'static {
     /// Makes the topic, or checks that the one there is configured as `kind` says; refuses a wrong one, naming the setting.
     fn create_topic(&self, topic: &str, kind: &TopicKind) -> Result<()>;
 
+    /// Makes the topic, or sets what [`create_topic`](Log::create_topic) would refuse in the one there; every other
+    /// setting stays. What the topic holds is not touched: a setting that was wrong until now may have cost records.
+    fn repair_topic(&self, topic: &str, kind: &TopicKind) -> Result<()>;
+
     /// Deletes the topic and all its records; no error if there is none.
     fn delete_topic(&self, topic: &str) -> Result<()>;
 

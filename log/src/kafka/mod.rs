@@ -100,6 +100,13 @@ impl Log for KafkaLog {
         self.create(topic, kind)
     }
 
+    fn repair_topic(&self, topic: &str, kind: &TopicKind) -> Result<()> {
+        match self.find(topic)? {
+            Some(_) => self.repair_existing(topic, kind),
+            None => self.create(topic, kind),
+        }
+    }
+
     fn delete_topic(&self, topic: &str) -> Result<()> {
         self.delete(topic)
     }

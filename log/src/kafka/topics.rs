@@ -129,11 +129,8 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// Sets what [`create_topic`](crate::Log::create_topic) would refuse; every other setting stays.
-    ///
-    /// Partitions are not touched, and neither is what is in the topic: a setting that was wrong until now may have
-    /// cost records, or given them stamps of another kind.
-    pub fn repair_topic(&self, topic: &str, kind: &TopicKind) -> Result<()> {
+    /// See [`Log::repair_topic`](crate::Log::repair_topic) of a topic that is there.
+    pub(super) fn repair_existing(&self, topic: &str, kind: &TopicKind) -> Result<()> {
         let settings = self.settings(topic)?;
         let mut wanted: BTreeMap<&str, &str> = settings
             .iter()

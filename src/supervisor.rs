@@ -1,0 +1,264 @@
+//! Starts, watches and ends the runs: each is a process of its own, so that one that stops stops only itself.
+//!
+//! ```text
+//!  control topic ──▶ desired() ──▶ next_steps(desired, children) ──▶ spawn / stop / take back
+//! ```
+//!
+//! A child's standard input is its lifeline: the order comes as its first line, and when we die, however, it ends.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use weir_log::{Clock, Log};
+use weir_schemas::control::{Action, ControlRecord, import_run, import_topic};
+
+use crate::{
+    config::Config,
+    control::Control,
+    run::{RunOrder, STOPPED_FOR_GOOD},
+};
+
+/// First wait before a run that failed is started again; doubles up to [`RESTART_MAX`].
+const RESTART_MIN: Duration = Duration::from_millis(200);
+const RESTART_MAX: Duration = Duration::from_secs(30);
+/// A run that lived this long starts with [`RESTART_MIN`] again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// How often children and control topic are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a run may take to finish its deed when it is asked to stop; it is killed then, which loses nothing.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// What the control topic wants.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Desired {
+    /// Imports that are whole and to be counted: id → (first, last event time, partitions).
+    imports: BTreeMap<String, (i64, i64)>,
+    /// Imports to be taken back.
+    undo: Vec<String>,
+}
+
+fn desired(control: &[ControlRecord]) -> Desired {
+    let mut desired = Desired::default();
+    for record in control {
+        match &record.action {
+            Action::ImportWritten { id, first_ms, last_ms, .. } => {
+                desired.imports.insert(id.clone(), (*first_ms, *last_ms));
+            }
+            Action::ImportUndo { id } => {
+                desired.imports.remove(id);
+                desired.undo.push(id.clone());
+            }
+            Action::ImportUndone { id } => desired.undo.retain(|undo| undo != id),
+            Action::ImportBegun { .. } | Action::PartitionsInUse { .. } => {}
+        }
+    }
+    desired
+}
+
+/// What is known of a run's process.
+struct Running {
+    child: Option<Child>,
+    started: Instant,
+    wait: Duration,
+    /// The run has ended, or a person is needed: not started again.
+    over: bool,
+}
+
+/// Everything the supervisor needs.
+pub(crate) struct Supervisor {
+    pub config: Config,
+    pub log: Arc<dyn Log>,
+    pub control: Control,
+    pub clock: Arc<dyn Clock>,
+    pub target: weir_sink::Target,
+}
+
+impl Supervisor {
+    /// Runs until `shutdown` is true, then stops every run and returns.
+    pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let mut runs: BTreeMap<String, Running> = BTreeMap::new();
+        let mut audit = tokio::spawn(audit(self.target.clone(), self.config.schema_version()?, shutdown.clone()));
+        loop {
+            self.look(&self.control.records(), &mut runs).await?;
+            tokio::select! {
+                _ = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = shutdown.changed() => break,
+            }
+        }
+        audit.abort();
+        let _ = (&mut audit).await;
+        let children = runs.into_iter().filter_map(|(run, running)| Some((run, running.child?)));
+        let stops = children.map(|(run, child)| tokio::task::spawn_blocking(move || stop(&run, child)));
+        for stopped in stops.collect::<Vec<_>>() {
+            stopped.await?;
+        }
+        Ok(())
+    }
+
+    async fn look(&self, records: &[ControlRecord], runs: &mut BTreeMap<String, Running>) -> anyhow::Result<()> {
+        let desired = desired(records);
+        for id in &desired.undo {
+            if let Some(Running { child: Some(child), .. }) = runs.remove(&import_run(id)) {
+                let run = import_run(id);
+                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+            }
+            match self.take_back(id).await {
+                Ok(()) => info!(import = id, "taken back"),
+                Err(error) => warn!(import = id, error = format!("{error:#}"), "cannot be taken back yet; tried again"),
+            }
+        }
+        self.keep_up(RunOrder::live(&self.config, &self.target, records)?, runs);
+        for (id, (first_ms, last_ms)) in desired.imports {
+            self.keep_up(RunOrder::import(&self.config, &self.target, &id, first_ms, last_ms)?, runs);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the run has a process, or an end.
+    fn keep_up(&self, order: RunOrder, runs: &mut BTreeMap<String, Running>) {
+        let run = order.run.clone();
+        let running = runs.entry(run.clone()).or_insert_with(|| Running {
+            child: None,
+            started: Instant::now() - RESTART_MAX,
+            wait: RESTART_MIN,
+            over: false,
+        });
+        if let Some(child) = &mut running.child {
+            match child.try_wait() {
+                Ok(None) => return,
+                Ok(Some(status)) => {
+                    running.child = None;
+                    if running.started.elapsed() > HEALTHY_AFTER {
+                        running.wait = RESTART_MIN;
+                    }
+                    match status.code() {
+                        Some(0) => {
+                            info!(run, "has come to its end");
+                            running.over = true;
+                        }
+                        Some(STOPPED_FOR_GOOD) => {
+                            error!(run, "has stopped and needs a person (see `weir status`)");
+                            running.over = true;
+                        }
+                        _ => warn!(run, %status, again_ms = running.wait.as_millis() as u64, "ended, is started again"),
+                    }
+                }
+                Err(error) => warn!(run, %error, "cannot be waited for"),
+            }
+        }
+        if running.over || running.started.elapsed() < running.wait {
+            return;
+        }
+        running.started = Instant::now();
+        running.wait = (running.wait * 2).min(RESTART_MAX);
+        match spawn(&order) {
+            Ok(child) => {
+                info!(run, pid = child.id(), "started");
+                running.child = Some(child);
+            }
+            Err(error) => warn!(run, error = format!("{error:#}"), "cannot be started"),
+        }
+    }
+
+    async fn take_back(&self, id: &str) -> anyhow::Result<()> {
+        let version = self.config.schema_version()?;
+        weir_sink::undo(&self.target, &import_run(id), &version, id).await?;
+        let (log, topic) = (self.log.clone(), import_topic(id));
+        tokio::task::spawn_blocking(move || log.delete_topic(&topic)).await??;
+        let record = ControlRecord {
+            at_ms: self.clock.now_ms(),
+            who: "supervisor".into(),
+            reason: String::new(),
+            action: Action::ImportUndone { id: id.to_owned() },
+        };
+        self.control.log.append(&record).await?;
+        Ok(())
+    }
+}
+
+fn spawn(order: &RunOrder) -> anyhow::Result<Child> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("run")
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("the run's process cannot be started")?;
+    let mut line = serde_json::to_vec(order)?;
+    line.push(b'\n');
+    let lifeline = child.stdin.as_mut().context("the child has no standard input")?;
+    if let Err(error) = lifeline.write_all(&line) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(error).context("the run's process did not take its order");
+    }
+    Ok(child)
+}
+
+/// Asks the run to stop at its next batch boundary, and waits for it; kills it when that takes too long.
+fn stop(run: &str, mut child: Child) {
+    // Closing the lifeline is the request.
+    drop(child.stdin.take());
+    let begin = Instant::now();
+    while begin.elapsed() < STOP_WAIT {
+        match child.try_wait() {
+            Ok(Some(_)) => return,
+            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Err(_) => break,
+        }
+    }
+    warn!(run, "did not stop in time, is killed");
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Compares the table with what `emissions` says of it, all the time and slowly.
+async fn audit(target: weir_sink::Target, version: weir_schemas::SchemaVersion, shutdown: watch::Receiver<bool>) {
+    const EVERY: Duration = Duration::from_secs(60);
+    let mut audit = weir_sink::audit::Audit::new(&target, &version);
+    while !*shutdown.borrow() {
+        tokio::time::sleep(EVERY).await;
+        match audit.recent().await {
+            Ok(findings) => {
+                for finding in findings {
+                    error!(%finding, "the table is not what `emissions` says");
+                }
+            }
+            Err(error) => warn!(%error, "the audit could not ask ClickHouse"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(action: Action) -> ControlRecord {
+        ControlRecord { at_ms: 0, who: "test".into(), reason: String::new(), action }
+    }
+
+    fn written(id: &str) -> ControlRecord {
+        record(Action::ImportWritten { id: id.into(), events: 1, partitions: 1, first_ms: 5, last_ms: 6 })
+    }
+
+    #[test]
+    fn only_whole_imports_that_are_not_taken_back_have_a_run() {
+        let control = [
+            written("a"),
+            written("b"),
+            written("c"),
+            record(Action::ImportUndo { id: "b".into() }),
+            record(Action::ImportUndo { id: "c".into() }),
+            record(Action::ImportUndone { id: "c".into() }),
+        ];
+        let desired = desired(&control);
+        assert_eq!(desired.imports.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(desired.undo, ["b"]);
+    }
+}

@@ -1,0 +1,291 @@
+//! A weir of its own for a test: real processes, real ClickHouse, real Kafka where asked, all in one temporary folder.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+pub const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+pub const TOKEN: &str = "a-write-token-of-a-test";
+
+/// A deadline for things that take milliseconds on a quiet machine; reached only when something is broken.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Asks until there is an answer; panics, saying what for, when there is none in time.
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited {} s for {what}", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folder, configuration and addresses of one weir.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+    pub collector: String,
+    pub console: String,
+    pub clickhouse: u16,
+}
+
+impl Place {
+    /// Sites `one.example` and `two.example`; windows of a second, so that a test need not wait a minute.
+    pub fn new(more: &str) -> Place {
+        let place = Place {
+            dir: tempfile::tempdir().unwrap(),
+            collector: format!("127.0.0.1:{}", free_port()),
+            console: format!("127.0.0.1:{}", free_port()),
+            clickhouse: free_port(),
+        };
+        let v1 = std::fs::read_to_string(repository().join("schemas/versions/v1.toml")).unwrap();
+        let quick: String = v1
+            .lines()
+            .map(|line| match line.split('=').next().map(str::trim) {
+                Some("width") => "width = \"1s\"\n".to_owned(),
+                Some("lateness") => "lateness = \"1s\"\n".to_owned(),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        std::fs::write(place.dir.path().join("quick.toml"), quick).unwrap();
+        let dir = place.dir.path().display();
+        let hash = token_hash();
+        let config = format!(
+            "data_dir = \"{dir}/data\"\n\
+             [schema]\nfile = \"{dir}/quick.toml\"\n\
+             [listen]\ncollector = \"{}\"\nconsole = \"{}\"\n\
+             [clickhouse]\nhttp_port = {}\n\
+             [[ingest.sites]]\nname = \"one.example\"\nhosts = [\"one.example\"]\nwrite_token_sha256 = \"{hash}\"\n\
+             [[ingest.sites]]\nname = \"two.example\"\nhosts = [\"two.example\"]\nwrite_token_sha256 = \"{hash}\"\n\
+             {more}\n",
+            place.collector, place.console, place.clickhouse
+        );
+        std::fs::write(place.config(), config).unwrap();
+        place
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("weir.toml")
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(WEIR);
+        command.arg("--config").arg(self.config()).args(args).env("RUST_LOG", "warn").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end and gives what it printed.
+    pub fn weir(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a command that must succeed, and reads its last line as JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let output = self.weir(args);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "weir {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("weir {args:?}: {text}"))
+    }
+
+    pub fn start(&self) -> Serve {
+        let serve = Serve { child: self.command(&["serve"]).spawn().unwrap() };
+        let url = format!("http://{}/readyz", self.collector);
+        wait_for("the collector", || get(&url).filter(|(status, _)| *status == 200));
+        serve
+    }
+
+    /// One POST of events; the answer's status and body. An error is a connection that gave no answer.
+    pub fn post(&self, body: &str) -> Result<(u16, Value), String> {
+        let answer = http("POST", &format!("http://{}/v1/events", self.collector), Some(body), Some(TOKEN))?;
+        Ok((answer.0, serde_json::from_str(&answer.1).unwrap_or(Value::Null)))
+    }
+
+    /// What an analyst sees: rows of tab-separated values; `None` while ClickHouse is away.
+    pub fn query(&self, sql: &str) -> Option<String> {
+        let url = format!("http://127.0.0.1:{}/?user=analyst&database=weir", self.clickhouse);
+        match http("POST", &url, Some(sql), None) {
+            Ok((200, text)) => Some(text),
+            Ok((status, text)) => {
+                assert!(!text.contains("SYNTAX_ERROR"), "{status} {text}");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    pub fn page_views(&self) -> Option<u64> {
+        self.query("SELECT sum(page_views) FROM stats WHERE dimension = 'site'")?.trim().parse().ok()
+    }
+
+    pub fn status(&self) -> Option<Value> {
+        serde_json::from_str(&get(&format!("http://{}/status.json", self.console))?.1).ok()
+    }
+
+    /// Waits until live is complete through now, so that all that was acknowledged before is in the table.
+    pub fn wait_complete(&self) {
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        wait_for("live to be complete", || {
+            let status = self.status()?;
+            let through = status["runs"][0]["progress"]["complete_through_ms"].as_i64()?;
+            (through > now_ms).then_some(())
+        });
+    }
+}
+
+fn token_hash() -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A `weir serve`; killed when dropped.
+pub struct Serve {
+    pub child: Child,
+}
+
+impl Serve {
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Process ids of the children, by the subcommand that they were started with.
+    pub fn children(&self, subcommand: &str) -> Vec<i32> {
+        children_of(self.pid())
+            .into_iter()
+            .filter(|pid| command_line(*pid).get(1).is_some_and(|argument| argument == subcommand))
+            .collect()
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        signal(self.pid(), libc::SIGTERM);
+        self.child.wait().unwrap().code()
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill has no memory to get wrong.
+    unsafe { libc::kill(pid, signal) };
+}
+
+pub fn is_alive(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // "pid (name) state …"; a zombie is dead.
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('Z'))
+}
+
+pub fn command_line(pid: i32) -> Vec<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+}
+
+pub fn children_of(parent: i32) -> Vec<i32> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok()) == Some(parent)
+    })
+    .collect()
+}
+
+pub fn get(url: &str) -> Option<(u16, String)> {
+    http("GET", url, None, None).ok()
+}
+
+/// A request by curl-like means, without a runtime in the test.
+pub fn http(method: &str, url: &str, body: Option<&str>, token: Option<&str>) -> Result<(u16, String), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().map_err(|e| e.to_string())?;
+        let mut request = client.request(method.parse().expect("a method"), url);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_owned());
+        }
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.map_err(|e| e.to_string())?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.text().await.map_err(|e| e.to_string())?))
+    })
+}
+
+/// A real Kafka broker in a folder of its own; ended when dropped.
+pub struct Broker {
+    child: Child,
+    pub port: u16,
+    pub dir: tempfile::TempDir,
+}
+
+impl Broker {
+    pub fn start() -> Broker {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        Broker { child: spawn_broker(dir.path(), port), port, dir }
+    }
+
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn again(&mut self) {
+        self.child = spawn_broker(self.dir.path(), self.port);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn_broker(dir: &Path, port: u16) -> Child {
+    let child = Command::new(repository().join("tools/kafka-broker"))
+        .arg(dir)
+        .arg(port.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the broker", || TcpStream::connect(("127.0.0.1", port)).ok());
+    child
+}
+
+/// First line of a child's standard output that contains `what`.
+pub fn line_with(child: &mut Child, what: &str) -> Option<String> {
+    let output = BufReader::new(child.stdout.take()?);
+    output.lines().map_while(Result::ok).find(|line| line.contains(what))
+}

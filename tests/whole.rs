@@ -1,0 +1,168 @@
+//! The whole of weir on real parts: what is acknowledged is counted, once, whatever is killed meanwhile.
+
+mod support;
+
+use serde_json::json;
+use support::{Broker, Place, is_alive, signal, wait_for};
+
+/// Sends `events` page views in POSTs of ten, each with an id, and repeats a POST until it is acknowledged.
+fn send(place: &Place, name: &str, events: u32) {
+    for post in 0..events / 10 {
+        let hits: Vec<_> = (0..10)
+            .map(|hit| {
+                json!({
+                    "site": "one.example", "url": format!("https://one.example/{name}/{hit}"),
+                    "id": format!("{name}-{post}-{hit}"), "ip": format!("203.0.113.{hit}"),
+                    "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+                })
+            })
+            .collect();
+        let body = json!(hits).to_string();
+        wait_for("an acknowledgement", || match place.post(&body) {
+            Ok((202, answer)) => {
+                assert_eq!(answer["accepted"], 10, "{answer}");
+                Some(())
+            }
+            Ok((503 | 429, _)) | Err(_) => None,
+            Ok((status, answer)) => panic!("{status} {answer}"),
+        });
+    }
+}
+
+#[test]
+fn what_is_acknowledged_is_counted_once_over_kills_of_serve_and_each_child() {
+    let place = Place::new("");
+    let mut serve = place.start();
+    send(&place, "before", 500);
+    for victim in ["run", "clickhouse"] {
+        let pid = wait_for(victim, || serve.children(victim).first().copied());
+        signal(pid, libc::SIGKILL);
+        send(&place, &format!("after-{victim}"), 500);
+        wait_for("another process in its place", || serve.children(victim).first().copied().filter(|new| *new != pid));
+    }
+    let orphans: Vec<i32> = ["run", "clickhouse"].iter().flat_map(|name| serve.children(name)).collect();
+    serve.kill();
+    wait_for("the children of a killed serve to be gone", || {
+        orphans.iter().all(|pid| !is_alive(*pid)).then_some(())
+    });
+    serve = place.start();
+    send(&place, "after-serve", 500);
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(2_000));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_graceful_stop_loses_nothing_and_leaves_nobody_behind() {
+    let place = Place::new("");
+    let serve = place.start();
+    send(&place, "one", 200);
+    let children: Vec<i32> = ["run", "clickhouse"].iter().flat_map(|name| serve.children(name)).collect();
+    assert_eq!(serve.stop(), Some(0));
+    assert!(children.iter().all(|pid| !is_alive(*pid)), "children live on");
+    let serve = place.start();
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(200));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn parts_apart_on_kafka_count_what_one_process_counts() {
+    let Some(broker) = kafka() else { return };
+    let place = Place::new(&format!("[log]\nkind = \"kafka\"\n[kafka]\nbootstrap = \"{}\"", broker.bootstrap()));
+    let mut ingest = place.command(&["ingest", "--set", "listen.console=127.0.0.1:0"]).spawn().unwrap();
+    let mut pipeline = place.command(&["pipeline"]).spawn().unwrap();
+    let url = format!("http://{}/readyz", place.collector);
+    wait_for("the collector", || support::get(&url).filter(|(status, _)| *status == 200));
+    send(&place, "apart", 300);
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(300));
+    let status = place.json(&["status", "--json"]);
+    assert_eq!(status["runs"][0]["run"], "live", "{status}");
+    for child in [&mut ingest, &mut pipeline] {
+        signal(child.id() as i32, libc::SIGTERM);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}
+
+/// A broker; without one the test says that it was skipped, and fails where Kafka is required.
+fn kafka() -> Option<Broker> {
+    if support::repository().join(".weir/kafka/lib").is_dir() || std::env::var_os("WEIR_KAFKA_LIB").is_some() {
+        return Some(Broker::start());
+    }
+    assert!(std::env::var_os("WEIR_TEST_KAFKA").is_none(), "Kafka is required and not there (run `./dev test`)");
+    eprintln!("SKIPPED: Kafka is not there (run `./dev test`)");
+    None
+}
+
+#[test]
+fn an_import_is_counted_whole_and_taken_back_whole() {
+    let place = Place::new("");
+    let serve = place.start();
+    let log = support::repository().join("examples/blog-access.log");
+    let import = place.json(&["import", "--json", "--site", "one.example", &log.display().to_string()]);
+    let page_views = import["page_views"].as_u64().unwrap();
+    wait_for("the import to be counted", || {
+        let done = place.status()?["imports"][0]["state"].as_str()? == "done";
+        done.then_some(())
+    });
+    assert_eq!(place.page_views(), Some(page_views));
+    let late = place.query("SELECT count() FROM stats WHERE origin != '' AND window_start != emitted_in").unwrap();
+    assert_eq!(late.trim(), "0", "an import is never late");
+
+    let again = place.weir(&["import", "--site", "one.example", &log.display().to_string()]);
+    assert!(!again.status.success(), "the same file again is refused");
+
+    let id = import["id"].as_str().unwrap();
+    assert!(place.weir(&["import", "undo", id]).status.success());
+    wait_for("the import to be taken back", || (place.page_views()? == 0).then_some(()));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_damaged_record_in_the_topic_is_set_aside_and_the_partition_goes_on() {
+    let place = Place::new("[log]\npartitions = 1");
+    let serve = place.start();
+    send(&place, "before", 100);
+    let config = weir_log::LogConfig::Embedded { path: place.dir.path().join("data/log") };
+    let log = weir_log::open(&config, std::sync::Arc::new(weir_log::SystemClock)).unwrap();
+    let damaged = bytes_of_a_truncated_batch();
+    let append = log.append(weir_schemas::control::EVENTS_TOPIC, 0, damaged.into(), None);
+    futures::executor::block_on(append).unwrap();
+    send(&place, "after", 100);
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(200));
+    wait_for("the damaged record to be told", || {
+        (place.status()?["runs"][0]["progress"]["records_unreadable"].as_u64()? == 1).then_some(())
+    });
+    assert_eq!(serve.stop(), Some(0));
+}
+
+fn bytes_of_a_truncated_batch() -> Vec<u8> {
+    let mut batch = weir_schemas::wire::BatchBuilder::new([7; 16], 0);
+    batch.push(&weir_schemas::Event { site: "one.example".into(), page: "/lost".into(), ..Default::default() });
+    let mut record = weir_schemas::wire::batch_record(0, &batch.finish());
+    record.truncate(record.len() - 3);
+    record
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_key_to_change() {
+    let place = Place::new("");
+    let taken = std::net::TcpListener::bind(&place.collector).unwrap();
+    let output = place.weir(&["serve"]);
+    drop(taken);
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("listen.collector") && text.contains(&place.collector), "{text}");
+}
+
+#[test]
+fn a_wrong_configuration_names_the_key_and_its_place() {
+    let place = Place::new("");
+    let config = std::fs::read_to_string(place.config()).unwrap();
+    std::fs::write(place.config(), format!("{config}\n[pipelin]\nworkers = 3\n")).unwrap();
+    let output = place.weir(&["config"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("pipelin") && text.contains("weir.toml"), "{text}");
+}
