@@ -61,3 +61,37 @@ pub struct ImportArgs {
     #[arg(long, value_name = "DIR")]
     pub temp_dir: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        command: ImportCommand,
+    }
+
+    fn parsed(line: &[&str]) -> Result<ImportCommand, String> {
+        let line = [&["import"], line].concat();
+        Cli::try_parse_from(line).map(|cli| cli.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_site_and_files_or_a_task_is_what_it_takes() {
+        Cli::command().debug_assert();
+        let files = parsed(&["--site", "s", "a.log", "-", "--json"]).unwrap();
+        assert!(files.json && files.task.is_none());
+        assert_eq!(files.files.unwrap().files, [PathBuf::from("a.log"), PathBuf::from("-")]);
+        let undo = parsed(&["undo", "id", "--json"]).unwrap();
+        assert!(undo.json && undo.files.is_none());
+        assert!(matches!(undo.task, Some(ImportTask::Undo { id, wait: 60 }) if id == "id"));
+        assert!(matches!(parsed(&["list"]).unwrap().task, Some(ImportTask::List)));
+        assert!(parsed(&["a.log"]).unwrap_err().contains("--site"));
+        assert!(parsed(&["--site", "s"]).unwrap_err().contains("FILE"));
+        assert!(parsed(&["--site", "s", "--memory-mb", "0", "a.log"]).unwrap_err().contains("1..=2048"));
+        assert!(parsed(&[]).is_err());
+    }
+}

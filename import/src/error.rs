@@ -40,7 +40,7 @@ pub enum ImportError {
         "import {id} failed: {cause}; it could not be taken back: {taking_back}. Nothing of it is counted \
          (the next import of the site takes it back, or `weir import undo {id}`)"
     )]
-    Unfinished { id: String, cause: Box<ImportError>, taking_back: LogError },
+    Unfinished { id: String, cause: Box<ImportError>, taking_back: Box<LogError> },
     #[error("interrupted")]
     Stopped,
     #[error("there is no import {0} (run `weir import list`)")]

@@ -226,3 +226,43 @@ impl<V> Memory<V> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_forgets_before_it_grows_too_large_and_is_right_all_the_same() {
+        let mut memory = Memory::default();
+        let (mut most, mut worked_out) = (0, 0);
+        for number in 0..300_000u32 {
+            let key = number.to_string();
+            assert_eq!(*memory.get(key.as_bytes(), |raw| raw.len()), key.len());
+            let again = memory.get(key.as_bytes(), |raw| {
+                worked_out += 1;
+                raw.len()
+            });
+            assert_eq!(*again, key.len());
+            most = most.max(memory.known.len());
+        }
+        assert!(worked_out < 10, "what it was asked a moment ago it still knows");
+        assert!((1_000..=MEMORY_BYTES_MAX / ENTRY_BYTES).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn a_visitor_needs_the_imports_key_and_its_day() {
+        assert_ne!(salt_of(&[1; 32], 7).as_bytes(), salt_of(&[1; 32], 8).as_bytes());
+        assert_ne!(salt_of(&[1; 32], 7).as_bytes(), salt_of(&[2; 32], 7).as_bytes());
+        assert_eq!(salt_of(&[1; 32], 7).as_bytes(), salt_of(&[1; 32], 7).as_bytes());
+    }
+
+    #[test]
+    fn a_name_stands_for_one_machine_whatever_its_case() {
+        let none = Countries::none();
+        let address = |raw: &str| read_address(raw.as_bytes(), &none).address;
+        assert_eq!(address("Host.Example.org"), address("host.example.org"));
+        assert_ne!(address("host.example.org"), address("other.example.org"));
+        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
+        assert_eq!(address("-"), None);
+    }
+}

@@ -80,7 +80,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn random() -> Self {
+    pub(crate) fn random() -> Self {
         Self { key: rand::random(), collector: *uuid::Uuid::new_v4().as_bytes() }
     }
 }
@@ -177,6 +177,7 @@ pub(crate) fn import_until(
         bytes_left: 0,
         parts: if args.again { Vec::new() } else { parts.clone() },
         finished: args.finished,
+        rehearsal: args.dry_run,
         clock: &environment.clock,
         progress: Progress::reading(inputs.iter().map(Input::bytes).sum()),
         stop,
@@ -210,7 +211,8 @@ pub(crate) fn import_until(
     }
     let sum: u64 = tally.classes.iter().sum();
     assert_eq!(sum, tally.lines, "each line is in exactly one class");
-    let events = sorter.len();
+    let events = tally.events();
+    assert_eq!(sorter.len(), if args.dry_run { 0 } else { events }, "every line that counts is to be written");
     let mut summary = Summary {
         id: None,
         site: args.site.clone(),
@@ -232,8 +234,7 @@ pub(crate) fn import_until(
         notes,
         seconds: 0.0,
     };
-    let span = sorter.span();
-    if let Some((first_ms, last_ms)) = span {
+    if let Some((first_ms, last_ms)) = tally.span {
         (summary.first, summary.last) = (rfc3339(first_ms), rfc3339(last_ms));
     }
     if events > 0 && !args.dry_run {
@@ -321,6 +322,7 @@ impl<'a> History<'a> {
         let mut notes = Vec::new();
         let mut seen = (String::new(), 0);
         let mut since = Instant::now();
+        let mut waiting: Option<Progress> = None;
         loop {
             let imports = self.imports()?;
             let Some(past) = history::unfinished(&imports, site).next() else { return Ok(notes) };
@@ -330,12 +332,17 @@ impl<'a> History<'a> {
                 if now != seen {
                     if seen.0 != id {
                         tracing::info!(id, begun_by = past.who, "an import of this site is unfinished: waiting for it");
+                        waiting = Some(Progress::waiting(format!(
+                            "import {id}, begun by {}, is unfinished: waiting for it to end or to fall silent",
+                            past.who
+                        )));
                     }
                     (seen, since) = (now, Instant::now());
                 }
                 since.elapsed() >= self.environment.patience
             };
             if dead {
+                drop(waiting.take());
                 self.take_back(&id, "it was begun and not finished")?;
                 notes.push(format!("import {id}, begun by {} and not finished, was taken back", past.who));
                 continue;
@@ -402,7 +409,12 @@ impl<'a> History<'a> {
         };
         self.say("", written).map_err(|error| self.failed(id.clone(), error.into()))?;
         let state = self.imports()?.iter().find(|past| past.import.id == id).map(|past| past.state);
-        if state == Some(State::Written) { Ok(()) } else { Err(ImportError::TakenBack(id)) }
+        if state == Some(State::Written) {
+            return Ok(());
+        }
+        // A broker that makes topics by itself may have made it once more.
+        self.environment.log.delete_topic(&import_topic(&id))?;
+        Err(ImportError::TakenBack(id))
     }
 
     /// Whether no other import of the site is being written, and none was written or taken back since `parts` were read.
@@ -425,7 +437,9 @@ impl<'a> History<'a> {
             // These say themselves that nothing was imported.
             Ok(()) if matches!(cause, ImportError::Busy { .. } | ImportError::Overtaken { .. }) => cause,
             Ok(()) => ImportError::Failed { id, cause: Box::new(cause) },
-            Err(taking_back) => ImportError::Unfinished { id, cause: Box::new(cause), taking_back },
+            Err(taking_back) => {
+                ImportError::Unfinished { id, cause: Box::new(cause), taking_back: Box::new(taking_back) }
+            }
         }
     }
 }

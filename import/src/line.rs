@@ -1,5 +1,7 @@
 //! One line of an access log, taken apart without copying.
 
+use std::net::IpAddr;
+
 use memchr::{memchr, memchr2, memrchr};
 
 use crate::time;
@@ -82,6 +84,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line<'_>, Malformed> {
     let space = memchr(b' ', line).ok_or(Malformed::NoTime)?;
     // Some servers write a list of proxies here: the visitor's own address is the first.
     let address = line[..space].split(|byte| *byte == b',').next().unwrap_or_default();
+    let address = behind_host(address, &line[space + 1..]).unwrap_or(address);
     if address.is_empty() {
         return Err(Malformed::NoAddress);
     }
@@ -100,6 +103,17 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line<'_>, Malformed> {
         None => None,
     };
     Ok(Line { address, time_ms, request: split_request(request), status, browser })
+}
+
+/// Apache's `vhost_combined` writes the server's host before the visitor's address. Behind an address stands `-`, or what
+/// a server of 1995 was told by the visitor's machine, which is no address.
+fn behind_host<'a>(first: &[u8], rest: &'a [u8]) -> Option<&'a [u8]> {
+    if rest.first() == Some(&b'-') {
+        return None;
+    }
+    let second = rest.split(|byte| *byte == b' ').next()?;
+    let is_address = |text: &[u8]| str::from_utf8(text).is_ok_and(|text| text.parse::<IpAddr>().is_ok());
+    (is_address(second) && !is_address(first)).then_some(second)
 }
 
 /// The time in the first brackets that hold one: a user's name may have brackets, too.
@@ -233,6 +247,8 @@ mod tests {
         check("host.example.org - -", expect!["host.example.org | GET / | 200 | common"]);
         check("1.2.3.4, 10.0.0.1 - -", expect!["1.2.3.4 | GET / | 200 | common"]);
         check("1.2.3.4 - ann lee [x]", expect!["1.2.3.4 | GET / | 200 | common"]);
+        check("www.example.org:80 1.2.3.4 - -", expect!["1.2.3.4 | GET / | 200 | common"]);
+        check("1.2.3.4 ident ann", expect!["1.2.3.4 | GET / | 200 | common"]);
         check("- - -", expect!["- | GET / | 200 | common"]);
         check("1.2.3.4", expect!["1.2.3.4 | GET / | 200 | common"]);
         check("", expect!["no address at the beginning"]);

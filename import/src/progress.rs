@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -20,6 +20,7 @@ pub(crate) struct Progress {
 
 const READING: &str = "reading {wide_bar} {bytes}/{total_bytes} · {msg} · {eta} left";
 const READING_STDIN: &str = "reading {spinner} {bytes} · {msg} · {elapsed}";
+const WAITING: &str = "{spinner} {msg} · {elapsed}";
 const WRITING: &str = "writing {wide_bar} {human_pos}/{human_len} events · {per_sec} · {eta} left";
 
 impl Progress {
@@ -34,6 +35,14 @@ impl Progress {
 
     pub(crate) fn writing(events: u64) -> Self {
         Self::on(ProgressBar::new(events).with_style(style(WRITING)))
+    }
+
+    /// `why` says for what.
+    pub(crate) fn waiting(why: String) -> Self {
+        let progress = Self::on(ProgressBar::no_length().with_style(style(WAITING)));
+        progress.bar.set_message(why);
+        progress.bar.enable_steady_tick(Duration::from_millis(100));
+        progress
     }
 
     fn on(bar: ProgressBar) -> Self {

@@ -32,11 +32,18 @@ pub(crate) struct Tally {
     pub(crate) days: BTreeMap<i64, [u64; 3]>,
     pub(crate) combined: u64,
     pub(crate) common: u64,
+    /// Times of the first and the last event, ms since the Unix epoch.
+    pub(crate) span: Option<(i64, i64)>,
 }
 
 impl Tally {
     pub(crate) fn of(&self, class: Class) -> u64 {
         self.classes[class as usize]
+    }
+
+    /// Lines that become events.
+    pub(crate) fn events(&self) -> u64 {
+        self.of(Class::PageViews) + self.of(Class::Downloads) + self.of(Class::Bots)
     }
 
     /// Days with events, ascending.
@@ -65,6 +72,8 @@ pub(crate) struct Reading<'a> {
     /// Parts of files that earlier imports hold.
     pub(crate) parts: Vec<Part>,
     pub(crate) finished: bool,
+    /// Only counts.
+    pub(crate) rehearsal: bool,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) progress: Progress,
     pub(crate) stop: &'a Stop,
@@ -177,9 +186,13 @@ impl Reading<'_> {
                     (false, Kind::Download) => (Class::Downloads, 1),
                     (false, _) => (Class::PageViews, 0),
                 };
-                if let Err(cause) = self.sorter.push(line.time_ms, |out| made.write(out)) {
+                if !self.rehearsal
+                    && let Err(cause) = self.sorter.push(line.time_ms, |out| made.write(out))
+                {
                     return Ok(Err(ImportError::Sort { dir: self.sorter.dir().into(), cause }));
                 }
+                let (first_ms, last_ms) = self.tally.span.unwrap_or((line.time_ms, line.time_ms));
+                self.tally.span = Some((first_ms.min(line.time_ms), last_ms.max(line.time_ms)));
                 self.tally.days.entry(line.time_ms.div_euclid(DAY_MS)).or_default()[measure] += 1;
                 class
             }

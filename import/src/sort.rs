@@ -31,7 +31,6 @@ pub(crate) struct Sorter {
     keys: Vec<Key>,
     spilled: Option<Spilled>,
     entries: u64,
-    span: Option<(i64, i64)>,
 }
 
 /// Where an entry is in the arena, and its time. By time first, so that their order is the entries'.
@@ -55,15 +54,7 @@ impl Sorter {
     /// Spills into a file without a name in `dir` whenever it holds more than `memory_bytes` (at most 2 GiB).
     pub(crate) fn new(dir: &Path, memory_bytes: usize) -> Self {
         let memory_bytes = memory_bytes.min(2 << 30);
-        Self {
-            dir: dir.into(),
-            memory_bytes,
-            arena: Vec::new(),
-            keys: Vec::new(),
-            spilled: None,
-            entries: 0,
-            span: None,
-        }
+        Self { dir: dir.into(), memory_bytes, arena: Vec::new(), keys: Vec::new(), spilled: None, entries: 0 }
     }
 
     /// Where it spills.
@@ -76,19 +67,12 @@ impl Sorter {
         self.entries
     }
 
-    /// The smallest and the largest time so far.
-    pub(crate) fn span(&self) -> Option<(i64, i64)> {
-        self.span
-    }
-
     /// Takes an entry, which `write` appends.
     pub(crate) fn push(&mut self, time_ms: i64, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let at = self.arena.len();
         write(&mut self.arena);
         self.keys.push(Key { time_ms, at: at as u32, len: (self.arena.len() - at) as u32 });
         self.entries += 1;
-        let (first_ms, last_ms) = self.span.unwrap_or((time_ms, time_ms));
-        self.span = Some((first_ms.min(time_ms), last_ms.max(time_ms)));
         if self.arena.len() + self.keys.len() * size_of::<Key>() >= self.memory_bytes {
             self.spill()?;
         }

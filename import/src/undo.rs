@@ -6,7 +6,7 @@ use comfy_table::Table;
 use jiff::Timestamp;
 use weir_schemas::control::Action;
 
-use crate::{Environment, ImportError, PastImport, State, import::History};
+use crate::{Environment, ImportError, PastImport, State, import::History, progress::Progress};
 
 /// Has an import taken back as a whole, and waits up to `wait` until it is. Gives what it was.
 ///
@@ -15,6 +15,7 @@ use crate::{Environment, ImportError, PastImport, State, import::History};
 pub async fn undo(id: &str, wait: Duration, environment: &Environment) -> Result<PastImport, ImportError> {
     let begun = Instant::now();
     let mut asked = false;
+    let mut waiting = None;
     loop {
         let (id, environment) = (id.to_owned(), environment.clone());
         let look = tokio::task::spawn_blocking({
@@ -23,6 +24,8 @@ pub async fn undo(id: &str, wait: Duration, environment: &Environment) -> Result
         });
         let past = look.await.expect("looking does not panic")?;
         asked = true;
+        waiting
+            .get_or_insert_with(|| Progress::waiting(format!("import {id}: waiting for the pipeline to take it back")));
         if past.state == State::Undone {
             return Ok(past);
         }

@@ -242,7 +242,11 @@ async fn a_rehearsal_writes_nothing_and_warns_of_live_traffic() {
     let warned = "live traffic on 1 of these days, 2015-05-18 to 2015-05-18";
     assert!(summary.notes.iter().any(|note| note.contains(warned)), "{:?}", summary.notes);
     assert!(place.environment.log.topics().unwrap().is_empty());
-    assert_eq!(std::fs::read_to_string(Path::new(&rejects)).unwrap().lines().count(), 1, "but says what it cannot read");
+    assert_eq!(
+        std::fs::read_to_string(Path::new(&rejects)).unwrap().lines().count(),
+        1,
+        "but says what it cannot read"
+    );
     assert!(summary.to_text().contains("nothing was written"));
 }
 

@@ -98,7 +98,8 @@ fn an_event_holds_what_a_hit_over_http_would() {
         PageView blog.example /escaped%22   
         PageView blog.example /name   
         PageView blog.example /six   
-        PageView blog.example /nobody    nobody"#]].assert_eq(&shown.join("\n"));
+        PageView blog.example /nobody    nobody"#]]
+    .assert_eq(&shown.join("\n"));
     assert!(events.iter().all(|event| event.time_ms == 1_431_856_800_000 && event.site == "blog"));
     assert!(events.iter().all(|event| event.user_agent == FIREFOX || event.visitor == 0));
     assert_eq!(events.iter().filter(|event| event.kind == Kind::Download).count(), 1);
@@ -115,6 +116,24 @@ fn a_bot_is_written_and_tagged_by_its_user_agent() {
     assert_eq!((summary.page_views, summary.bots, summary.classes[&Class::StaticFiles]), (0, 1, 1));
     let events = place.events(&summary.id.unwrap());
     assert_eq!((events.len(), &*events[0].user_agent), (1, bot));
+}
+
+#[test]
+fn a_country_comes_from_the_database_and_a_visitor_from_a_key_of_its_own() {
+    let mut place = Place::new();
+    place.environment.mmdb = Some(place.file("countries.mmdb", super::support::mmdb()).into());
+    let content = view(1, "/a") + &view(2, "/a").replace("192.0.2.1", "198.51.100.1");
+    let file = place.file("a.log", content);
+    let first = place.events(&place.import(&[&file]).unwrap().id.unwrap());
+    assert_eq!(first.iter().map(|event| &*event.country).collect::<Vec<_>>(), ["DE", ""]);
+    assert_ne!(first[0].visitor, first[1].visitor);
+    let other = crate::import::Identity::random();
+    let args = super::support::args(&["--site", "blog", "--again", &file]);
+    let again = crate::import::import_until(&args, &place.environment, &other, &Default::default()).unwrap();
+    let again = place.events(&again.id.unwrap());
+    assert_ne!(first[0].visitor, again[0].visitor, "nobody can be found again in another import");
+    place.environment.mmdb = Some(place.path("nothing"));
+    assert!(place.import(&["--again", &file]).unwrap_err().to_string().contains("nothing"));
 }
 
 #[test]

@@ -97,7 +97,8 @@ fn every_line_of_the_sample_is_in_one_class() {
             OtherStatuses: 0,
             Malformed: 1,
         }
-    "#]].assert_debug_eq(&summary.classes);
+    "#]]
+    .assert_debug_eq(&summary.classes);
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub(super) struct Seen {
     pub(super) referrer: String,
     pub(super) user_agent: String,
     pub(super) target: String,
+    pub(super) country: String,
 }
 
 impl Place {
@@ -211,6 +212,7 @@ fn seen(batch: &BatchView) -> Vec<Seen> {
             referrer: text(&batch.referrer, event),
             user_agent: text(&batch.user_agent, event),
             target: text(&batch.target, event),
+            country: text(&batch.country, event),
         })
         .collect()
 }
@@ -227,4 +229,37 @@ pub(super) fn view(second: u32, page: &str) -> String {
         second / 60,
         second % 60
     )
+}
+
+/// A MaxMind database, written by hand as the format's specification says: 192.0.2.0/24 is in Germany.
+pub(super) fn mmdb() -> Vec<u8> {
+    let network = [192u8, 0, 2];
+    let nodes = 24u32;
+    let mut bytes = Vec::new();
+    for bit in 0..nodes {
+        let next = if bit + 1 == nodes { nodes + 16 } else { bit + 1 };
+        let one = network[bit as usize / 8] >> (7 - bit % 8) & 1 == 1;
+        for child in if one { [nodes, next] } else { [next, nodes] } {
+            bytes.extend_from_slice(&child.to_be_bytes()[1..]);
+        }
+    }
+    bytes.extend_from_slice(&[0; 16]);
+    bytes.extend_from_slice(b"\xe1\x4ccountry_code\x42DE");
+    bytes.extend_from_slice(b"\xab\xcd\xefMaxMind.com\xe9");
+    for (name, value) in [
+        ("node_count", &[0xc1, 24][..]),
+        ("record_size", &[0xa1, 24]),
+        ("ip_version", &[0xa1, 4]),
+        ("binary_format_major_version", &[0xa1, 2]),
+        ("binary_format_minor_version", &[0xa0]),
+        ("build_epoch", &[0x01, 0x02, 1]),
+        ("database_type", b"\x41T"),
+        ("description", &[0xe0]),
+        ("languages", &[0x00, 0x04]),
+    ] {
+        bytes.push(0x40 | name.len() as u8);
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(value);
+    }
+    bytes
 }
