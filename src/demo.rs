@@ -47,6 +47,8 @@ const COMPLETE_WAIT: Duration = Duration::from_secs(180);
 
 /// The site that the access log is imported as.
 const BLOG: &str = "blog.example";
+/// The host that the sample log's blog had: visits from its own pages are no entries.
+const BLOG_HOST: &str = "semicomplete.com";
 
 /// The last line of `weir demo --once --json`.
 #[derive(Debug, Default, Serialize)]
@@ -108,7 +110,16 @@ pub(crate) async fn main(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut serve = Serve::start(&place).await?;
 
     println!("importing {} …", args.access_log.display());
-    let import = place.weir(&["import", "--json", "--site", BLOG, &args.access_log.display().to_string()])?;
+    let rejects = dir.join("import.rejects").display().to_string();
+    let import = place.weir(&[
+        "import",
+        "--json",
+        "--rejects",
+        &rejects,
+        "--site",
+        BLOG,
+        &args.access_log.display().to_string(),
+    ])?;
     println!("generating {} events a second for {} …", args.rate, humantime::format_duration(args.duration));
     let url = place.collector_url();
     let rate = args.rate.to_string();
@@ -245,9 +256,10 @@ impl Place {
             dir.join("data").display()
         );
         let hash = token_hash(&token);
-        for site in weir_generate::sites().chain([BLOG.to_owned()]) {
+        let sites = weir_generate::sites().map(|site| (site.clone(), site));
+        for (site, host) in sites.chain([(BLOG.to_owned(), BLOG_HOST.to_owned())]) {
             text.push_str(&format!(
-                "\n[[ingest.sites]]\nname = \"{site}\"\nhosts = [\"{site}\"]\nwrite_token_sha256 = \"{hash}\"\n"
+                "\n[[ingest.sites]]\nname = \"{site}\"\nhosts = [\"{host}\"]\nwrite_token_sha256 = \"{hash}\"\n"
             ));
         }
         let config = dir.join("weir.toml");
@@ -354,7 +366,7 @@ impl Serve {
         let begin = Instant::now();
         let ready = format!("{}/readyz", place.collector_url());
         while !reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
-            || !reqwest::get(format!("http://{}/healthz", place.console)).await.is_ok()
+            || reqwest::get(format!("http://{}/healthz", place.console)).await.is_err()
         {
             serve.must_live()?;
             if begin.elapsed() > Duration::from_secs(60) {

@@ -65,7 +65,11 @@ pub(crate) struct RunOrder {
 
 impl RunOrder {
     /// The live run over the partitions in use.
-    pub(crate) fn live(config: &Config, target: &weir_sink::Target, control: &[ControlRecord]) -> anyhow::Result<RunOrder> {
+    pub(crate) fn live(
+        config: &Config,
+        target: &weir_sink::Target,
+        control: &[ControlRecord],
+    ) -> anyhow::Result<RunOrder> {
         let partitions = weir_log::partitions_in_use(control);
         let first_ms = partitions.iter().map(|partition| partition.effective_ms).min();
         let first_ms = first_ms.context("no partition is in use (the control topic names none)")?;

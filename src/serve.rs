@@ -1,10 +1,14 @@
 //! `weir serve` and its parts apart: collector, runs, console, each until the process is asked to stop.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 use tracing::info;
 use weir_console::{Health, Snapshot};
 use weir_ingest::Ingest;
@@ -30,6 +34,7 @@ impl Parts {
 /// Runs the parts until SIGTERM or Ctrl-C, then stops them in the order in which nothing is lost: collector (what it
 /// has acknowledged is in the log), runs, ClickHouse.
 pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
     let metrics = PrometheusBuilder::new().install_recorder().context("metrics cannot be set up")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let log = open_log(config, clock.clone()).await?;
@@ -51,7 +56,7 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
     info!(console = %console.local_addr()?, "console answers");
     let console = tokio::spawn(weir_console::serve(console, health, until(stopping.clone())));
 
-    stop_asked().await?;
+    signals.asked().await;
     info!("stopping: what was accepted is finished first");
     shutdown.send_replace(true);
     if let Some(part) = ingest {
@@ -154,20 +159,28 @@ async fn listen(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpL
     })
 }
 
-fn until(mut stopping: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        let _ = stopping.wait_for(|stop| *stop).await;
-    }
+async fn until(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-async fn stop_asked() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        interrupt = tokio::signal::ctrl_c() => interrupt?,
+/// The signals that ask this process to stop, heard from [`Signals::listen`] on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Resolves when one has come.
+    async fn asked(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// What the console asks of this process.

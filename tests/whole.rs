@@ -42,9 +42,7 @@ fn what_is_acknowledged_is_counted_once_over_kills_of_serve_and_each_child() {
     }
     let orphans: Vec<i32> = ["run", "clickhouse"].iter().flat_map(|name| serve.children(name)).collect();
     serve.kill();
-    wait_for("the children of a killed serve to be gone", || {
-        orphans.iter().all(|pid| !is_alive(*pid)).then_some(())
-    });
+    wait_for("the children of a killed serve to be gone", || orphans.iter().all(|pid| !is_alive(*pid)).then_some(()));
     serve = place.start();
     send(&place, "after-serve", 500);
     place.wait_complete();
@@ -100,7 +98,9 @@ fn an_import_is_counted_whole_and_taken_back_whole() {
     let place = Place::new("");
     let serve = place.start();
     let log = support::repository().join("examples/blog-access.log");
-    let import = place.json(&["import", "--json", "--site", "one.example", &log.display().to_string()]);
+    let rejects = place.dir.path().join("rejects").display().to_string();
+    let log = log.display().to_string();
+    let import = place.json(&["import", "--json", "--rejects", &rejects, "--site", "one.example", &log]);
     let page_views = import["page_views"].as_u64().unwrap();
     wait_for("the import to be counted", || {
         let done = place.status()?["imports"][0]["state"].as_str()? == "done";
@@ -110,7 +110,7 @@ fn an_import_is_counted_whole_and_taken_back_whole() {
     let late = place.query("SELECT count() FROM stats WHERE origin != '' AND window_start != emitted_in").unwrap();
     assert_eq!(late.trim(), "0", "an import is never late");
 
-    let again = place.weir(&["import", "--site", "one.example", &log.display().to_string()]);
+    let again = place.weir(&["import", "--rejects", &rejects, "--site", "one.example", &log]);
     assert!(!again.status.success(), "the same file again is refused");
 
     let id = import["id"].as_str().unwrap();

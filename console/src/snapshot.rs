@@ -135,8 +135,7 @@ fn observe_run(log: &dyn Log, run: &str, topic: &str, now_ms: i64) -> Result<Run
         let bounds = log.bounds(topic, partition)?;
         let mine = committed.iter().find(|committed| committed.partition == partition);
         // Metadata that somebody else wrote says nothing; the offset is still there to be shown.
-        let metadata: Metadata =
-            mine.and_then(|mine| serde_json::from_str(&mine.metadata).ok()).unwrap_or_default();
+        let metadata: Metadata = mine.and_then(|mine| serde_json::from_str(&mine.metadata).ok()).unwrap_or_default();
         progress = progress.or(metadata.run);
         let offset = mine.map(|mine| mine.offset);
         let lag_records = (bounds.end - offset.unwrap_or(bounds.start).max(bounds.start)).max(0);

@@ -118,8 +118,7 @@ mod tests {
             records_unreadable: 1,
             ..RunProgress::default()
         };
-        let import =
-            ImportStatus { id: "i1".into(), site: "blog".into(), state: ImportState::Counting, events: 7 };
+        let import = ImportStatus { id: "i1".into(), site: "blog".into(), state: ImportState::Counting, events: 7 };
         let snapshot = Snapshot {
             at_ms: 1_700_000_061_000,
             retention_s: None,

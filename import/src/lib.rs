@@ -16,7 +16,7 @@
 //! - memory is bounded, whatever the files hold
 //! - no visitor's address leaves this crate, except in the rejects file
 //!
-//! Start at [`run`], or at [`import`] for the numbers without the words. Not here: counting, and taking back what was
+//! Start at [`run`], or at [`import()`] for the numbers without the words. Not here: counting, and taking back what was
 //! counted already, which the pipeline does when it sees [`ImportUndo`].
 //!
 //! [`ImportWritten`]: weir_schemas::control::Action::ImportWritten

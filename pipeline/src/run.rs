@@ -28,7 +28,7 @@ use timely::{
         channels::pact::Exchange,
         operators::{
             Capability, Probe,
-            generic::{OutputBuilderSession, Operator, source},
+            generic::{Operator, OutputBuilderSession, source},
         },
     },
     worker::Worker,
@@ -190,12 +190,12 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
     let version = &shared.spec.version;
     let windows = Windows::new(version, shared.bytes_max(), shared.spec.spill_dir.clone(), shared.status.clone());
     let windows = Rc::new(RefCell::new(windows));
-    let mut probe = ProbeHandle::new();
+    let probe = ProbeHandle::new();
     worker.dataflow::<u64, _, _>(|scope| {
         let pending = read(scope, shared, windows.clone(), probe.clone(), index, peers);
         let rows = order_and_close(pending, shared, windows, peers);
         let blocks = merge_rows(rows, shared);
-        gather(blocks, shared, index).probe_with(&mut probe);
+        gather(blocks, shared, index).probe_with(&probe);
     });
     while !probe.done() {
         worker.step_or_park(Some(LOOK_AGAIN_IDLE));

@@ -47,6 +47,7 @@ impl<'a> RowRef<'a> {
 
 /// Rows sorted by (site, dimension, window start, value), each key once.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "runs on disk are few")]
 pub(crate) enum Run {
     Memory(RowBlock),
     Disk(File),
@@ -90,6 +91,7 @@ fn write_row(out: &mut impl Write, row: &RowRef<'_>) -> io::Result<()> {
 }
 
 /// A run that is being read: the row it stands at.
+#[allow(clippy::large_enum_variant, reason = "runs on disk are few")]
 enum Cursor {
     Memory { block: RowBlock, row: usize },
     Disk(Box<DiskCursor>),

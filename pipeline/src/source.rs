@@ -187,7 +187,7 @@ fn start_offset(shared: &Shared, partition: u32, effective_ms: i64) -> Result<i6
     let look_ms = from_ms - DEDUP_HORIZON_MS;
     if bounds.start > 0 {
         let needed_ms = look_ms - STEP_BACK_MAX_MS;
-        if !first_stamp(shared, partition, bounds)?.is_some_and(|stamp_ms| stamp_ms < needed_ms) {
+        if first_stamp(shared, partition, bounds)?.is_none_or(|stamp_ms| stamp_ms >= needed_ms) {
             let (run, topic) = (shared.spec.run.clone(), topic.to_owned());
             return Err(PipelineError::Cut { run, topic, partition, start: bounds.start, from_ms });
         }

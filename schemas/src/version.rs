@@ -298,42 +298,82 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
-        check("width = \"1m\"", "width = \"7s\"", expect![[r#"v9.toml:8: a width must be whole seconds and divide a day (like "1m")"#]]);
-        check("width = \"1m\"", "width = \"soon\"", expect![[r#"
+        check(
+            "width = \"1m\"",
+            "width = \"7s\"",
+            expect![[r#"v9.toml:8: a width must be whole seconds and divide a day (like "1m")"#]],
+        );
+        check(
+            "width = \"1m\"",
+            "width = \"soon\"",
+            expect![[r#"
             v9.toml: TOML parse error at line 8, column 9
               |
             8 | width = "soon"
               |         ^^^^^^
             "soon" is no duration: expected number at 0 (like "1m")
-        "#]]);
-        check("lateness = \"10s\"", "lateness = \"10ms\"", expect![[r#"v9.toml:9: a lateness must be whole seconds, at most "1h""#]]);
-        check("\"page\",", "\"pages\",", expect![[r#"v9.toml:13: unknown dimension "pages" (known: site, page, entry_page, source, channel, referrer, search_term, country, browser, os, device, outbound, download, utm_source, utm_medium, utm_campaign, utm_term, utm_content, prop:*)"#]]);
+        "#]],
+        );
+        check(
+            "lateness = \"10s\"",
+            "lateness = \"10ms\"",
+            expect![[r#"v9.toml:9: a lateness must be whole seconds, at most "1h""#]],
+        );
+        check(
+            "\"page\",",
+            "\"pages\",",
+            expect![[
+                r#"v9.toml:13: unknown dimension "pages" (known: site, page, entry_page, source, channel, referrer, search_term, country, browser, os, device, outbound, download, utm_source, utm_medium, utm_campaign, utm_term, utm_content, prop:*)"#
+            ]],
+        );
         check("\"page\",", "\"site\",", expect![[r#"v9.toml:13: dimension "site" is there twice"#]]);
-        check("\"ad_clicks\"", "\"clicks\"", expect![[r#"v9.toml:22: unknown measure "clicks" (known: visitors, page_views, outbound_clicks, ad_clicks, downloads, custom_events, bot_events)"#]]);
-        check("\"visitors\", ", "", expect![[r#"v9.toml:22: measures must have "page_views" and "visitors": the public views name them"#]]);
+        check(
+            "\"ad_clicks\"",
+            "\"clicks\"",
+            expect![[
+                r#"v9.toml:22: unknown measure "clicks" (known: visitors, page_views, outbound_clicks, ad_clicks, downloads, custom_events, bot_events)"#
+            ]],
+        );
+        check(
+            "\"visitors\", ",
+            "",
+            expect![[r#"v9.toml:22: measures must have "page_views" and "visitors": the public views name them"#]],
+        );
         check("\"ad_clicks\"", "\"visitors\"", expect![[r#"v9.toml:22: measure "visitors" is there twice"#]]);
         check("rules = 1", "rules = 77", expect!["v9.toml:25: this binary does not carry rules version 77"]);
         check("values_max = 1000", "values_max = 0", expect!["v9.toml:28: values_max = 0 (1 to 1000000)"]);
-        check("values_max = 1000", "", expect![[r#"
+        check(
+            "values_max = 1000",
+            "",
+            expect![[r#"
             v9.toml: TOML parse error at line 1, column 1
               |
             1 | # Schema version 1: what the table stats_v1 holds. A version that is in use is never edited: the next tweak is the next
               | ^
             missing field `values_max`
-        "#]]);
-        check("rules = 1", "rules = 1\nspeed = 9", expect![[r#"
+        "#]],
+        );
+        check(
+            "rules = 1",
+            "rules = 1\nspeed = 9",
+            expect![[r#"
             v9.toml: TOML parse error at line 26, column 1
                |
             26 | speed = 9
                | ^^^^^
             unknown field `speed`, expected one of `number`, `width`, `lateness`, `dimensions`, `measures`, `rules`, `values_max`
-        "#]]);
-        check("number = 1", "number = \"one\"", expect![[r#"
+        "#]],
+        );
+        check(
+            "number = 1",
+            "number = \"one\"",
+            expect![[r#"
             v9.toml: TOML parse error at line 4, column 10
               |
             4 | number = "one"
               |          ^^^^^
             invalid type: string "one", expected u32
-        "#]]);
+        "#]],
+        );
     }
 }

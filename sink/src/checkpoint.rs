@@ -11,7 +11,7 @@ use crate::error::Failure;
 
 /// Where a run goes on: the first window at or after `from` that no batch of this version and origin covers.
 ///
-/// Errors: [`SinkError`] when ClickHouse does not answer, or has no tables yet ([`crate::prepare`] makes them).
+/// Errors: [`SinkError`] when ClickHouse does not answer, or has no tables yet ([`crate::prepare()`] makes them).
 pub async fn checkpoint(
     target: &Target,
     run: &str,

@@ -30,7 +30,7 @@ pub struct RunSpec {
     pub run: String,
     pub version: SchemaVersion,
     pub origin: Origin,
-    /// Where its pipeline begins: what [`crate::checkpoint`] gave.
+    /// Where its pipeline begins: what [`crate::checkpoint()`] gave.
     pub from: WindowStart,
     /// Where the run ends; `None`: never.
     pub to: Option<WindowStart>,
@@ -133,7 +133,9 @@ struct Writer {
     drained: bool,
     /// A batch whose `done` was sent, and when work on it began.
     recording: Option<(Batch, Instant)>,
-    began: Option<(WindowStart, Instant)>,
+    /// The batch at hand, and since when: its bounds stay until it is done, though more windows come meanwhile, or the
+    /// table would never hold just what was put there.
+    at_hand: Option<(Batch, Instant)>,
     last_done: Instant,
     backoff: Duration,
 }
@@ -150,7 +152,7 @@ impl Writer {
             owner: None,
             drained: false,
             recording: None,
-            began: None,
+            at_hand: None,
             last_done: Instant::now(),
             backoff: BACKOFF_MIN,
         }
@@ -224,14 +226,12 @@ impl Writer {
             self.tell(batch, began, on_done);
         }
         self.recording = None;
-        let Some(batch) = self.pending.batch(self.spec.to) else {
+        let at_hand = self.at_hand.take_if(|(batch, _)| batch.from == self.pending.from());
+        let next = || Some((self.pending.batch(self.spec.to)?, Instant::now()));
+        let Some((batch, began)) = at_hand.or_else(next) else {
             return Ok(After::Keep);
         };
-        let began = match self.began {
-            Some((from, began)) if from == batch.from => began,
-            _ => Instant::now(),
-        };
-        self.began = Some((batch.from, began));
+        self.at_hand = Some((batch, began));
         let held = self.ask(&batch).await.map_err(failed("ask the table"))?;
         let deed = next_deed(held, batch.wanted);
         let answer = match deed {
@@ -262,7 +262,7 @@ impl Writer {
 
     fn tell(&mut self, batch: Batch, began: Instant, on_done: &mut impl FnMut(Done)) {
         self.last_done = Instant::now();
-        self.began = None;
+        self.at_hand = None;
         let Batch { from, to: through, wanted: Content { rows, .. }, .. } = batch;
         let run = &self.spec.run;
         BatchDone { run, from_ms: from.ms(), through_ms: through.ms(), rows, took: began.elapsed() }.emit();

@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
-    io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -11,14 +10,14 @@ use std::{
 
 use serde_json::Value;
 
-pub const WEIR: &str = env!("CARGO_BIN_EXE_weir");
-pub const TOKEN: &str = "a-write-token-of-a-test";
+pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+pub(crate) const TOKEN: &str = "a-write-token-of-a-test";
 
 /// A deadline for things that take milliseconds on a quiet machine; reached only when something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks until there is an answer; panics, saying what for, when there is none in time.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(answer) = ask() {
@@ -29,16 +28,16 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The folder, configuration and addresses of one weir.
-pub struct Place {
+pub(crate) struct Place {
     pub dir: tempfile::TempDir,
     pub collector: String,
     pub console: String,
@@ -47,7 +46,7 @@ pub struct Place {
 
 impl Place {
     /// Sites `one.example` and `two.example`; windows of a second, so that a test need not wait a minute.
-    pub fn new(more: &str) -> Place {
+    pub(crate) fn new(more: &str) -> Place {
         let place = Place {
             dir: tempfile::tempdir().unwrap(),
             collector: format!("127.0.0.1:{}", free_port()),
@@ -80,30 +79,31 @@ impl Place {
         place
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("weir.toml")
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(WEIR);
         command.arg("--config").arg(self.config()).args(args).env("RUST_LOG", "warn").stdin(Stdio::null());
         command
     }
 
     /// Runs a command to its end and gives what it printed.
-    pub fn weir(&self, args: &[&str]) -> Output {
+    pub(crate) fn weir(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// Runs a command that must succeed, and reads its last line as JSON.
-    pub fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let output = self.weir(args);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "weir {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("weir {args:?}: {text}"))
+        serde_json::from_str(text.lines().last().unwrap_or_default())
+            .unwrap_or_else(|_| panic!("weir {args:?}: {text}"))
     }
 
-    pub fn start(&self) -> Serve {
+    pub(crate) fn start(&self) -> Serve {
         let serve = Serve { child: self.command(&["serve"]).spawn().unwrap() };
         let url = format!("http://{}/readyz", self.collector);
         wait_for("the collector", || get(&url).filter(|(status, _)| *status == 200));
@@ -111,13 +111,13 @@ impl Place {
     }
 
     /// One POST of events; the answer's status and body. An error is a connection that gave no answer.
-    pub fn post(&self, body: &str) -> Result<(u16, Value), String> {
+    pub(crate) fn post(&self, body: &str) -> Result<(u16, Value), String> {
         let answer = http("POST", &format!("http://{}/v1/events", self.collector), Some(body), Some(TOKEN))?;
         Ok((answer.0, serde_json::from_str(&answer.1).unwrap_or(Value::Null)))
     }
 
     /// What an analyst sees: rows of tab-separated values; `None` while ClickHouse is away.
-    pub fn query(&self, sql: &str) -> Option<String> {
+    pub(crate) fn query(&self, sql: &str) -> Option<String> {
         let url = format!("http://127.0.0.1:{}/?user=analyst&database=weir", self.clickhouse);
         match http("POST", &url, Some(sql), None) {
             Ok((200, text)) => Some(text),
@@ -129,16 +129,16 @@ impl Place {
         }
     }
 
-    pub fn page_views(&self) -> Option<u64> {
+    pub(crate) fn page_views(&self) -> Option<u64> {
         self.query("SELECT sum(page_views) FROM stats WHERE dimension = 'site'")?.trim().parse().ok()
     }
 
-    pub fn status(&self) -> Option<Value> {
+    pub(crate) fn status(&self) -> Option<Value> {
         serde_json::from_str(&get(&format!("http://{}/status.json", self.console))?.1).ok()
     }
 
     /// Waits until live is complete through now, so that all that was acknowledged before is in the table.
-    pub fn wait_complete(&self) {
+    pub(crate) fn wait_complete(&self) {
         let now_ms = jiff::Timestamp::now().as_millisecond();
         wait_for("live to be complete", || {
             let status = self.status()?;
@@ -154,17 +154,17 @@ fn token_hash() -> String {
 }
 
 /// A `weir serve`; killed when dropped.
-pub struct Serve {
+pub(crate) struct Serve {
     pub child: Child,
 }
 
 impl Serve {
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
     /// Process ids of the children, by the subcommand that they were started with.
-    pub fn children(&self, subcommand: &str) -> Vec<i32> {
+    pub(crate) fn children(&self, subcommand: &str) -> Vec<i32> {
         children_of(self.pid())
             .into_iter()
             .filter(|pid| command_line(*pid).get(1).is_some_and(|argument| argument == subcommand))
@@ -172,12 +172,12 @@ impl Serve {
     }
 
     /// SIGTERM; the exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         signal(self.pid(), libc::SIGTERM);
         self.child.wait().unwrap().code()
     }
 
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -190,23 +190,23 @@ impl Drop for Serve {
     }
 }
 
-pub fn signal(pid: i32, signal: i32) {
+pub(crate) fn signal(pid: i32, signal: i32) {
     // SAFETY: kill has no memory to get wrong.
     unsafe { libc::kill(pid, signal) };
 }
 
-pub fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     // "pid (name) state …"; a zombie is dead.
     stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('Z'))
 }
 
-pub fn command_line(pid: i32) -> Vec<String> {
+pub(crate) fn command_line(pid: i32) -> Vec<String> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
 }
 
-pub fn children_of(parent: i32) -> Vec<i32> {
+pub(crate) fn children_of(parent: i32) -> Vec<i32> {
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &i32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -215,12 +215,12 @@ pub fn children_of(parent: i32) -> Vec<i32> {
     .collect()
 }
 
-pub fn get(url: &str) -> Option<(u16, String)> {
+pub(crate) fn get(url: &str) -> Option<(u16, String)> {
     http("GET", url, None, None).ok()
 }
 
 /// A request by curl-like means, without a runtime in the test.
-pub fn http(method: &str, url: &str, body: Option<&str>, token: Option<&str>) -> Result<(u16, String), String> {
+pub(crate) fn http(method: &str, url: &str, body: Option<&str>, token: Option<&str>) -> Result<(u16, String), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().map_err(|e| e.to_string())?;
@@ -238,29 +238,20 @@ pub fn http(method: &str, url: &str, body: Option<&str>, token: Option<&str>) ->
 }
 
 /// A real Kafka broker in a folder of its own; ended when dropped.
-pub struct Broker {
+pub(crate) struct Broker {
     child: Child,
     pub port: u16,
     pub dir: tempfile::TempDir,
 }
 
 impl Broker {
-    pub fn start() -> Broker {
+    pub(crate) fn start() -> Broker {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         Broker { child: spawn_broker(dir.path(), port), port, dir }
     }
 
-    pub fn bootstrap(&self) -> String {
+    pub(crate) fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub fn again(&mut self) {
-        self.child = spawn_broker(self.dir.path(), self.port);
     }
 }
 
@@ -282,10 +273,4 @@ fn spawn_broker(dir: &Path, port: u16) -> Child {
         .unwrap();
     wait_for("the broker", || TcpStream::connect(("127.0.0.1", port)).ok());
     child
-}
-
-/// First line of a child's standard output that contains `what`.
-pub fn line_with(child: &mut Child, what: &str) -> Option<String> {
-    let output = BufReader::new(child.stdout.take()?);
-    output.lines().map_while(Result::ok).find(|line| line.contains(what))
 }

@@ -11,6 +11,7 @@ pub struct RecordView<'a> {
 
 /// What a record holds.
 #[derive(Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "nearly every record is a batch, and it is never moved far")]
 pub enum Content<'a> {
     Batch(BatchView<'a>),
     Tick,

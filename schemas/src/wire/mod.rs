@@ -6,7 +6,7 @@
 //!
 //! Laws
 //! - `decode(batch_record(sent, build(events)))` gives `sent` and `events`, for all events
-//! - [`decode`] is total: any bytes give a record or a [`WireError`], and memory is bounded by the payload's length
+//! - [`decode()`] is total: any bytes give a record or a [`WireError`], and memory is bounded by the payload's length
 //! - what any protobuf library writes for `Record` is decoded, packed or not; fields that we do not know are skipped
 //!
 //! By hand, because a batch holds each string once and its columns are numbers: a decoder that borrows the strings
