@@ -140,10 +140,7 @@ pub(crate) fn import_until(
     if inputs.len() > 1 && inputs.contains(&Input::Stdin) {
         return Err(ImportError::StdinNotAlone);
     }
-    let countries = match &environment.mmdb {
-        Some(path) => Countries::open(path)?,
-        None => Countries::none(),
-    };
+    let countries = environment.mmdb.as_deref().map(Countries::open).transpose()?;
     let history = History::open(environment, args.dry_run)?;
     let mut notes = Vec::new();
     if !args.dry_run {
@@ -165,7 +162,7 @@ pub(crate) fn import_until(
         host: &host,
         known,
         rules: environment.rules,
-        countries: &countries,
+        countries: countries.as_ref(),
         key: identity.key,
     };
     let mut reading = Reading {

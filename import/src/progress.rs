@@ -21,7 +21,7 @@ pub(crate) struct Progress {
 const READING: &str = "reading {wide_bar} {bytes}/{total_bytes} · {msg} · {eta} left";
 const READING_STDIN: &str = "reading {spinner} {bytes} · {msg} · {elapsed}";
 const WAITING: &str = "{spinner} {msg} · {elapsed}";
-const WRITING: &str = "writing {wide_bar} {human_pos}/{human_len} events · {per_sec} · {eta} left";
+const WRITING: &str = "writing {wide_bar} {human_pos}/{human_len} events · {msg} · {eta} left";
 
 impl Progress {
     /// `bytes`: of all inputs, if known.
@@ -54,13 +54,20 @@ impl Progress {
     pub(crate) fn lines(&self, lines: u64) {
         if !self.bar.is_hidden() {
             self.bar.set_position(self.taken.load(Ordering::Relaxed));
-            let rate = lines as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
-            self.bar.set_message(format!("{} lines/s", HumanCount(rate as u64)));
+            self.bar.set_message(format!("{} lines/s", self.rate(lines)));
         }
     }
 
     pub(crate) fn events(&self, events: u64) {
-        self.bar.set_position(events);
+        if !self.bar.is_hidden() {
+            self.bar.set_position(events);
+            self.bar.set_message(format!("{} events/s", self.rate(events)));
+        }
+    }
+
+    /// So many a second since it began.
+    fn rate(&self, count: u64) -> HumanCount {
+        HumanCount((count as f64 / self.begun.elapsed().as_secs_f64().max(1e-3)) as u64)
     }
 }
 
