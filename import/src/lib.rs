@@ -32,6 +32,7 @@ use weir_schemas::rules::Rules;
 
 mod args;
 mod class;
+mod control;
 mod error;
 mod event;
 mod history;

@@ -6,7 +6,7 @@ use comfy_table::Table;
 use jiff::Timestamp;
 use weir_schemas::control::Action;
 
-use crate::{Environment, ImportError, PastImport, State, import::History, progress::Progress};
+use crate::{Environment, ImportError, PastImport, State, control::History, progress::Progress};
 
 /// Has an import taken back as a whole, and waits up to `wait` until it is. Gives what it was.
 ///

@@ -85,7 +85,7 @@ fn another_sites_imports_do_not_matter() {
 fn what_was_taken_back_is_imported_again_and_a_gap_is_refused() {
     let place = Place::new();
     let undone = |id: &str| {
-        let history = crate::import::History::open(&place.environment, false).unwrap();
+        let history = crate::control::History::open(&place.environment, false).unwrap();
         history.take_back(id, "").unwrap();
     };
     let (short, long) = (view(1, "/a"), view(1, "/a") + &view(2, "/b"));

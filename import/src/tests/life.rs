@@ -18,7 +18,7 @@ use super::{
     hooked::{Hook, Hooked},
     support::{Days, Place, args, sample, view},
 };
-use crate::{Environment, ImportError, State, import::History, list, stop::Stop, undo};
+use crate::{Environment, ImportError, State, control::History, list, stop::Stop, undo};
 
 fn hooked(place: &Place, hook: Hook) -> Environment {
     let log: Arc<dyn Log> = Arc::new(Hooked { inner: place.environment.log.clone(), hook });
