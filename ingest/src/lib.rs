@@ -15,7 +15,7 @@
 //! - of a URL only path, allowed parameters and campaign parameters go on
 //! - memory is bounded: bodies by `bodies_bytes_max`, events by `in_flight_bytes_max`, limits by their rates
 //!
-//! Start at [`serve`]; [`Collector`] alone is the way in for events that do not come by HTTP. Not here: bots, browsers
+//! Start at [`serve()`]; [`Collector`] alone is the way in for events that do not come by HTTP. Not here: bots, browsers
 //! and sources, which the pipeline derives, so that a conversion can improve them for the past.
 
 mod body;

@@ -30,7 +30,7 @@
 //! - memory is bounded by `RunSpec::memory_bytes_max`, about: a window over it is compacted, then spilled to disk
 //! - a record that is not Weir's is set aside, counted, and does not move the time
 //!
-//! Start at [`run`]. Not here: HTTP, SQL, retries against ClickHouse, when a run is started.
+//! Start at [`run()`]. Not here: HTTP, SQL, retries against ClickHouse, when a run is started.
 
 mod buffer;
 mod classify;

@@ -1,0 +1,366 @@
+//! The law: whatever workers, interleaving, memory and starting point, a run gives the rows that the oracle gives.
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use support::{
+    memory_log::{MemoryLog, Stored},
+    oracle::{self, Table},
+};
+use weir_log::{Clock, PartitionInUse};
+use weir_pipeline::{Ended, PipelineError, RunSpec, Snapshot, SourceKind, Status, run};
+use weir_schemas::{
+    CLAIM_AGE_MAX_MS, CLOCK_BOUND_MS, Closed, Event, Kind, STEP_BACK_MAX_MS, SchemaVersion, WindowStart,
+    wire::{BatchBuilder, End, batch_record, end_record, tick_record},
+};
+
+const BEGIN_MS: i64 = 1_700_000_000_000;
+const MINUTE_MS: i64 = 60_000;
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now_ms(&self) -> i64 {
+        BEGIN_MS
+    }
+}
+
+/// A history, and everything that a run over it is told.
+struct History {
+    log: MemoryLog,
+    effective_ms: Vec<i64>,
+    version: SchemaVersion,
+    to: WindowStart,
+}
+
+fn version(values_max: usize, width_ms: i64, lateness_ms: i64) -> SchemaVersion {
+    let width = weir_schemas::WindowWidth::new(width_ms).unwrap();
+    SchemaVersion { width, lateness_ms, values_max, ..SchemaVersion::builtin(1).unwrap() }
+}
+
+fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
+    from[rng.random_range(0..from.len())]
+}
+
+fn event(rng: &mut StdRng, now_ms: i64, ids: &mut Vec<String>) -> Event {
+    let received_ms = now_ms - pick(rng, &[0, 0, 1_000, 30_000, 5 * MINUTE_MS]);
+    let old = pick(rng, &[0, 5_000, MINUTE_MS, -20_000, -CLAIM_AGE_MAX_MS, CLAIM_AGE_MAX_MS, CLAIM_AGE_MAX_MS + 1]);
+    let id = match rng.random_range(0..10) {
+        0..2 => {
+            ids.push(format!("id{}", ids.len()));
+            ids.last().unwrap().clone()
+        }
+        2..4 if !ids.is_empty() => ids[ids.len() - 1 - rng.random_range(0..ids.len().min(5))].clone(),
+        _ => String::new(),
+    };
+    Event {
+        site: pick(rng, &["a.example", "b.example"]).into(),
+        kind: pick(
+            rng,
+            &[Kind::PageView, Kind::PageView, Kind::PageView, Kind::Outbound, Kind::Download, Kind::Custom],
+        ),
+        received_ms,
+        claimed_ms: rng.random_bool(0.5).then(|| received_ms - old),
+        visitor: rng.random_range(0..12),
+        id,
+        host: "a.example".into(),
+        page: format!("/{}", rng.random_range(0..9)),
+        query: pick(rng, &["", "", "utm_source=news&utm_medium=email"]).into(),
+        referrer: pick(rng, &["", "https://a.example/x", "https://www.google.com/search?q=weir"]).into(),
+        user_agent: pick(
+            rng,
+            &[
+                "",
+                "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+                "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+            ],
+        )
+        .into(),
+        country: pick(rng, &["", "NZ", "DE"]).into(),
+        target: pick(rng, &["", "https://elsewhere.example/", "/file.pdf"]).into(),
+        props: (0..rng.random_range(0..3)).map(|n| (format!("p{n}"), format!("v{}", rng.random_range(0..3)))).collect(),
+        ..Event::default()
+    }
+}
+
+/// Appends by collectors whose clocks are off, to a log whose clock is off, steps back, and now and then leaps.
+fn draw(rng: &mut StdRng) -> History {
+    let partitions = rng.random_range(1..=4usize);
+    let mut effective_ms = vec![BEGIN_MS; partitions];
+    if partitions > 1 && rng.random_bool(0.4) {
+        effective_ms[partitions - 1] = BEGIN_MS + rng.random_range(1..20) * MINUTE_MS;
+    }
+    let version = version(
+        pick(rng, &[2, 1_000]),
+        pick(rng, &[10_000, MINUTE_MS, 5 * MINUTE_MS]),
+        pick(rng, &[0, 10_000, 90_000]),
+    );
+    let mut records: Vec<Vec<Stored>> = vec![Vec::new(); partitions];
+    let mut sent: Vec<Vec<Vec<u8>>> = vec![Vec::new(); partitions];
+    let mut largest = vec![0; partitions];
+    let (mut now_ms, mut ids, mut sequence) = (BEGIN_MS, Vec::new(), 0);
+    for _ in 0..rng.random_range(10..60) {
+        now_ms += pick(rng, &[0, 500, 7_000, MINUTE_MS, 4 * MINUTE_MS]);
+        let partition = rng.random_range(0..partitions);
+        if effective_ms[partition] > now_ms + 30_000 {
+            continue;
+        }
+        let sent_ms = now_ms + pick(rng, &[0, 0, 0, -3_000, 2_000]);
+        let step_back = rng.random_range(0..STEP_BACK_MAX_MS);
+        let mut stamp_ms =
+            (now_ms - pick(rng, &[0, 0, step_back, -1_000])).max(largest[partition] - STEP_BACK_MAX_MS + 1);
+        largest[partition] = largest[partition].max(stamp_ms);
+        if rng.random_bool(0.04) {
+            stamp_ms += pick(rng, &[CLOCK_BOUND_MS, 24 * 60 * MINUTE_MS, 70 * 365 * 24 * 60 * MINUTE_MS]);
+        }
+        let payload = match rng.random_range(0..20) {
+            0..3 => tick_record(sent_ms),
+            3 => b"not weir's".to_vec(),
+            4..8 if !sent[partition].is_empty() => {
+                let again = rng.random_range(0..sent[partition].len());
+                batch_record(sent_ms, &sent[partition][again])
+            }
+            _ => {
+                sequence += 1;
+                let mut batch = BatchBuilder::new([3; 16], sequence);
+                (0..rng.random_range(1..6)).for_each(|_| batch.push(&event(rng, now_ms, &mut ids)));
+                sent[partition].push(batch.finish());
+                batch_record(sent_ms, sent[partition].last().unwrap())
+            }
+        };
+        records[partition].push(Stored { stamp_ms, payload: payload.into() });
+    }
+    // Time goes on until everything that the run is to emit has closed.
+    let end_ms = now_ms + CLOCK_BOUND_MS + 40 * MINUTE_MS;
+    for partition in &mut records {
+        partition
+            .push(Stored { stamp_ms: end_ms + 20 * MINUTE_MS, payload: tick_record(end_ms + 20 * MINUTE_MS).into() });
+    }
+    let to = version.width.window_of(end_ms);
+    History { log: MemoryLog::new(records, rng.random()), effective_ms, version, to }
+}
+
+impl History {
+    fn first(&self) -> WindowStart {
+        let first_ms = self.effective_ms.iter().min().unwrap() - self.version.lateness_ms;
+        self.version.width.window_of(first_ms)
+    }
+
+    fn spec(&self, from: WindowStart, workers: usize, memory_bytes_max: usize) -> RunSpec {
+        let in_use = self.effective_ms.iter().enumerate();
+        RunSpec {
+            run: "test".into(),
+            version: self.version.clone(),
+            topic: "t".into(),
+            kind: SourceKind::Live,
+            from,
+            to: Some(self.to),
+            partitions: in_use
+                .map(|(partition, effective_ms)| PartitionInUse {
+                    partition: partition as u32,
+                    effective_ms: *effective_ms,
+                })
+                .collect(),
+            workers,
+            memory_bytes_max,
+            spill_dir: std::env::temp_dir(),
+            tick_after: Duration::from_secs(3_600),
+        }
+    }
+
+    /// What the oracle says of the windows `[from, to)`.
+    fn wanted(&self, from: WindowStart) -> Table {
+        let partitions = self.log.partitions.lock().unwrap().clone();
+        let mut table = oracle::table(&partitions, &self.effective_ms, &self.version);
+        table.retain(|(emitted_in, ..), _| *emitted_in >= from.ms() && *emitted_in < self.to.ms());
+        table
+    }
+}
+
+/// Runs to the end, and checks what is said on the way: windows ascend, each comes once, and nothing after its close.
+fn rows(spec: RunSpec, log: MemoryLog) -> Result<(Table, Snapshot), PipelineError> {
+    let (to, measures) = (spec.to, spec.version.measures.len());
+    let (sender, mut closed) = tokio::sync::mpsc::channel(4);
+    let status = Arc::new(Status::default());
+    let said = status.clone();
+    let running = std::thread::spawn(move || {
+        run(spec, Arc::new(log), Arc::new(FixedClock), sender, said, Arc::new(AtomicBool::new(false)))
+    });
+    let (mut table, mut through) = (Table::new(), None);
+    while let Some(message) = closed.blocking_recv() {
+        match message {
+            Closed::Through(window) => {
+                assert!(Some(window) >= through, "complete-through went back");
+                through = Some(window);
+            }
+            Closed::Window(emission) => {
+                assert!(Some(emission.window) >= through, "a window came after it had closed");
+                for block in &emission.blocks {
+                    for row in 0..block.len() {
+                        let text = |index: &[u32]| block.strings.get(index[row]).to_owned();
+                        let window_start_ms = block.window_start_ms[row];
+                        let key = (
+                            emission.window.ms(),
+                            text(&block.site),
+                            text(&block.dimension),
+                            window_start_ms,
+                            text(&block.value),
+                        );
+                        let counts = block.counts[row * measures..(row + 1) * measures].to_vec();
+                        let visitors = block.visitors_of(row);
+                        assert!(visitors.is_sorted_by(|a, b| a < b), "visitors are distinct and ascend");
+                        let visitors: BTreeSet<u64> = visitors.iter().copied().collect();
+                        assert_eq!(table.insert(key, (counts, visitors)), None, "a key came twice");
+                    }
+                }
+            }
+        }
+    }
+    let ended = running.join().expect("the run does not panic")?;
+    assert_eq!((ended, through), (Ended::AtEnd, to));
+    Ok((table, status.snapshot()))
+}
+
+fn check(seed: u64) -> Snapshot {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let history = draw(&mut rng);
+    let first = history.first();
+    let later = BEGIN_MS + rng.random_range(0..90) * MINUTE_MS;
+    let from = pick(&mut rng, &[first, history.version.width.window_of(later).min(history.to).max(first)]);
+    let memory = pick(&mut rng, &[1 << 30, 20_000]);
+    let spec = history.spec(from, rng.random_range(1..=4), memory);
+    let (found, snapshot) = rows(spec, history.log.clone()).unwrap();
+    let wanted = history.wanted(from);
+    for (key, row) in &wanted {
+        assert_eq!(found.get(key), Some(row), "seed {seed}: {key:?}, from {from:?}");
+    }
+    assert_eq!(found, wanted, "seed {seed}, from {from:?}");
+    snapshot
+}
+
+#[test]
+fn a_run_gives_what_the_oracle_gives_whatever_workers_interleaving_memory_and_start() {
+    let snapshots: Vec<Snapshot> = (0..250).map(check).collect();
+    let some = |what: &str, count: fn(&Snapshot) -> u64| {
+        assert!(snapshots.iter().map(count).sum::<u64>() > 0, "no history had {what}");
+    };
+    some("late events", |snapshot| snapshot.events_late);
+    some("old claims", |snapshot| snapshot.claims_too_old);
+    some("copies", |snapshot| snapshot.copies);
+    some("records that are not weir's", |snapshot| snapshot.records_unreadable);
+    some("stamps that leap", |snapshot| snapshot.stamps_bounded);
+    some("runs on disk", |snapshot| snapshot.runs_spilled);
+}
+
+#[test]
+fn a_range_that_retention_has_cut_is_refused_or_gives_what_the_whole_log_gives() {
+    let (mut refused, mut equal) = (0, 0);
+    for seed in 1_000..1_150 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut history = draw(&mut rng);
+        let later = BEGIN_MS + rng.random_range(0..120) * MINUTE_MS;
+        let from = history.version.width.window_of(later).min(history.to).max(history.first());
+        let wanted = history.wanted(from);
+        for (partition, start) in history.log.starts.iter_mut().enumerate() {
+            *start = rng.random_range(0..history.log.partitions.lock().unwrap()[partition].len() as i64) / 2;
+        }
+        match rows(history.spec(from, 2, 1 << 30), history.log.clone()) {
+            Ok((found, _)) => {
+                assert_eq!(found, wanted, "seed {seed}");
+                equal += 1;
+            }
+            Err(PipelineError::Cut { .. }) => refused += 1,
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+    assert!(refused > 0 && equal > 0, "{refused} refused, {equal} equal");
+}
+
+/// An import of `events` page views, one a second, over two partitions; `digest` is added to what the ends say.
+fn import(events: u64, digest: u64) -> History {
+    let mut records = vec![Vec::new(), Vec::new()];
+    for (partition, records) in records.iter_mut().enumerate() {
+        let mut end = End { events: 0, last_ms: 0, digest };
+        for batch_number in 0..events / 20 {
+            let mut batch = BatchBuilder::new([9; 16], batch_number * 2 + partition as u64);
+            for second in (0..20).filter(|second| second % 2 == partition as u64) {
+                end.last_ms = BEGIN_MS + (batch_number * 20 + second) as i64 * 1_000;
+                let event = Event {
+                    site: "a.example".into(),
+                    page: "/".into(),
+                    received_ms: end.last_ms,
+                    visitor: 1 + second,
+                    ..Event::default()
+                };
+                batch.push(&event);
+                end.events += 1;
+            }
+            let bytes = batch.finish();
+            end.digest = end.digest.wrapping_add(xxhash_rust::xxh3::xxh3_64(&bytes));
+            records.push(Stored { stamp_ms: end.last_ms, payload: batch_record(0, &bytes).into() });
+        }
+        records.push(Stored { stamp_ms: end.last_ms, payload: end_record(0, end).into() });
+    }
+    let version = version(1_000, MINUTE_MS, 10_000);
+    let to = version.width.next(version.width.window_of(BEGIN_MS + events as i64 * 1_000 - 1));
+    History { log: MemoryLog::new(records, 7), effective_ms: Vec::new(), version, to }
+}
+
+fn import_rows(history: &History) -> Result<(Table, Snapshot), PipelineError> {
+    let from = history.version.width.window_of(BEGIN_MS);
+    rows(RunSpec { kind: SourceKind::Import, ..history.spec(from, 2, 1 << 30) }, history.log.clone())
+}
+
+#[test]
+fn an_import_ends_by_itself_and_none_of_it_is_late() {
+    let (found, snapshot) = import_rows(&import(400, 0)).unwrap();
+    let sites = found.iter().filter(|((_, _, dimension, ..), _)| dimension == "site");
+    assert_eq!(sites.map(|(_, (counts, _))| counts[0]).sum::<u64>(), 400);
+    assert!(found.keys().all(|(emitted_in, _, _, window_start, _)| emitted_in == window_start));
+    assert_eq!((snapshot.events_late, snapshot.events_read), (0, 400));
+}
+
+#[test]
+fn an_import_that_is_not_what_its_end_says_is_refused() {
+    assert!(matches!(import_rows(&import(400, 1)), Err(PipelineError::Damaged { what: "the digest", .. })));
+}
+
+#[test]
+fn a_run_that_is_stopped_or_whose_sink_goes_hands_over_no_window_that_has_not_closed() {
+    let history = draw(&mut StdRng::seed_from_u64(4));
+    // No tick ends the log, so nothing ends the run but the stop.
+    history.log.partitions.lock().unwrap().iter_mut().for_each(|records| drop(records.pop()));
+    let wanted = history.wanted(history.first());
+    let (sender, mut closed) = tokio::sync::mpsc::channel(1_000);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (spec, log, stopping) = (history.spec(history.first(), 3, 1 << 30), history.log.clone(), stop.clone());
+    let running = std::thread::spawn(move || {
+        run(spec, Arc::new(log), Arc::new(FixedClock), sender, Arc::new(Status::default()), stopping)
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    stop.store(true, Ordering::SeqCst);
+    assert_eq!(running.join().unwrap().unwrap(), Ended::Stopped);
+    while let Some(message) = closed.blocking_recv() {
+        if let Closed::Window(emission) = message {
+            let rows = wanted.keys().filter(|(emitted_in, ..)| *emitted_in == emission.window.ms()).count();
+            assert_eq!(emission.rows(), rows, "{:?}", emission.window);
+        }
+    }
+
+    let (sender, closed) = tokio::sync::mpsc::channel(1);
+    drop(closed);
+    let history = draw(&mut StdRng::seed_from_u64(5));
+    let (spec, log) = (history.spec(history.first(), 3, 1 << 30), Arc::new(history.log.clone()));
+    let ended =
+        run(spec, log, Arc::new(FixedClock), sender, Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
+    assert!(matches!(ended, Err(PipelineError::SinkGone)));
+}

@@ -1,0 +1,2 @@
+pub(crate) mod memory_log;
+pub(crate) mod oracle;
