@@ -7,7 +7,7 @@
 //! A child's standard input is its lifeline: the order comes as its first line, and when we die, however, it ends.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -47,12 +47,17 @@ struct Desired {
 
 fn desired(control: &[ControlRecord]) -> Desired {
     let mut desired = Desired::default();
+    // An importer that was taken for dead may say that it has written after its import was taken back: too late.
+    let mut taken_back = BTreeSet::new();
     for record in control {
         match &record.action {
+            Action::ImportWritten { id, .. } if taken_back.contains(id) => {}
+            Action::ImportUndo { id } if taken_back.contains(id) => {}
             Action::ImportWritten { id, first_ms, last_ms, .. } => {
                 desired.imports.insert(id.clone(), (*first_ms, *last_ms));
             }
             Action::ImportUndo { id } => {
+                taken_back.insert(id.clone());
                 desired.imports.remove(id);
                 desired.undo.push(id.clone());
             }
@@ -256,6 +261,7 @@ mod tests {
             record(Action::ImportUndo { id: "b".into() }),
             record(Action::ImportUndo { id: "c".into() }),
             record(Action::ImportUndone { id: "c".into() }),
+            written("c"),
         ];
         let desired = desired(&control);
         assert_eq!(desired.imports.keys().collect::<Vec<_>>(), ["a"]);

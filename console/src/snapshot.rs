@@ -110,7 +110,8 @@ fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
                 events: 0,
             }),
             Action::ImportWritten { id, events, .. } => {
-                for import in imports.iter_mut().filter(|import| import.id == *id) {
+                let writing = |import: &&mut ImportStatus| import.id == *id && import.state == ImportState::Writing;
+                for import in imports.iter_mut().filter(writing) {
                     import.state = ImportState::Counting;
                     import.events = *events;
                 }
@@ -181,6 +182,7 @@ mod tests {
             written("b"),
             written("c"),
             record(Action::ImportUndo { id: "c".into() }),
+            written("c"),
             begun("d"),
             record(Action::ImportUndone { id: "d".into() }),
         ];

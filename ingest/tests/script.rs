@@ -16,7 +16,8 @@ fn run(beacon: &str) -> Vec<serde_json::Value> {
 fn the_script_sends_views_clicks_downloads_and_events_of_its_own() {
     let sent = run("accepted");
     let text = |event: &serde_json::Value, field: &str| event[field].as_str().unwrap_or_default().to_owned();
-    let shown: Vec<_> = sent.iter().map(|e| ["kind", "url", "referrer", "target", "name"].map(|f| text(e, f))).collect();
+    let shown: Vec<_> =
+        sent.iter().map(|e| ["kind", "url", "referrer", "target", "name"].map(|f| text(e, f))).collect();
     let row = |row: [&str; 5]| row.map(String::from);
     assert_eq!(
         shown,
