@@ -364,3 +364,50 @@ fn a_run_that_is_stopped_or_whose_sink_goes_hands_over_no_window_that_has_not_cl
         run(spec, log, Arc::new(FixedClock), sender, Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
     assert!(matches!(ended, Err(PipelineError::SinkGone)));
 }
+
+#[test]
+fn a_flood_of_random_values_is_spilled_and_leaves_as_other_while_other_sites_keep_their_rows() {
+    const EVENTS: u64 = 200_000;
+    let mut records = Vec::new();
+    for (sequence, chunk) in (0..EVENTS).collect::<Vec<_>>().chunks(4_000).enumerate() {
+        let mut batch = BatchBuilder::new([5; 16], sequence as u64);
+        for number in chunk {
+            let page = format!("/{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            batch.push(&Event {
+                site: "a.example".into(),
+                page,
+                received_ms: BEGIN_MS,
+                visitor: number % 1_000 + 1,
+                ..Event::default()
+            });
+        }
+        batch.push(&Event {
+            site: "b.example".into(),
+            page: "/".into(),
+            received_ms: BEGIN_MS,
+            visitor: 1,
+            ..Event::default()
+        });
+        let payload = batch_record(BEGIN_MS, &batch.finish());
+        records.push(Stored { stamp_ms: BEGIN_MS + sequence as i64, payload: payload.into() });
+    }
+    let batches = records.len() as u64;
+    let end_ms = BEGIN_MS + 10 * MINUTE_MS;
+    records.push(Stored { stamp_ms: end_ms, payload: tick_record(end_ms).into() });
+    let version = version(1_000, MINUTE_MS, 10_000);
+    let to = version.width.window_of(BEGIN_MS + 5 * MINUTE_MS);
+    let history = History { log: MemoryLog::new(vec![records], 11), effective_ms: vec![BEGIN_MS], version, to };
+    let (found, snapshot) = rows(history.spec(history.first(), 2, 8 << 20), history.log.clone()).unwrap();
+
+    let of =
+        |site: &'static str| found.iter().filter(move |((_, at, dimension, ..), _)| at == site && dimension == "page");
+    let pages: Vec<(&str, u64)> =
+        of("a.example").map(|((.., value), (counts, _))| (value.as_str(), counts[0])).collect();
+    assert_eq!(pages.len(), 1_001);
+    assert!(pages.contains(&("(other)", EVENTS - 1_000)));
+    let (_, visitors) = of("a.example").find(|((.., value), _)| value == "(other)").unwrap().1;
+    assert_eq!(visitors.len(), 1_000);
+    let quiet: Vec<u64> = of("b.example").map(|(_, (counts, _))| counts[0]).collect();
+    assert_eq!(quiet, [batches]);
+    assert!(snapshot.runs_spilled > 0, "all of it stayed in memory");
+}
