@@ -22,12 +22,13 @@ pub(crate) struct Stored {
 pub(crate) struct MemoryLog {
     pub(crate) partitions: Arc<Mutex<Vec<Vec<Stored>>>>,
     pub(crate) starts: Vec<i64>,
-    pub(crate) seed: u64,
+    /// Draws the interleaving; `None`: one record of each partition after the other.
+    pub(crate) seed: Option<u64>,
 }
 
 impl MemoryLog {
     pub(crate) fn new(partitions: Vec<Vec<Stored>>, seed: u64) -> MemoryLog {
-        MemoryLog { starts: vec![0; partitions.len()], partitions: Arc::new(Mutex::new(partitions)), seed }
+        MemoryLog { starts: vec![0; partitions.len()], partitions: Arc::new(Mutex::new(partitions)), seed: Some(seed) }
     }
 }
 
@@ -67,7 +68,7 @@ impl Log for MemoryLog {
     }
 
     fn reader(&self, _: &str) -> Result<Box<dyn Reader>> {
-        let rng = StdRng::seed_from_u64(self.seed);
+        let rng = self.seed.map(StdRng::seed_from_u64);
         Ok(Box::new(MemoryReader { log: self.clone(), next: BTreeMap::new(), held: Vec::new(), rng }))
     }
 
@@ -100,7 +101,7 @@ struct MemoryReader {
     log: MemoryLog,
     next: BTreeMap<u32, i64>,
     held: Vec<u32>,
-    rng: StdRng,
+    rng: Option<StdRng>,
 }
 
 impl Reader for MemoryReader {
@@ -113,17 +114,19 @@ impl Reader for MemoryReader {
         Ok(())
     }
 
-    /// A few records of a partition drawn by chance, and now and then nothing although there is something.
+    /// A few records of a partition drawn by chance, and now and then nothing although there is something; without a
+    /// seed, of each partition in turn.
     fn poll(&mut self, records_max: usize, _: Duration, each: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize> {
-        let partitions = self.log.partitions.lock().unwrap().clone();
+        let partitions = self.log.partitions.lock().unwrap();
+        let rounds = self.rng.as_mut().map_or(records_max, |rng| rng.random_range(0..8));
         let mut given = 0;
-        for _ in 0..self.rng.random_range(0..8) {
-            let place = self.rng.random_range(0..self.next.len().max(1));
+        for round in 0..rounds {
+            let place = self.rng.as_mut().map_or(round, |rng| rng.random_range(0..1 << 20)) % self.next.len().max(1);
             let Some((partition, next)) = self.next.iter_mut().nth(place) else { continue };
             if self.held.contains(partition) {
                 continue;
             }
-            for _ in 0..self.rng.random_range(0..5) {
+            for _ in 0..self.rng.as_mut().map_or(1, |rng| rng.random_range(0..5)) {
                 let Some(record) = partitions[*partition as usize].get(*next as usize) else { break };
                 if given == records_max {
                     return Ok(given);
