@@ -6,7 +6,7 @@
 // WEIR_COLLECTOR     http://HOST:PORT of the collector
 // WEIR_SITE          a site that takes pages of the host 127.0.0.1
 // WEIR_NODE_MODULES  where playwright-core and the tracker are
-// WEIR_TEST_CHROMIUM the browser; without it /usr/bin/chromium
+// WEIR_CHROMIUM the browser; without it /usr/bin/chromium
 //
 // Prints one line of JSON: {"page_views", "outbound_clicks", "pages": {path: views}, "targets": {url: clicks}}.
 //
@@ -23,7 +23,7 @@ import { join, resolve } from "node:path";
 const COLLECTOR = need("WEIR_COLLECTOR");
 const SITE = need("WEIR_SITE");
 const MODULES = resolve(need("WEIR_NODE_MODULES"));
-const CHROMIUM = process.env.WEIR_TEST_CHROMIUM || "/usr/bin/chromium";
+const CHROMIUM = process.env.WEIR_CHROMIUM || "/usr/bin/chromium";
 
 // What a person's browser says; a headless one says so itself, and is counted as a bot.
 const USER_AGENT =
