@@ -22,13 +22,12 @@ pub(crate) struct Stored {
 pub(crate) struct MemoryLog {
     pub(crate) partitions: Arc<Mutex<Vec<Vec<Stored>>>>,
     pub(crate) starts: Vec<i64>,
-    /// Draws the interleaving; `None`: one record of each partition after the other.
-    pub(crate) seed: Option<u64>,
+    pub(crate) seed: u64,
 }
 
 impl MemoryLog {
     pub(crate) fn new(partitions: Vec<Vec<Stored>>, seed: u64) -> MemoryLog {
-        MemoryLog { starts: vec![0; partitions.len()], partitions: Arc::new(Mutex::new(partitions)), seed: Some(seed) }
+        MemoryLog { starts: vec![0; partitions.len()], partitions: Arc::new(Mutex::new(partitions)), seed }
     }
 }
 
@@ -68,7 +67,7 @@ impl Log for MemoryLog {
     }
 
     fn reader(&self, _: &str) -> Result<Box<dyn Reader>> {
-        let rng = self.seed.map(StdRng::seed_from_u64);
+        let rng = StdRng::seed_from_u64(self.seed);
         Ok(Box::new(MemoryReader { log: self.clone(), next: BTreeMap::new(), held: Vec::new(), rng }))
     }
 
@@ -101,7 +100,7 @@ struct MemoryReader {
     log: MemoryLog,
     next: BTreeMap<u32, i64>,
     held: Vec<u32>,
-    rng: Option<StdRng>,
+    rng: StdRng,
 }
 
 impl Reader for MemoryReader {
@@ -114,19 +113,17 @@ impl Reader for MemoryReader {
         Ok(())
     }
 
-    /// A few records of a partition drawn by chance, and now and then nothing although there is something; without a
-    /// seed, of each partition in turn.
+    /// A few records of a partition drawn by chance, and now and then nothing although there is something.
     fn poll(&mut self, records_max: usize, _: Duration, each: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize> {
-        let partitions = self.log.partitions.lock().unwrap();
-        let rounds = self.rng.as_mut().map_or(records_max, |rng| rng.random_range(0..8));
+        let partitions = self.log.partitions.lock().unwrap().clone();
         let mut given = 0;
-        for round in 0..rounds {
-            let place = self.rng.as_mut().map_or(round, |rng| rng.random_range(0..1 << 20)) % self.next.len().max(1);
+        for _ in 0..self.rng.random_range(0..8) {
+            let place = self.rng.random_range(0..self.next.len().max(1));
             let Some((partition, next)) = self.next.iter_mut().nth(place) else { continue };
             if self.held.contains(partition) {
                 continue;
             }
-            for _ in 0..self.rng.as_mut().map_or(1, |rng| rng.random_range(0..5)) {
+            for _ in 0..self.rng.random_range(0..5) {
                 let Some(record) = partitions[*partition as usize].get(*next as usize) else { break };
                 if given == records_max {
                     return Ok(given);
