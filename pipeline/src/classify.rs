@@ -44,6 +44,8 @@ pub(crate) struct Classifier {
     /// Per string of the batch at hand: its symbol, and that of its user agent.
     texts: Vec<u32>,
     agent_of: Vec<Option<AgentSymbols>>,
+    /// Per string of the batch at hand: its symbol as the name of a property's dimension.
+    prop_of: Vec<u32>,
     /// (host, query, referrer) of the batch at hand.
     source_of: FxHashMap<(u32, u32, u32), SourceSymbols>,
     columns: Vec<u32>,
@@ -61,6 +63,7 @@ impl Classifier {
             sources: FxHashMap::default(),
             texts: Vec::new(),
             agent_of: Vec::new(),
+            prop_of: Vec::new(),
             source_of: FxHashMap::default(),
             columns: Vec::new(),
             props: Vec::new(),
@@ -86,6 +89,8 @@ impl Classifier {
         self.texts.resize(batch.strings.len(), UNSET);
         self.agent_of.clear();
         self.agent_of.resize(batch.strings.len(), None);
+        self.prop_of.clear();
+        self.prop_of.resize(batch.strings.len(), UNSET);
         self.source_of.clear();
         if self.agents.len() > CACHE_ENTRIES_MAX {
             self.agents.clear();
@@ -101,6 +106,14 @@ impl Classifier {
             self.texts[at] = self.symbols.intern(batch.strings[at]);
         }
         self.texts[at]
+    }
+
+    fn prop(&mut self, batch: &BatchView<'_>, index: u32) -> u32 {
+        let at = index as usize;
+        if self.prop_of[at] == UNSET {
+            self.prop_of[at] = self.symbols.intern(&Dimension::of_prop(batch.strings[at]));
+        }
+        self.prop_of[at]
     }
 
     fn agent(&mut self, batch: &BatchView<'_>, index: u32) -> AgentSymbols {
@@ -207,8 +220,7 @@ impl Classifier {
         self.props.clear();
         if layout.has_props {
             for place in prop..prop + index(&batch.props) as usize {
-                let name = batch.strings[batch.prop_names[place] as usize];
-                let dimension = self.symbols.intern(&Dimension::of_prop(name));
+                let dimension = self.prop(batch, batch.prop_names[place]);
                 let value = self.text(batch, batch.prop_values[place]);
                 // An empty value says nothing; a name given twice counts once, with its first value.
                 if value != 0 && self.props.iter().all(|(known, _)| *known != dimension) {

@@ -7,6 +7,13 @@ use crate::runs::RowRef;
 /// The value that stands for all that were not large enough.
 pub const OTHER: &str = "(other)";
 
+/// Whether no site, dimension and window of a sorted block has more than `values_max` values: it leaves as it is.
+pub(crate) fn is_within(block: &RowBlock, values_max: usize) -> bool {
+    let group = |row: usize| (block.site[row], block.dimension[row], block.window_start_ms[row]);
+    // Sorted: the row `values_max` further on is of the same group just where there are more.
+    (values_max..block.len()).all(|row| group(row) != group(row - values_max))
+}
+
 /// Takes rows in order, and makes the block that leaves of them.
 ///
 /// Largest first by the sum of all counts, ties by value ascending: a value that is not among the largest of some of the
@@ -16,6 +23,7 @@ pub(crate) struct Limit {
     strings: Interner,
     block: RowBlock,
     group: Option<Group>,
+    kept: Values,
 }
 
 /// One site, dimension and window start.
@@ -23,21 +31,19 @@ struct Group {
     site: u32,
     dimension: u32,
     window_start_ms: i64,
-    kept: Vec<Kept>,
-    other: Option<Kept>,
+    other: Option<Other>,
 }
 
-struct Kept {
-    value: String,
-    total: u64,
+/// What the small values come to.
+struct Other {
     counts: Vec<u64>,
     visitors: Vec<u64>,
 }
 
-impl Kept {
-    fn absorb(&mut self, small: Kept) {
-        self.counts.iter_mut().zip(&small.counts).for_each(|(count, add)| *count += add);
-        self.visitors.extend_from_slice(&small.visitors);
+impl Other {
+    fn absorb(&mut self, counts: &[u64], visitors: &[u64]) {
+        self.counts.iter_mut().zip(counts).for_each(|(count, add)| *count += add);
+        self.visitors.extend_from_slice(visitors);
     }
 
     fn unite(&mut self) {
@@ -46,9 +52,81 @@ impl Kept {
     }
 }
 
+/// Values of the group at hand, ascending, with what they count.
+#[derive(Default)]
+struct Values {
+    text: String,
+    text_end: Vec<usize>,
+    counts: Vec<u64>,
+    visitors: Vec<u64>,
+    visitors_end: Vec<usize>,
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        self.text_end.len()
+    }
+
+    fn push(&mut self, value: &str, counts: &[u64], visitors: &[u64]) {
+        self.text.push_str(value);
+        self.text_end.push(self.text.len());
+        self.counts.extend_from_slice(counts);
+        self.visitors.extend_from_slice(visitors);
+        self.visitors_end.push(self.visitors.len());
+    }
+
+    fn get(&self, at: usize, measures: usize) -> (&str, &[u64], &[u64]) {
+        let begin = |end: &[usize]| if at == 0 { 0 } else { end[at - 1] };
+        (
+            &self.text[begin(&self.text_end)..self.text_end[at]],
+            &self.counts[at * measures..(at + 1) * measures],
+            &self.visitors[begin(&self.visitors_end)..self.visitors_end[at]],
+        )
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.text_end.clear();
+        self.counts.clear();
+        self.visitors.clear();
+        self.visitors_end.clear();
+    }
+
+    /// Keeps the largest `values_max`, in their order; the others go into `other`.
+    fn cut(&mut self, values_max: usize, measures: usize, other: &mut Option<Other>) {
+        if self.len() <= values_max {
+            return;
+        }
+        // Values ascend, so their places break ties.
+        let total = |at: usize| self.counts[at * measures..(at + 1) * measures].iter().sum::<u64>();
+        let mut largest: Vec<(std::cmp::Reverse<u64>, usize)> =
+            (0..self.len()).map(|at| (std::cmp::Reverse(total(at)), at)).collect();
+        largest.select_nth_unstable(values_max);
+        let mut stays = vec![false; self.len()];
+        largest[..values_max].iter().for_each(|(_, at)| stays[*at] = true);
+        let mut kept = Values::default();
+        let absorbed = other.get_or_insert_with(|| Other { counts: vec![0; measures], visitors: Vec::new() });
+        for (at, stays) in stays.into_iter().enumerate() {
+            let (value, counts, visitors) = self.get(at, measures);
+            match stays {
+                true => kept.push(value, counts, visitors),
+                false => absorbed.absorb(counts, visitors),
+            }
+        }
+        absorbed.unite();
+        *self = kept;
+    }
+}
+
 impl Limit {
     pub(crate) fn new(values_max: usize) -> Self {
-        Self { values_max, strings: Interner::default(), block: RowBlock::default(), group: None }
+        Self {
+            values_max,
+            strings: Interner::default(),
+            block: RowBlock::default(),
+            group: None,
+            kept: Values::default(),
+        }
     }
 
     pub(crate) fn push(&mut self, row: RowRef<'_>) {
@@ -61,41 +139,56 @@ impl Limit {
             self.finish_group();
             let (site, dimension) = (self.strings.intern(row.site), self.strings.intern(row.dimension));
             let window_start_ms = row.window_start_ms;
-            self.group = Some(Group { site, dimension, window_start_ms, kept: Vec::new(), other: None });
+            self.group = Some(Group { site, dimension, window_start_ms, other: None });
         }
-        let group = self.group.as_mut().expect("made above");
-        group.kept.push(Kept {
-            value: row.value.to_owned(),
-            total: row.counts.iter().sum(),
-            counts: row.counts.to_vec(),
-            visitors: row.visitors.to_vec(),
-        });
-        if group.kept.len() >= 2 * self.values_max.max(512) {
-            group.cut(self.values_max);
+        self.kept.push(row.value, row.counts, row.visitors);
+        if self.kept.len() >= 2 * self.values_max.max(512) {
+            let group = self.group.as_mut().expect("made above");
+            self.kept.cut(self.values_max, row.counts.len(), &mut group.other);
         }
     }
 
     fn finish_group(&mut self) {
         let Some(mut group) = self.group.take() else { return };
-        group.cut(self.values_max);
-        if let Some(mut other) = group.other.take() {
+        let measures = self.kept.counts.len() / self.kept.len().max(1);
+        self.kept.cut(self.values_max, measures, &mut group.other);
+        let mut other = group.other.take();
+        let kept = std::mem::take(&mut self.kept);
+        if let Some(other) = &mut other {
             // A value that is really called so goes with the rest.
-            if let Some(named) = group.kept.iter().position(|kept| kept.value == OTHER) {
-                other.absorb(group.kept.swap_remove(named));
+            for (value, counts, visitors) in (0..kept.len()).map(|at| kept.get(at, measures)) {
+                if value == OTHER {
+                    other.absorb(counts, visitors);
+                    other.unite();
+                }
             }
-            other.unite();
-            group.kept.push(other);
         }
-        group.kept.sort_unstable_by(|a, b| a.value.cmp(&b.value));
-        for kept in group.kept {
-            self.block.site.push(group.site);
-            self.block.dimension.push(group.dimension);
-            self.block.value.push(self.strings.intern(&kept.value));
-            self.block.window_start_ms.push(group.window_start_ms);
-            self.block.counts.extend_from_slice(&kept.counts);
-            self.block.visitors.extend_from_slice(&kept.visitors);
-            self.block.visitors_end.push(self.block.visitors.len());
+        for (value, counts, visitors) in (0..kept.len()).map(|at| kept.get(at, measures)) {
+            if value >= OTHER
+                && let Some(other) = other.take()
+            {
+                self.row(&group, OTHER, &other.counts, &other.visitors);
+                if value == OTHER {
+                    continue;
+                }
+            }
+            self.row(&group, value, counts, visitors);
         }
+        if let Some(other) = other {
+            self.row(&group, OTHER, &other.counts, &other.visitors);
+        }
+        self.kept = kept;
+        self.kept.clear();
+    }
+
+    fn row(&mut self, group: &Group, value: &str, counts: &[u64], visitors: &[u64]) {
+        self.block.site.push(group.site);
+        self.block.dimension.push(group.dimension);
+        self.block.value.push(self.strings.intern(value));
+        self.block.window_start_ms.push(group.window_start_ms);
+        self.block.counts.extend_from_slice(counts);
+        self.block.visitors.extend_from_slice(visitors);
+        self.block.visitors_end.push(self.block.visitors.len());
     }
 
     /// The rows that leave, sorted.
@@ -103,26 +196,6 @@ impl Limit {
         self.finish_group();
         self.block.strings = self.strings.into_strings();
         self.block
-    }
-}
-
-impl Group {
-    /// Keeps the largest `values_max`.
-    fn cut(&mut self, values_max: usize) {
-        if self.kept.len() <= values_max {
-            return;
-        }
-        let larger = |a: &Kept, b: &Kept| b.total.cmp(&a.total).then_with(|| a.value.cmp(&b.value));
-        self.kept.select_nth_unstable_by(values_max, larger);
-        for small in self.kept.drain(values_max..) {
-            match &mut self.other {
-                Some(other) => other.absorb(small),
-                None => self.other = Some(Kept { value: OTHER.to_owned(), ..small }),
-            }
-        }
-        if let Some(other) = &mut self.other {
-            other.unite();
-        }
     }
 }
 
@@ -161,6 +234,17 @@ mod tests {
     fn a_value_that_is_called_like_the_rest_is_counted_with_it() {
         let rows: [(&str, u64, &[u64]); 3] = [("(other)", 9, &[1]), ("b", 1, &[2]), ("c", 2, &[3])];
         assert_eq!(limited(2, &rows), [row("(other)", 10, &[1, 2]), row("c", 2, &[3])]);
+    }
+
+    #[test]
+    fn a_block_is_within_the_limit_just_when_no_group_has_more_values() {
+        let mut limit = Limit::new(100);
+        for (site, value) in [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"), ("b", "z")] {
+            limit.push(RowRef { site, dimension: "page", window_start_ms: 0, value, counts: &[1], visitors: &[] });
+        }
+        let block = limit.finish();
+        assert!(is_within(&block, 3));
+        assert!(!is_within(&block, 2));
     }
 
     #[test]

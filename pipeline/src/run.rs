@@ -39,13 +39,13 @@ use weir_schemas::{Closed, Emission, RowBlock, WindowStart, wire};
 
 use crate::{
     PipelineError, RunSpec, SourceKind, Status,
-    limit::Limit,
+    limit::{Limit, is_within},
     order::{Ordering, id_key},
     runs::{Run, merge},
     source::{Pending, Source, Turn},
     status::PartitionStatus,
     ticks,
-    windows::Windows,
+    windows::{Times, Windows},
 };
 
 /// Windows that may have left a worker's source and not the run: enough to keep every stage busy.
@@ -320,8 +320,8 @@ fn decide(
         }
         let counted = first.iter().filter(|first| **first).count();
         shared.status.add(|status| &status.copies, (record.events.len() - counted) as u64);
-        windows.add(&batch, |windows, event| {
-            let times = first[event].then(|| windows.times(&batch, event, arrival_ms))?;
+        windows.add(&batch, |event| {
+            let times = first[event].then(|| Times::of(&shared.spec.version, &batch, event, arrival_ms))?;
             shared.wants(times.closes_in).then_some(times)
         })?;
     }
@@ -361,17 +361,33 @@ fn merge_rows<'scope>(
             {
                 let (window, runs) = entry.remove_entry();
                 bytes = bytes.saturating_sub(runs.iter().map(Run::bytes).sum());
-                let mut limit = Limit::new(shared.spec.version.values_max);
-                if let Err(cause) = merge(runs, measures, |row| limit.push(row)) {
-                    shared.fail(shared.spill_error(cause));
-                    break;
+                match merge_window(runs, measures, shared.spec.version.values_max) {
+                    Ok(block) => {
+                        let at = passed.capability.delayed(&shared.place_of_window(window));
+                        output.session(&at).give((window, block));
+                    }
+                    Err(cause) => {
+                        shared.fail(shared.spill_error(cause));
+                        break;
+                    }
                 }
-                let at = passed.capability.delayed(&shared.place_of_window(window));
-                output.session(&at).give((window, limit.finish()));
             }
             held.release(passed.end);
         }
     })
+}
+
+/// The rows that leave with a window.
+fn merge_window(mut runs: Vec<Run>, measures: usize, values_max: usize) -> std::io::Result<RowBlock> {
+    if let [Run::Memory(block)] = runs.as_slice()
+        && is_within(block, values_max)
+        && let Some(Run::Memory(block)) = runs.pop()
+    {
+        return Ok(block);
+    }
+    let mut limit = Limit::new(values_max);
+    merge(runs, measures, |row| limit.push(row))?;
+    Ok(limit.finish())
 }
 
 fn spill(waiting: &mut BTreeMap<WindowStart, Vec<Run>>, shared: &Shared, measures: usize) -> std::io::Result<()> {

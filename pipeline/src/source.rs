@@ -269,8 +269,8 @@ impl Record<'_, '_> {
         if counts {
             let shared = self.shared;
             self.windows
-                .add(batch, |windows, event| {
-                    let times = (!with_id(event)).then(|| windows.times(batch, event, arrival_ms))?;
+                .add(batch, |event| {
+                    let times = (!with_id(event)).then(|| Times::of(&shared.spec.version, batch, event, arrival_ms))?;
                     shared.wants(times.closes_in).then_some(times)
                 })
                 .map_err(|cause| shared.spill_error(cause))?;
@@ -309,7 +309,7 @@ impl Record<'_, '_> {
         let (shared, width) = (self.shared, self.shared.spec.version.width);
         let owned = &mut *self.owned;
         self.windows
-            .add(batch, |_, event| {
+            .add(batch, |event| {
                 let own_ms = own_time(batch, event);
                 let arrival_ms = owned.partition.arrive(own_ms);
                 owned.read.last_ms = owned.read.last_ms.max(own_ms);

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use weir_schemas::{RowBlock, SchemaVersion, WindowStart, wire::BatchView};
+use weir_schemas::{
+    RowBlock, SchemaVersion, WindowStart,
+    wire::{self, BatchView},
+};
 
 use crate::{
     buffer::{Buffer, Layout},
@@ -23,6 +26,16 @@ pub(crate) struct Times {
     pub(crate) closes_in: WindowStart,
 }
 
+impl Times {
+    /// Those of an event that arrived at `arrival_ms`.
+    pub(crate) fn of(version: &SchemaVersion, batch: &BatchView<'_>, event: usize, arrival_ms: i64) -> Times {
+        let claimed = batch.claimed_ms.get(event).copied().filter(|claimed| *claimed != wire::NO_CLAIM);
+        let (time_ms, claim_too_old) = rule::event_time(claimed, batch.received_ms[event], arrival_ms);
+        let closes_in = rule::closes_in(time_ms, arrival_ms, version.lateness_ms, version.width);
+        Times { time_ms, claim_too_old, closes_in }
+    }
+}
+
 /// What windows are made of, and what they may take.
 pub(crate) struct Windows {
     version: SchemaVersion,
@@ -36,16 +49,15 @@ pub(crate) struct Windows {
     status: Arc<Status>,
 }
 
-/// One window that has not closed: buffers by the window they count for, and what was compacted of it.
-#[derive(Default)]
+/// One window that has not closed: its events, and what was compacted of it.
 struct Open {
-    buffers: BTreeMap<WindowStart, Buffer>,
+    buffer: Buffer,
     runs: Vec<Run>,
 }
 
 impl Open {
     fn bytes(&self) -> usize {
-        self.buffers.values().map(Buffer::bytes).sum::<usize>() + self.runs.iter().map(Run::bytes).sum::<usize>()
+        self.buffer.bytes() + self.runs.iter().map(Run::bytes).sum::<usize>()
     }
 }
 
@@ -63,33 +75,35 @@ impl Windows {
         }
     }
 
-    /// The times of an event that arrived at `arrival_ms`.
-    pub(crate) fn times(&self, batch: &BatchView<'_>, event: usize, arrival_ms: i64) -> Times {
-        let claimed = batch.claimed_ms.get(event).copied();
-        let claimed = claimed.filter(|claimed| *claimed != weir_schemas::wire::NO_CLAIM);
-        let (time_ms, claim_too_old) = rule::event_time(claimed, batch.received_ms[event], arrival_ms);
-        let closes_in = rule::closes_in(time_ms, arrival_ms, self.version.lateness_ms, self.version.width);
-        Times { time_ms, claim_too_old, closes_in }
-    }
-
     /// Puts those events of a batch into their windows for which `which` gives their times.
     pub(crate) fn add(
         &mut self,
         batch: &BatchView<'_>,
-        mut which: impl FnMut(&Self, usize) -> Option<Times>,
+        mut which: impl FnMut(usize) -> Option<Times>,
     ) -> io::Result<()> {
-        self.classifier.begin(batch);
+        let Self { version, layout, classifier, open, bytes, .. } = self;
+        let width = version.width;
+        classifier.begin(batch);
         let (mut late, mut too_old, mut prop) = (0, 0, 0);
+        // Most events of a batch leave with the same window.
+        let mut at_hand: Option<(WindowStart, &mut Open)> = None;
         for event in 0..batch.events {
             let props = batch.props.get(event).map_or(0, |props| *props as usize);
-            if let Some(times) = which(self, event) {
-                let counts_for = self.version.width.window_of(times.time_ms);
+            if let Some(times) = which(event) {
+                let counts_for = width.window_of(times.time_ms);
                 late += u64::from(counts_for != times.closes_in);
                 too_old += u64::from(times.claim_too_old);
-                let row = self.classifier.row(batch, &self.layout, event, prop);
-                let open = self.open.entry(times.closes_in).or_default();
-                open.buffers.entry(counts_for).or_insert_with(|| Buffer::new(&self.layout)).push(&row);
-                self.bytes += Buffer::row_bytes(self.layout.columns.len()) + row.props.len() * 12;
+                let window = match at_hand.take() {
+                    Some((window, open)) if window == times.closes_in => open,
+                    _ => open
+                        .entry(times.closes_in)
+                        .or_insert_with(|| Open { buffer: Buffer::new(layout), runs: Vec::new() }),
+                };
+                let row = classifier.row(batch, layout, event, prop);
+                let lag = width.index_of(times.closes_in) - width.index_of(counts_for);
+                window.buffer.push(&row, lag as u32);
+                *bytes += Buffer::row_bytes(layout.columns.len()) + row.props.len() * 12;
+                at_hand = Some((times.closes_in, window));
             }
             prop += props;
         }
@@ -133,11 +147,12 @@ impl Windows {
         Ok(())
     }
 
-    /// Turns the buffers of a window into sorted runs.
+    /// Turns the events of a window into a sorted run.
     fn compact(&mut self, window: WindowStart) {
         let Some(open) = self.open.get_mut(&window) else { return };
-        for (counts_for, buffer) in std::mem::take(&mut open.buffers) {
-            let block = buffer.rows(&self.layout, counts_for.ms(), &mut self.classifier.symbols);
+        if !open.buffer.is_empty() {
+            let buffer = std::mem::replace(&mut open.buffer, Buffer::new(&self.layout));
+            let block = buffer.rows(&self.layout, window, self.version.width, &mut self.classifier.symbols);
             open.runs.push(Run::Memory(block));
         }
         self.recount();
@@ -167,9 +182,16 @@ impl Windows {
         self.compact(window);
         let Some(open) = self.open.remove(&window) else { return Ok(()) };
         self.recount();
-        let measures = self.layout.measures;
+        let mut runs = open.runs;
+        if let [Run::Memory(_)] = runs.as_slice()
+            && let Some(Run::Memory(block)) = runs.pop()
+        {
+            // Not merged with anything: cut by whole sites and dimensions, or not at all.
+            split(block, peers, self.layout.measures).into_iter().enumerate().for_each(|(peer, block)| send(peer, block));
+            return Ok(());
+        }
         let mut chunks: Vec<Chunk> = (0..peers).map(|_| Chunk::default()).collect();
-        merge(open.runs, measures, |row| {
+        merge(runs, self.layout.measures, |row| {
             let peer = merger_of(row.site, row.dimension, peers);
             chunks[peer].push(&row);
             if chunks[peer].block.len() >= CHUNK_ROWS {
@@ -183,6 +205,44 @@ impl Windows {
         }
         Ok(())
     }
+}
+
+/// The rows of a sorted block, for each worker those that it merges, sorted.
+fn split(block: RowBlock, peers: usize, measures: usize) -> Vec<RowBlock> {
+    if peers == 1 {
+        return vec![block];
+    }
+    const UNUSED: u32 = u32::MAX;
+    let mut parts = vec![RowBlock::default(); peers];
+    let mut places = vec![vec![UNUSED; block.strings.len()]; peers];
+    let mut begin = 0;
+    while begin < block.len() {
+        let key = (block.site[begin], block.dimension[begin]);
+        let same = |row: &usize| (block.site[*row], block.dimension[*row]) == key;
+        let end = (begin..block.len()).find(|row| !same(row)).unwrap_or(block.len());
+        let peer = merger_of(block.strings.get(key.0), block.strings.get(key.1), peers);
+        let (part, place) = (&mut parts[peer], &mut places[peer]);
+        let RowBlock { strings, .. } = part;
+        let mut taken = |index: u32| {
+            let place = &mut place[index as usize];
+            if *place == UNUSED {
+                *place = strings.push(block.strings.get(index));
+            }
+            *place
+        };
+        let (site, dimension) = (taken(key.0), taken(key.1));
+        part.value.extend(block.value[begin..end].iter().map(|value| taken(*value)));
+        part.site.resize(part.value.len(), site);
+        part.dimension.resize(part.value.len(), dimension);
+        part.window_start_ms.extend_from_slice(&block.window_start_ms[begin..end]);
+        part.counts.extend_from_slice(&block.counts[begin * measures..end * measures]);
+        let first = if begin == 0 { 0 } else { block.visitors_end[begin - 1] };
+        let shift = part.visitors.len();
+        part.visitors.extend_from_slice(&block.visitors[first..block.visitors_end[end - 1]]);
+        part.visitors_end.extend(block.visitors_end[begin..end].iter().map(|at| at - first + shift));
+        begin = end;
+    }
+    parts
 }
 
 /// The worker that merges all rows of a site and dimension.
