@@ -46,6 +46,8 @@ pub(crate) struct Classifier {
     agent_of: Vec<Option<AgentSymbols>>,
     /// Per string of the batch at hand: its symbol as the name of a property's dimension.
     prop_of: Vec<u32>,
+    /// Per string of the batch at hand: the last answer with it as referrer.
+    source_at: Vec<Option<((u32, u32, u32), SourceSymbols)>>,
     /// (host, query, referrer) of the batch at hand.
     source_of: FxHashMap<(u32, u32, u32), SourceSymbols>,
     columns: Vec<u32>,
@@ -64,6 +66,7 @@ impl Classifier {
             texts: Vec::new(),
             agent_of: Vec::new(),
             prop_of: Vec::new(),
+            source_at: Vec::new(),
             source_of: FxHashMap::default(),
             columns: Vec::new(),
             props: Vec::new(),
@@ -91,6 +94,8 @@ impl Classifier {
         self.agent_of.resize(batch.strings.len(), None);
         self.prop_of.clear();
         self.prop_of.resize(batch.strings.len(), UNSET);
+        self.source_at.clear();
+        self.source_at.resize(batch.strings.len(), None);
         self.source_of.clear();
         if self.agents.len() > CACHE_ENTRIES_MAX {
             self.agents.clear();
@@ -142,9 +147,22 @@ impl Classifier {
     }
 
     fn source(&mut self, batch: &BatchView<'_>, host: u32, query: u32, referrer: u32) -> SourceSymbols {
-        if let Some(known) = self.source_of.get(&(host, query, referrer)) {
-            return *known;
+        // Most referrers of a batch come with one host and no query: the last answer is the next one.
+        let (key, memo) = ((host, query, referrer), referrer as usize);
+        if let Some((known, found)) = self.source_at[memo]
+            && known == key
+        {
+            return found;
         }
+        let found = match self.source_of.get(&key) {
+            Some(known) => *known,
+            None => self.find_source(batch, host, query, referrer),
+        };
+        self.source_at[memo] = Some((key, found));
+        found
+    }
+
+    fn find_source(&mut self, batch: &BatchView<'_>, host: u32, query: u32, referrer: u32) -> SourceSymbols {
         let [host_text, query_text, referrer_text] = [host, query, referrer].map(|index| batch.strings[index as usize]);
         self.key.clear();
         for text in [host_text, query_text, referrer_text] {

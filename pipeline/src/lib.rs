@@ -35,6 +35,7 @@
 mod buffer;
 mod classify;
 mod error;
+mod group;
 mod limit;
 mod order;
 mod partition;

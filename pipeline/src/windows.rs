@@ -10,6 +10,7 @@ use weir_schemas::{
 use crate::{
     buffer::{Buffer, Layout},
     classify::Classifier,
+    group::Grouper,
     rule,
     runs::{RowRef, Run, merge},
     status::Status,
@@ -17,6 +18,9 @@ use crate::{
 
 /// Rows of one message between workers: some MB, so that a large window is merged while it is still being sent.
 const CHUNK_ROWS: usize = 32_768;
+
+/// Buffers that are kept for the next windows; few windows are open at once.
+const SPARE_MAX: usize = 4;
 
 /// One event's times, as the rule has them.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +45,9 @@ pub(crate) struct Windows {
     version: SchemaVersion,
     pub(crate) layout: Layout,
     classifier: Classifier,
+    grouper: Grouper,
+    /// Of windows that have closed: their room is used again.
+    spare: Vec<Buffer>,
     open: BTreeMap<WindowStart, Open>,
     /// Bytes that all open windows may take in this worker.
     bytes_max: usize,
@@ -66,6 +73,8 @@ impl Windows {
         Self {
             layout: Layout::new(version),
             classifier: Classifier::new(version),
+            grouper: Grouper::default(),
+            spare: Vec::new(),
             version: version.clone(),
             open: BTreeMap::new(),
             bytes_max,
@@ -81,7 +90,7 @@ impl Windows {
         batch: &BatchView<'_>,
         mut which: impl FnMut(usize) -> Option<Times>,
     ) -> io::Result<()> {
-        let Self { version, layout, classifier, open, bytes, .. } = self;
+        let Self { version, layout, classifier, spare, open, bytes, .. } = self;
         let width = version.width;
         classifier.begin(batch);
         let (mut late, mut too_old, mut prop) = (0, 0, 0);
@@ -95,9 +104,10 @@ impl Windows {
                 too_old += u64::from(times.claim_too_old);
                 let window = match at_hand.take() {
                     Some((window, open)) if window == times.closes_in => open,
-                    _ => open
-                        .entry(times.closes_in)
-                        .or_insert_with(|| Open { buffer: Buffer::new(layout), runs: Vec::new() }),
+                    _ => open.entry(times.closes_in).or_insert_with(|| Open {
+                        buffer: spare.pop().unwrap_or_else(|| Buffer::new(layout)),
+                        runs: Vec::new(),
+                    }),
                 };
                 let row = classifier.row(batch, layout, event, prop);
                 let lag = width.index_of(times.closes_in) - width.index_of(counts_for);
@@ -151,9 +161,9 @@ impl Windows {
     fn compact(&mut self, window: WindowStart) {
         let Some(open) = self.open.get_mut(&window) else { return };
         if !open.buffer.is_empty() {
-            let buffer = std::mem::replace(&mut open.buffer, Buffer::new(&self.layout));
-            let block = buffer.rows(&self.layout, window, self.version.width, &mut self.classifier.symbols);
-            open.runs.push(Run::Memory(block));
+            let (width, symbols) = (self.version.width, &mut self.classifier.symbols);
+            open.runs.push(Run::Memory(self.grouper.rows(&open.buffer, &self.layout, window, width, symbols)));
+            open.buffer.clear();
         }
         self.recount();
     }
@@ -182,6 +192,9 @@ impl Windows {
         self.compact(window);
         let Some(open) = self.open.remove(&window) else { return Ok(()) };
         self.recount();
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(open.buffer);
+        }
         let mut runs = open.runs;
         if let [Run::Memory(_)] = runs.as_slice()
             && let Some(Run::Memory(block)) = runs.pop()
