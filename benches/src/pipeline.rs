@@ -67,6 +67,7 @@ struct Job {
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
+    place::check()?;
     let dir = tempfile::Builder::new().prefix("weir-bench-").tempdir()?;
     let version = SchemaVersion::builtin(1).context("this binary carries version 1")?;
     let broker = Broker::start(dir.path())?;

@@ -65,11 +65,21 @@ pub(crate) fn weir() -> anyhow::Result<PathBuf> {
     Ok(weir)
 }
 
-/// The embedded ClickHouse that `./dev` has fetched.
+/// The library of the embedded ClickHouse that `./dev` has fetched.
+fn clickhouse_lib() -> anyhow::Result<PathBuf> {
+    std::env::var_os("WEIR_CHDB_LIB").map(PathBuf::from).context("WEIR_CHDB_LIB is not set (run `./dev bench`)")
+}
+
+/// Fails before minutes of work when a part is missing.
+pub(crate) fn check() -> anyhow::Result<()> {
+    weir().and(clickhouse_lib()).map(drop)
+}
+
+/// An embedded ClickHouse.
 pub(crate) async fn clickhouse(dir: &Path) -> anyhow::Result<Server> {
-    let lib = std::env::var_os("WEIR_CHDB_LIB").context("WEIR_CHDB_LIB is not set (run `./dev bench`)")?;
+    let lib = clickhouse_lib()?;
     let spec = ServerSpec {
-        program: Program::Embedded { lib: lib.into() },
+        program: Program::Embedded { lib },
         child_command: vec![weir()?.into(), "clickhouse".into()],
         dir: dir.join("clickhouse"),
         listen_host: "127.0.0.1".to_owned(),

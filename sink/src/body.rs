@@ -14,6 +14,11 @@ pub(crate) const CHUNK_BYTES_MAX: u64 = 64 << 20;
 /// A hash does not cut evenly; chunks are planned this much smaller.
 const CHUNK_MARGIN_PERCENT: u64 = 10;
 
+/// Length of a string in front of it: strings are far below 2^21 bytes.
+const VARINT_BYTES_MAX: usize = 3;
+/// Names, types and counts of a body's columns, about.
+const HEAD_BYTES_MAX: usize = 4096;
+
 /// How many chunks a batch is cut into. Law: no rows, no chunks; else at least one.
 pub(crate) fn chunks(rows: u64, bytes: u64) -> u64 {
     let cut = |whole: u64, part: u64| whole.div_ceil(part * (100 - CHUNK_MARGIN_PERCENT) / 100);
@@ -57,9 +62,18 @@ pub(crate) fn native(
     if rows == 0 {
         return Vec::new();
     }
-    let mut out = Vec::with_capacity(rows * 100);
     let columns = columns(version);
     let measures = version.measures.len();
+    // Measured before it is filled: a body of tens of MB is not to be copied while it grows.
+    let of_block = |(_, block, rows): &(WindowStart, &RowBlock, Vec<usize>)| {
+        let text = |index: u32| block.strings.get(index).len() + VARINT_BYTES_MAX;
+        let of_row = |&row: &usize| {
+            let strings = text(block.site[row]) + text(block.dimension[row]) + text(block.value[row]);
+            strings + 2 * 4 + 8 * (measures + 1 + block.visitors_of(row).len())
+        };
+        rows.iter().map(of_row).sum::<usize>()
+    };
+    let mut out = Vec::with_capacity(HEAD_BYTES_MAX + picked.iter().map(of_block).sum::<usize>());
     varint(&mut out, columns.len());
     varint(&mut out, rows);
     for (n, (name, data_type)) in columns.iter().enumerate() {
