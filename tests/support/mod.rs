@@ -148,7 +148,7 @@ impl Place {
     }
 }
 
-fn token_hash() -> String {
+pub(crate) fn token_hash() -> String {
     use sha2::Digest;
     sha2::Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect()
 }
