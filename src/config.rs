@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use figment::{
     Figment, Metadata, Profile, Provider,
-    providers::{Env, Format, Serialized, Toml},
+    providers::{Format, Serialized, Toml},
     value::{Dict, Map, Value},
 };
 use serde::{Deserialize, Serialize};
@@ -145,8 +145,24 @@ impl Default for Config {
     }
 }
 
-/// The variables that are not settings: they tell the tests and tools where fetched parts are.
-const TOOL_VARIABLES: [&str; 4] = ["WEIR_CHDB_LIB", "WEIR_MMDB", "WEIR_KAFKA_LIB", "WEIR_WRITE_TOKEN"];
+const PREFIX: &str = "WEIR_";
+
+/// The setting that a variable is: `WEIR_LOG__KIND` is `log.kind`. Properties of librdkafka have dots where a variable has
+/// underscores: `WEIR_KAFKA__OPTIONS__SECURITY_PROTOCOL`. `None`: it tells a tool or a test where something is.
+fn key_of(variable: &str) -> Option<String> {
+    match variable {
+        "WEIR_CHDB_LIB" => return Some("clickhouse.lib".to_owned()),
+        "WEIR_MMDB" => return Some("ingest.mmdb".to_owned()),
+        "WEIR_KAFKA_LIB" | "WEIR_WRITE_TOKEN" => return None,
+        _ if variable.starts_with("WEIR_TEST_") => return None,
+        _ => {}
+    }
+    let key = variable.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
+    Some(match key.strip_prefix(OPTIONS) {
+        Some(property) => format!("{OPTIONS}{}", property.replace('_', ".")),
+        None => key,
+    })
+}
 
 /// Flags that any command takes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -167,7 +183,8 @@ pub(crate) struct Loaded {
 
 impl ConfigArgs {
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
-        let mut figment = Figment::from(Serialized::defaults(Config::default()));
+        let defaults = Figment::from(Serialized::defaults(Config::default()));
+        let mut figment = defaults.clone();
         match &self.config {
             Some(file) if !file.is_file() => {
                 bail!("there is no configuration file {} (see `--config`)", file.display())
@@ -176,18 +193,17 @@ impl ConfigArgs {
             None if Path::new("weir.toml").is_file() => figment = figment.merge(Toml::file_exact("weir.toml")),
             None => {}
         }
-        for (variable, key) in [("WEIR_CHDB_LIB", "clickhouse.lib"), ("WEIR_MMDB", "ingest.mmdb")] {
-            if let Ok(value) = std::env::var(variable) {
-                figment = figment.merge(Pairs::parse(variable, &[format!("{key}={value}")])?);
+        for (variable, value) in std::env::vars().filter(|(name, _)| name.starts_with(PREFIX)) {
+            if let Some(key) = key_of(&variable) {
+                figment = figment.merge(Pair::new(&variable, &key, &value, &defaults)?);
             }
         }
-        let settings = Env::prefixed("WEIR_")
-            .filter(|name| {
-                let whole = format!("WEIR_{}", name.as_str().to_ascii_uppercase());
-                !TOOL_VARIABLES.contains(&whole.as_str()) && !whole.starts_with("WEIR_TEST_")
-            })
-            .split("__");
-        figment = figment.merge(settings).merge(Pairs::parse(FLAG, &self.set)?);
+        for pair in &self.set {
+            let Some((key, value)) = pair.split_once('=') else {
+                bail!("--set {pair}: KEY=VALUE is needed (`weir config` prints every key)");
+            };
+            figment = figment.merge(Pair::new(FLAG, key, value, &defaults)?);
+        }
         let config: Config = figment.extract().map_err(|error| anyhow::anyhow!("{}", told(&error)))?;
         config.validate()?;
         Ok(Loaded { config, figment })
@@ -341,8 +357,7 @@ impl Loaded {
                     Some(Metadata { source: Some(source), .. }) if !source.to_string().contains(".rs:") => {
                         source.to_string()
                     }
-                    Some(metadata) if metadata.name.contains("environment") => "environment".to_owned(),
-                    Some(metadata) if metadata.name == FLAG || metadata.name.starts_with("WEIR_") => {
+                    Some(metadata) if metadata.name == FLAG || metadata.name.starts_with(PREFIX) => {
                         metadata.name.clone().into_owned()
                     }
                     _ => "default".to_owned(),
@@ -375,40 +390,78 @@ fn plain(value: &Value) -> String {
 
 const FLAG: &str = "flag --set";
 
-/// `KEY=VALUE` pairs as a source of their own.
-struct Pairs {
+/// Where librdkafka's own properties are; their names hold dots.
+const OPTIONS: &str = "kafka.options.";
+
+/// One setting as a source of its own.
+struct Pair {
     source: String,
     dict: Dict,
 }
 
-impl Pairs {
-    fn parse(source: &str, set: &[String]) -> anyhow::Result<Pairs> {
-        let mut dict = Dict::new();
-        for pair in set {
-            let Some((key, value)) = pair.split_once('=') else {
-                bail!("--set {pair}: KEY=VALUE is needed (`weir config` prints every key)");
-            };
-            let value: Value = value.parse().expect("any text is a value");
-            let mut parts: Vec<&str> = key.split('.').collect();
-            let last = parts.pop().unwrap_or(key);
-            let mut place = &mut dict;
-            for part in parts {
-                let inner = place.entry(part.to_owned()).or_insert_with(|| Value::from(Dict::new()));
-                let Value::Dict(_, inner) = inner else { bail!("--set {key}: {part} is not a table") };
-                place = inner;
-            }
-            place.insert(last.to_owned(), value);
+impl Pair {
+    /// A value is text where the setting is text, so that a password of digits stays one; elsewhere it is read as TOML
+    /// would be.
+    fn new(source: &str, key: &str, value: &str, defaults: &Figment) -> anyhow::Result<Pair> {
+        let is_text = match defaults.find_value(key) {
+            // What has no default is a path.
+            Ok(default) => matches!(default, Value::String(..) | Value::Char(..) | Value::Empty(..)),
+            Err(_) => key.starts_with(OPTIONS),
+        };
+        let value = if is_text { Value::from(value) } else { value.parse().expect("any text is a value") };
+        let mut parts: Vec<&str> = match key.strip_prefix(OPTIONS) {
+            Some(property) => vec!["kafka", "options", property],
+            None => key.split('.').collect(),
+        };
+        let last = parts.pop().unwrap_or(key);
+        let mut dict = Dict::from([(last.to_owned(), value)]);
+        for part in parts.into_iter().rev() {
+            dict = Dict::from([(part.to_owned(), Value::from(dict))]);
         }
-        Ok(Pairs { source: source.to_owned(), dict })
+        Ok(Pair { source: source.to_owned(), dict })
     }
 }
 
-impl Provider for Pairs {
+impl Provider for Pair {
     fn metadata(&self) -> Metadata {
         Metadata::named(self.source.clone())
     }
 
     fn data(&self) -> figment::error::Result<Map<Profile, Dict>> {
         Ok(Map::from([(Profile::Default, self.dict.clone())]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(pairs: &[&str]) -> anyhow::Result<Config> {
+        let args = ConfigArgs { config: None, set: pairs.iter().map(|pair| (*pair).to_owned()).collect() };
+        Ok(args.load()?.config)
+    }
+
+    #[test]
+    fn a_value_of_digits_is_text_where_the_setting_is_text_and_a_number_elsewhere() {
+        let config = set(&["clickhouse.password=0123", "clickhouse.http_port=9000", "clickhouse.lib=7"]).unwrap();
+        assert_eq!(config.clickhouse.password, "0123");
+        assert_eq!(config.clickhouse.http_port, 9000);
+        assert_eq!(config.clickhouse.lib, Some(PathBuf::from("7")));
+        let refused = set(&["clickhouse.http_port=many"]).unwrap_err().to_string();
+        assert!(refused.contains("clickhouse.http_port") && refused.contains(FLAG), "{refused}");
+    }
+
+    #[test]
+    fn properties_of_librdkafka_keep_their_dots() {
+        let config = set(&["kafka.options.sasl.password=12"]).unwrap();
+        assert_eq!(config.kafka.options.get("sasl.password").map(String::as_str), Some("12"));
+    }
+
+    #[test]
+    fn a_variable_names_its_setting() {
+        assert_eq!(key_of("WEIR_LOG__KIND").as_deref(), Some("log.kind"));
+        assert_eq!(key_of("WEIR_KAFKA__OPTIONS__SASL_PASSWORD").as_deref(), Some("kafka.options.sasl.password"));
+        assert_eq!(key_of("WEIR_CLICKHOUSE__ANALYST_PASSWORD").as_deref(), Some("clickhouse.analyst_password"));
+        assert_eq!(key_of("WEIR_TEST_KAFKA"), None);
     }
 }

@@ -33,9 +33,7 @@ fn the_demos_sums_agree_over_kills_of_serve_and_each_of_its_children() {
     let generated = finish(generate);
 
     place.wait_complete();
-    wait_for("the import to be counted", || {
-        (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(())
-    });
+    wait_for("the import to be counted", || (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(()));
     let number = |from: &Value, name: &str| from[name].as_u64().unwrap_or_else(|| panic!("{name} of {from}"));
     assert_eq!(number(&generated, "unanswered"), 0, "{generated}");
     assert!(number(&generated, "retries") > 0, "no kill was felt: {generated}");

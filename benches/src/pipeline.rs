@@ -121,13 +121,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         ..Done::default()
     };
     let stolen = machine.stolen_percent_since()?;
-    let stages = [
-        ("plain", plain),
-        ("consume", consume),
-        ("decode", decode),
-        ("without_sink", rows),
-        ("whole_job", job.done),
-    ];
+    let stages =
+        [("plain", plain), ("consume", consume), ("decode", decode), ("without_sink", rows), ("whole_job", job.done)];
     print_table(&stages, &job, &loaded, stolen);
     let counted = job.page_views == loaded.page_views;
     if !counted {
@@ -154,7 +149,8 @@ fn job(dir: &Path, order: &Order, version: &SchemaVersion, broker: &Broker) -> a
         let (clickhouse, kafka) = (usage::cpu_seconds_of(pid)?, usage::cpu_seconds_of(broker.pid())?);
         let sql = "SELECT count(), sumIf(page_views, dimension = 'site'), uniqExact(emitted_in) FROM weir.stats_v1";
         let (rows, page_views, windows) = target.client().query(sql).fetch_one::<(u64, u64, u64)>().await?;
-        let sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE database = 'weir' AND table = 'stats_v1' AND active";
+        let sql =
+            "SELECT sum(bytes_on_disk) FROM system.parts WHERE database = 'weir' AND table = 'stats_v1' AND active";
         let table_bytes = target.client().query(sql).fetch_one::<u64>().await?;
         server.stop().await;
         Ok(Job {
@@ -231,14 +227,7 @@ fn print_table(stages: &[(&str, Done)], job: &Job, loaded: &Loaded, stolen: f64)
     );
 }
 
-fn report(
-    args: &Args,
-    stages: &[(&str, Done)],
-    job: &Job,
-    loaded: &Loaded,
-    stolen: f64,
-    plain_bytes: u64,
-) -> Value {
+fn report(args: &Args, stages: &[(&str, Done)], job: &Job, loaded: &Loaded, stolen: f64, plain_bytes: u64) -> Value {
     let events = loaded.events as f64;
     let plain = per_cpu_second(&stages[0].1);
     let decode = per_cpu_second(&stages[2].1);

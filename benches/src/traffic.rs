@@ -64,9 +64,9 @@ const AGENTS: [(u32, bool, &str); 8] = [
 const COUNTRIES: [&str; 12] = ["US", "US", "US", "DE", "GB", "FR", "IN", "JP", "BR", "CA", "ES", ""];
 const LANGUAGES: [&str; 4] = ["en-US", "de-DE", "fr-FR", "ja-JP"];
 const SCREENS: [&str; 4] = ["1920x1080", "412x915", "393x852", "1440x900"];
-const CATEGORIES: [&str; 8] =
-    ["politics", "science", "culture", "sport", "technology", "food", "travel", "opinion"];
-const SEARCHES: [&str; 3] = ["https://www.google.com/", "https://www.bing.com/search?q=river+guide", "https://duckduckgo.com/"];
+const CATEGORIES: [&str; 8] = ["politics", "science", "culture", "sport", "technology", "food", "travel", "opinion"];
+const SEARCHES: [&str; 3] =
+    ["https://www.google.com/", "https://www.bing.com/search?q=river+guide", "https://duckduckgo.com/"];
 const QUERIES: [&str; 3] = [
     "utm_source=newsletter&utm_medium=email&utm_campaign=weekly",
     "utm_source=google&utm_medium=cpc&utm_campaign=spring",

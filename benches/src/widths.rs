@@ -64,10 +64,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
             format!("{:.2}", done.rows as f64 / done.events as f64),
             done.windows.to_string(),
             format!("{:.2}", done.events as f64 / done.usage.cpu_seconds / 1e6),
-            done.usage.peak_rss_mb.to_string(),
         ]
     });
-    let header = ["span", "width", "rows per event", "windows", "M events/CPU-s, log to rows", "peak MB"];
+    let header = ["span", "width", "rows per event", "windows", "M events/CPU-s, log to rows"];
     println!("{}", table(&header, cells.collect()));
     if args.traffic.json {
         let rows = measured.iter().map(|(span, width, done)| {
@@ -77,11 +76,13 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
                 "rows_per_event": rounded(done.rows as f64 / done.events as f64),
                 "windows": done.windows,
                 "events_per_cpu_second": rounded(done.events as f64 / done.usage.cpu_seconds),
-                "peak_rss_mb": done.usage.peak_rss_mb,
             })
         });
         let shape = format!("{:?}", args.traffic.shape).to_lowercase();
-        println!("{}", json!({"bench": "widths", "shape": shape, "events": args.traffic.events, "measured": rows.collect::<Vec<_>>()}));
+        println!(
+            "{}",
+            json!({"bench": "widths", "shape": shape, "events": args.traffic.events, "measured": rows.collect::<Vec<_>>()})
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 use weir_log::{Log, LogError};
 use weir_schemas::{
+    DEDUP_HORIZON_MS, STEP_BACK_MAX_MS,
     control::{Action, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
@@ -28,6 +29,9 @@ pub struct RunStatus {
     /// The largest of the partitions.
     pub lag_ms: i64,
     pub partitions: Vec<PartitionStatus>,
+    /// How long the log still keeps everything that the run needs, ms; negative: some of it may be gone. `None`: for ever,
+    /// or not known.
+    pub retention_headroom_ms: Option<i64>,
 }
 
 /// What one partition still has for a run.
@@ -38,6 +42,8 @@ pub struct PartitionStatus {
     pub offset: Option<i64>,
     /// The offset that the next record gets.
     pub end: i64,
+    /// Log time of the newest record read.
+    pub arrival_ms: Option<i64>,
     pub lag_records: i64,
     /// Log time between the newest record read and now, 0 when all is read.
     pub lag_ms: i64,
@@ -70,9 +76,11 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<
     let mut runs = Vec::new();
     let mut retention_s = None;
     match observe_run(log, "live", EVENTS_TOPIC, now_ms) {
-        Ok(run) => {
-            runs.push(run);
+        Ok(mut run) => {
             retention_s = log.retention(EVENTS_TOPIC)?.map(|kept| kept.as_secs());
+            let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
+            run.retention_headroom_ms = retention_headroom_ms(through_ms, retention_s, now_ms);
+            runs.push(run);
         }
         // Nothing has run on this log yet.
         Err(LogError::UnknownTopic(_)) => {}
@@ -96,6 +104,12 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<
         }
     }
     Ok(Snapshot { at_ms: now_ms, retention_s, runs, imports })
+}
+
+/// A run that begins again at its checkpoint reads from a horizon and a clock's step before it.
+fn retention_headroom_ms(through_ms: Option<i64>, retention_s: Option<u64>, now_ms: i64) -> Option<i64> {
+    let needed_ms = through_ms? - DEDUP_HORIZON_MS - STEP_BACK_MAX_MS;
+    Some(needed_ms + retention_s? as i64 * 1000 - now_ms)
 }
 
 /// The imports that the control records name, without those that were taken back.
@@ -140,11 +154,12 @@ fn observe_run(log: &dyn Log, run: &str, topic: &str, now_ms: i64) -> Result<Run
         progress = progress.or(metadata.run);
         let offset = mine.map(|mine| mine.offset);
         let lag_records = (bounds.end - offset.unwrap_or(bounds.start).max(bounds.start)).max(0);
-        let lag_ms = match metadata.partition.arrival_ms {
+        let arrival_ms = metadata.partition.arrival_ms;
+        let lag_ms = match arrival_ms {
             Some(arrival_ms) if lag_records > 0 => (now_ms - arrival_ms).max(0),
             _ => 0,
         };
-        partitions.push(PartitionStatus { partition, offset, end: bounds.end, lag_records, lag_ms });
+        partitions.push(PartitionStatus { partition, offset, end: bounds.end, arrival_ms, lag_records, lag_ms });
     }
     Ok(RunStatus {
         run: run.to_owned(),
@@ -153,6 +168,7 @@ fn observe_run(log: &dyn Log, run: &str, topic: &str, now_ms: i64) -> Result<Run
         lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
         lag_ms: partitions.iter().map(|partition| partition.lag_ms).max().unwrap_or(0),
         partitions,
+        retention_headroom_ms: None,
     })
 }
 
@@ -171,6 +187,15 @@ mod tests {
 
     fn written(id: &str) -> ControlRecord {
         record(Action::ImportWritten { id: id.into(), events: 7, partitions: 1, first_ms: 0, last_ms: 9 })
+    }
+
+    #[test]
+    fn the_headroom_is_what_retention_leaves_before_the_run_would_miss_a_record() {
+        let slack_ms = DEDUP_HORIZON_MS + STEP_BACK_MAX_MS;
+        assert_eq!(retention_headroom_ms(Some(slack_ms), Some(60), 10_000), Some(50_000));
+        assert_eq!(retention_headroom_ms(Some(slack_ms), Some(60), 70_000), Some(-10_000));
+        assert_eq!(retention_headroom_ms(Some(0), None, 0), None);
+        assert_eq!(retention_headroom_ms(None, Some(60), 0), None);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 use jiff::Timestamp;
 
-use crate::{ImportState, RunStatus, Snapshot};
+use crate::{ImportState, PartitionStatus, RunStatus, Snapshot};
 
 /// The snapshot as a person reads it in a terminal: one paragraph a run, the reason for waiting always named.
 pub fn render(snapshot: &Snapshot) -> String {
     let mut lines = Vec::new();
     for run in &snapshot.runs {
-        render_run(run, snapshot.at_ms, &mut lines);
+        render_run(run, snapshot, &mut lines);
     }
     if snapshot.runs.is_empty() {
         lines.push("nothing has run on this log yet (start `weir serve`)".to_owned());
@@ -23,46 +23,85 @@ pub fn render(snapshot: &Snapshot) -> String {
     lines.join("\n")
 }
 
-fn render_run(run: &RunStatus, now_ms: i64, lines: &mut Vec<String>) {
+fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
+    let now_ms = snapshot.at_ms;
     let Some(progress) = &run.progress else {
-        lines.push(format!("{}: has not reported yet · {} records wait", run.run, run.lag_records));
+        let waiting = count(run.lag_records, "record");
+        lines.push(format!(
+            "{}: has not reported yet · {waiting} to go (is `weir serve` or `weir pipeline` running?)",
+            run.run
+        ));
         return;
     };
+    let heard_ms = now_ms - progress.at_ms;
     if let Some(reason) = &progress.stopped {
         lines.push(format!("{}: STOPPED · {reason}", run.run));
     } else if progress.ended {
         lines.push(format!("{}: done", run.run));
+    } else if heard_ms > SILENT_MS {
+        let through = instant(progress.complete_through_ms);
+        lines.push(format!(
+            "{}: SILENT for {} · complete through {through} · {} to go (is `weir serve` or `weir pipeline` running?)",
+            run.run,
+            span(heard_ms),
+            count(run.lag_records, "record"),
+        ));
     } else {
         lines.push(format!(
-            "{}: complete through {} · {} behind · {} open",
+            "{}: complete through {}, {} ago · {} open · {} to go",
             run.run,
             instant(progress.complete_through_ms),
-            count(run.lag_records, "record"),
+            span(now_ms - progress.complete_through_ms.unwrap_or(now_ms)),
             count(progress.windows_open as i64, "window"),
+            count(run.lag_records, "record"),
         ));
     }
     let mut watermark = format!("  watermark {}", instant(progress.watermark_ms));
-    if let Some(partition) = progress.held_by {
-        watermark.push_str(&format!(" (partition {partition} holds it back)"));
+    let held_by = run.partitions.iter().find(|partition| Some(partition.partition) == progress.held_by);
+    if let Some(partition) = held_by {
+        watermark.push_str(&format!(
+            " (partition {} holds it back, {})",
+            partition.partition,
+            waits_for(partition, now_ms)
+        ));
     }
+    lines.push(watermark);
     lines.push(format!(
-        "{watermark} · {} read · {} late · {} rows · heard {} ago",
+        "  {} read, {} of them late · {} written",
         count(progress.events_read as i64, "event"),
         progress.events_late,
-        progress.rows_done,
-        span(now_ms - progress.at_ms),
+        count(progress.rows_done as i64, "row"),
     ));
     if progress.records_unreadable > 0 {
         let records = count(progress.records_unreadable as i64, "record");
         lines.push(format!("  {records} set aside: not Weir's, or damaged (weir's own log names each by its offset)"));
     }
     for partition in run.partitions.iter().filter(|partition| partition.lag_records > 0) {
-        lines.push(format!(
-            "  partition {}: {} to go, {}",
-            partition.partition,
-            count(partition.lag_records, "record"),
-            span(partition.lag_ms),
-        ));
+        let records = count(partition.lag_records, "record");
+        lines.push(format!("  partition {}: {records} to go, {} behind", partition.partition, span(partition.lag_ms)));
+    }
+    match (run.retention_headroom_ms, snapshot.retention_s) {
+        (Some(headroom_ms), Some(retention_s)) if headroom_ms < retention_s as i64 * 1000 / 5 => lines.push(format!(
+            "  RETENTION: the log deletes what this run still needs {} (raise the retention of {})",
+            if headroom_ms > 0 { format!("in {}", span(headroom_ms)) } else { "now".to_owned() },
+            run.topic,
+        )),
+        (Some(headroom_ms), _) => {
+            lines.push(format!("  the log keeps what this run still needs for another {}", span(headroom_ms)));
+        }
+        (None, _) => {}
+    }
+}
+
+/// A run that has said nothing for so long, of twice a second, is taken for one that does not run.
+const SILENT_MS: i64 = 10_000;
+
+/// Why a partition's time stands where it does.
+fn waits_for(partition: &PartitionStatus, now_ms: i64) -> String {
+    match partition.arrival_ms {
+        _ if partition.lag_records > 0 => format!("with {} to go", count(partition.lag_records, "record")),
+        Some(arrival_ms) => format!("silent for {}", span(now_ms - arrival_ms)),
+        None => "nothing of it was read yet".to_owned(),
     }
 }
 
@@ -77,9 +116,10 @@ fn instant(at_ms: Option<i64>) -> String {
     }
 }
 
+/// The two largest units, as in `2days 3h`.
 fn span(ms: i64) -> String {
-    let seconds = std::time::Duration::from_secs(ms.max(0) as u64 / 1000);
-    humantime::format_duration(seconds).to_string()
+    let whole = humantime::format_duration(std::time::Duration::from_secs(ms.max(0) as u64 / 1000)).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -88,7 +128,7 @@ mod tests {
     use weir_schemas::progress::RunProgress;
 
     use super::*;
-    use crate::{ImportStatus, PartitionStatus};
+    use crate::ImportStatus;
 
     fn run(progress: Option<RunProgress>) -> RunStatus {
         RunStatus {
@@ -98,9 +138,24 @@ mod tests {
             lag_records: 12,
             lag_ms: 3_000,
             partitions: vec![
-                PartitionStatus { partition: 0, offset: Some(5), end: 5, lag_records: 0, lag_ms: 0 },
-                PartitionStatus { partition: 1, offset: Some(8), end: 20, lag_records: 12, lag_ms: 3_000 },
+                PartitionStatus {
+                    partition: 0,
+                    offset: Some(5),
+                    end: 5,
+                    arrival_ms: Some(1_700_000_060_000),
+                    lag_records: 0,
+                    lag_ms: 0,
+                },
+                PartitionStatus {
+                    partition: 1,
+                    offset: Some(8),
+                    end: 20,
+                    arrival_ms: Some(1_700_000_058_000),
+                    lag_records: 12,
+                    lag_ms: 3_000,
+                },
             ],
+            retention_headroom_ms: Some(90_061_000),
         }
     }
 
@@ -121,25 +176,46 @@ mod tests {
         let import = ImportStatus { id: "i1".into(), site: "blog".into(), state: ImportState::Counting, events: 7 };
         let snapshot = Snapshot {
             at_ms: 1_700_000_061_000,
-            retention_s: None,
+            retention_s: Some(100_000),
             runs: vec![run(Some(progress)), run(None)],
             imports: vec![import],
         };
         expect![[r#"
-            live: complete through 2023-11-14 22:14:00 UTC · 12 records behind · 1 window open
-              watermark 2023-11-14 22:14:10 UTC (partition 1 holds it back) · 1234 events read · 5 late · 99 rows · heard 1s ago
+            live: complete through 2023-11-14 22:14:00 UTC, 21s ago · 1 window open · 12 records to go
+              watermark 2023-11-14 22:14:10 UTC (partition 1 holds it back, with 12 records to go)
+              1234 events read, 5 of them late · 99 rows written
               1 record set aside: not Weir's, or damaged (weir's own log names each by its offset)
-              partition 1: 12 records to go, 3s
-            live: has not reported yet · 12 records wait
+              partition 1: 12 records to go, 3s behind
+              the log keeps what this run still needs for another 1day 1h
+            live: has not reported yet · 12 records to go (is `weir serve` or `weir pipeline` running?)
             import i1 of blog: 7 events are being counted"#]]
         .assert_eq(&render(&snapshot));
+    }
+
+    fn shown(progress: RunProgress, headroom_ms: Option<i64>) -> String {
+        let run = RunStatus { retention_headroom_ms: headroom_ms, ..run(Some(progress)) };
+        render(&Snapshot { at_ms: 1_700_000_061_000, retention_s: Some(100), runs: vec![run], imports: Vec::new() })
     }
 
     #[test]
     fn a_stopped_run_says_so_first_and_why() {
         let progress = RunProgress { stopped: Some("the table was altered".into()), ..RunProgress::default() };
-        let mut lines = Vec::new();
-        render_run(&run(Some(progress)), 0, &mut lines);
-        assert_eq!(lines[0], "live: STOPPED · the table was altered");
+        assert!(shown(progress, None).starts_with("live: STOPPED · the table was altered"));
+    }
+
+    #[test]
+    fn a_run_that_nobody_hears_of_is_said_to_be_silent() {
+        let progress = RunProgress { at_ms: 1_700_000_000_000, ..RunProgress::default() };
+        assert!(shown(progress, None).starts_with("live: SILENT for 1m 1s · "));
+    }
+
+    #[test]
+    fn little_retention_is_said_loudly() {
+        let progress = || RunProgress { at_ms: 1_700_000_061_000, ..RunProgress::default() };
+        assert!(
+            shown(progress(), Some(19_000)).contains("RETENTION: the log deletes what this run still needs in 19s")
+        );
+        assert!(shown(progress(), Some(-1)).contains("RETENTION: the log deletes what this run still needs now"));
+        assert!(!shown(progress(), Some(21_000)).contains("RETENTION"));
     }
 }

@@ -200,7 +200,10 @@ impl Windows {
             && let Some(Run::Memory(block)) = runs.pop()
         {
             // Not merged with anything: cut by whole sites and dimensions, or not at all.
-            split(block, peers, self.layout.measures).into_iter().enumerate().for_each(|(peer, block)| send(peer, block));
+            split(block, peers, self.layout.measures)
+                .into_iter()
+                .enumerate()
+                .for_each(|(peer, block)| send(peer, block));
             return Ok(());
         }
         let mut chunks: Vec<Chunk> = (0..peers).map(|_| Chunk::default()).collect();

@@ -39,7 +39,8 @@ impl Target {
     /// A client for any query; names must carry the database.
     pub fn client(&self) -> Client {
         // Over a network bytes are dearer than CPU; within a machine they are not.
-        let loopback = ["http://127.", "http://localhost", "http://[::1]"].iter().any(|host| self.url.starts_with(host));
+        let loopback =
+            ["http://127.", "http://localhost", "http://[::1]"].iter().any(|host| self.url.starts_with(host));
         Client::default()
             .with_url(&self.url)
             .with_compression(if loopback { Compression::None } else { Compression::Lz4 })
