@@ -4,12 +4,13 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use weir_log::{Clock, Log, SystemClock};
 use weir_schemas::control::EVENTS_TOPIC;
+use weir_sink::{Target, server::ANALYST};
 
 use crate::{config::Config, serve};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorArgs {
-    /// Makes missing topics, and sets those of weir's topics that are configured wrongly
+    /// Makes missing topics, sets those that are configured wrongly, and makes the analyst of a ClickHouse given by URL
     #[arg(long)]
     fix: bool,
 }
@@ -62,7 +63,7 @@ pub(crate) async fn main(config: &Config, args: &DoctorArgs) -> anyhow::Result<E
         report
     })
     .await?;
-    look_at_clickhouse(config, &mut report).await;
+    look_at_clickhouse(config, fix, &mut report).await;
     println!();
     match report.wrong {
         0 => println!("all is well"),
@@ -118,9 +119,38 @@ fn look_at_log(log: &dyn Log, events: &weir_log::TopicKind, fix: bool, report: &
     }
 }
 
-async fn look_at_clickhouse(config: &Config, report: &mut Report) {
-    match config.target() {
-        Ok(target) => report.take("ClickHouse", target.ping().await.map(|()| format!("answers at {}", target.url))),
-        Err(error) => report.wrong("ClickHouse", format!("{error:#}")),
+async fn look_at_clickhouse(config: &Config, fix: bool, report: &mut Report) {
+    let target = match config.target() {
+        Ok(target) => target,
+        Err(error) => return report.wrong("ClickHouse", format!("{error:#}")),
+    };
+    if let Err(error) = target.ping().await {
+        return report.wrong("ClickHouse", error);
+    }
+    report.good("ClickHouse", format!("answers at {}", target.url));
+    // A ClickHouse of ours has its analyst from its configuration; of somebody else's it must be made.
+    let password = &config.clickhouse.analyst_password;
+    let statements = weir_sink::analyst_sql(&target.database, password);
+    if fix && !config.clickhouse.url.is_empty() {
+        for sql in &statements {
+            if let Err(error) = target.client().query(sql).execute().await {
+                report.wrong("analyst", format!("cannot be made: {error} ({sql})"));
+            }
+        }
+    }
+    let analyst = Target { user: ANALYST.to_owned(), password: password.clone(), ..target };
+    match weir_sink::analyst_faults(&analyst).await {
+        Ok(faults) if faults.is_empty() => report.good("analyst", "reads the public views, and nothing else"),
+        Ok(faults) => report.wrong(
+            "analyst",
+            format!("{} (drop the user, and make it as docs/operating/clickhouse.md says)", faults.join(", ")),
+        ),
+        Err(error) => {
+            report.wrong(
+                "analyst",
+                format!("{error} (set clickhouse.analyst_password; `weir doctor --fix` makes the user:)"),
+            );
+            statements.iter().for_each(|sql| println!("         {};", sql.replace(password.as_str(), "…")));
+        }
     }
 }

@@ -15,6 +15,7 @@
 //! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`. Start at [`run`]; [`server`] is a ClickHouse of
 //! our own. Not here: events, the log, which windows there are.
 
+mod analyst;
 pub mod audit;
 mod body;
 mod checkpoint;
@@ -30,6 +31,7 @@ pub mod server;
 mod undo;
 mod writer;
 
+pub use analyst::{analyst_faults, analyst_sql};
 pub use checkpoint::checkpoint;
 pub use connection::Target;
 pub use decide::{Deed, next_deed};

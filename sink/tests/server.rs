@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use support::{ask, ask_as, spec, until, version};
 use weir_sink::server::{ANALYST, Server};
-use weir_sink::{SinkError, Target, prepare, show};
+use weir_sink::{SinkError, Target, analyst_faults, analyst_sql, prepare, show};
 
 async fn prepared() -> (tempfile::TempDir, Server, Target) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -63,6 +63,21 @@ async fn an_analyst_selects_from_the_public_views_without_a_password() {
     );
     let answer = play.post(played).body("SELECT sum(page_views) FROM weir.sites").send().await.expect("an answer");
     assert!(answer.status().is_success(), "what /play sends along is allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_the_analyst_finds_what_it_must_not_be_able_to_do() {
+    let (_dir, _server, target) = prepared().await;
+    let analyst = Target { user: ANALYST.to_owned(), password: String::new(), ..target.clone() };
+    assert_eq!(analyst_faults(&analyst).await.expect("an answer"), Vec::<String>::new());
+    let mighty = analyst_faults(&target).await.expect("an answer");
+    assert_eq!(mighty.len(), 9, "the writer can do everything: {mighty:?}");
+    let stranger = Target { user: "nobody".to_owned(), ..analyst };
+    assert!(analyst_faults(&stranger).await.is_err());
+    // The server here cannot make users, but it reads the statements.
+    for sql in analyst_sql("weir", "it's secret") {
+        ask(&target, &format!("SELECT formatQuery({})", weir_schemas::tables::quote(&sql))).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

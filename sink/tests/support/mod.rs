@@ -18,7 +18,7 @@ pub const DAY_ONE: i64 = 20_513 * 24;
 
 /// The library of the embedded ClickHouse; a test without it fails, and says how to get it.
 pub fn libchdb() -> PathBuf {
-    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../.weir/clickhouse/libchdb.so");
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../.weir/node/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so");
     let lib = std::env::var_os("WEIR_CHDB_LIB").map_or_else(|| PathBuf::from(ours), PathBuf::from);
     assert!(lib.is_file(), "{} is not there: run ./dev test, or set WEIR_CHDB_LIB to libchdb.so", lib.display());
     lib.canonicalize().expect("a real path")
