@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::json;
-use support::{Broker, Place, is_alive, signal, wait_for};
+use support::{Place, is_alive, kafka, signal, wait_for};
 
 /// Sends `events` page views in POSTs of ten, each with an id, and repeats a POST until it is acknowledged.
 fn send(place: &Place, name: &str, events: u32) {
@@ -81,16 +81,6 @@ fn parts_apart_on_kafka_count_what_one_process_counts() {
         signal(child.id() as i32, libc::SIGTERM);
         assert_eq!(child.wait().unwrap().code(), Some(0));
     }
-}
-
-/// A broker; without one the test says that it was skipped, and fails where Kafka is required.
-fn kafka() -> Option<Broker> {
-    if support::repository().join(".weir/kafka/lib").is_dir() || std::env::var_os("WEIR_KAFKA_LIB").is_some() {
-        return Some(Broker::start());
-    }
-    assert!(std::env::var_os("WEIR_TEST_KAFKA").is_none(), "Kafka is required and not there (run `./dev test`)");
-    eprintln!("SKIPPED: Kafka is not there (run `./dev test`)");
-    None
 }
 
 #[test]

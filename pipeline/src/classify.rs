@@ -34,6 +34,9 @@ struct SourceSymbols {
     utm: [u32; 5],
 }
 
+/// (host, query, referrer), as the batch at hand numbers its strings.
+type SourceKey = (u32, u32, u32);
+
 /// Classifies the events of one worker. Symbols are valid until [`Classifier::forget`].
 #[derive(Debug)]
 pub(crate) struct Classifier {
@@ -47,9 +50,8 @@ pub(crate) struct Classifier {
     /// Per string of the batch at hand: its symbol as the name of a property's dimension.
     prop_of: Vec<u32>,
     /// Per string of the batch at hand: the last answer with it as referrer.
-    source_at: Vec<Option<((u32, u32, u32), SourceSymbols)>>,
-    /// (host, query, referrer) of the batch at hand.
-    source_of: FxHashMap<(u32, u32, u32), SourceSymbols>,
+    source_at: Vec<Option<(SourceKey, SourceSymbols)>>,
+    source_of: FxHashMap<SourceKey, SourceSymbols>,
     columns: Vec<u32>,
     props: Vec<(u32, u32)>,
     key: String,

@@ -202,7 +202,9 @@ impl Events {
         packed.extend(buffer.visitor.iter().enumerate().map(|(event, id)| u128::from(*id) << 32 | event as u128));
         packed.sort_unstable();
         *lag_max = buffer.lag.iter().copied().max().unwrap_or(0);
-        (order.clear(), visitor.clear(), class.clear(), site.clear(), ahead.clear());
+        [order as &mut Vec<u32>, site, ahead].into_iter().for_each(Vec::clear);
+        visitor.clear();
+        class.clear();
         for packed in packed {
             let event = *packed as u32 as usize;
             order.push(event as u32);

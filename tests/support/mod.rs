@@ -250,9 +250,26 @@ impl Broker {
         Broker { child: spawn_broker(dir.path(), port), port, dir }
     }
 
+    /// Ends the process as its operator would, and starts another one on the same folder and port.
+    pub(crate) fn restart(&mut self) {
+        signal(self.child.id() as i32, libc::SIGTERM);
+        self.child.wait().unwrap();
+        self.child = spawn_broker(self.dir.path(), self.port);
+    }
+
     pub(crate) fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
+}
+
+/// A broker; without one the test says that it was skipped, and fails where Kafka is required.
+pub(crate) fn kafka() -> Option<Broker> {
+    if repository().join(".weir/kafka/lib").is_dir() || std::env::var_os("WEIR_KAFKA_LIB").is_some() {
+        return Some(Broker::start());
+    }
+    assert!(std::env::var_os("WEIR_TEST_KAFKA").is_none(), "Kafka is required and not there (run `./dev test`)");
+    eprintln!("SKIPPED: Kafka is not there (run `./dev test`)");
+    None
 }
 
 impl Drop for Broker {

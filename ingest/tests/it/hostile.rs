@@ -51,17 +51,23 @@ async fn a_body_over_the_limit_is_refused_with_an_answer() {
 async fn bombs_of_every_encoding_are_refused() {
     let server = serve(config()).await;
     let zeros = vec![b' '; 64 << 20];
-    let bombs = [("gzip", gzip(&zeros).await), ("gzip", [gzip(b"[").await, gzip(&zeros).await].concat())];
+    let mut zstd = async_compression::tokio::write::ZstdEncoder::new(Vec::new());
+    zstd.write_all(&zeros).await.unwrap();
+    zstd.shutdown().await.unwrap();
+    let mut brotli = async_compression::tokio::write::BrotliEncoder::new(Vec::new());
+    brotli.write_all(&zeros).await.unwrap();
+    brotli.shutdown().await.unwrap();
+    let bombs = [
+        ("gzip", gzip(&zeros).await),
+        ("gzip", [gzip(b"[").await, gzip(&zeros).await].concat()),
+        ("zstd", zstd.into_inner()),
+        ("br", brotli.into_inner()),
+    ];
     for (encoding, bomb) in bombs {
         assert!(bomb.len() < 1 << 20);
         let (status, _) = answer(server.post("/v1/events", bomb).header("content-encoding", encoding)).await;
         assert_eq!(status, 413);
     }
-    let mut encoder = async_compression::tokio::write::ZstdEncoder::new(Vec::new());
-    encoder.write_all(&zeros).await.unwrap();
-    encoder.shutdown().await.unwrap();
-    let (status, _) = answer(server.post("/v1/events", encoder.into_inner()).header("content-encoding", "zstd")).await;
-    assert_eq!(status, 413);
     assert_alive(&server).await;
 }
 
