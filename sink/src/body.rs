@@ -4,13 +4,8 @@ use weir_schemas::{RowBlock, SchemaVersion, WindowStart};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::digest::seconds;
+use crate::limits::Limits;
 
-/// Rows of one INSERT at most, on average over a batch's chunks.
-///
-/// 500,000 rows × ~120 B = 60 MB in the server, read whole before the first is written, which is a second's work.
-pub(crate) const CHUNK_ROWS_MAX: u64 = 500_000;
-/// Bytes of one INSERT: rows with very many visitors are larger than most.
-pub(crate) const CHUNK_BYTES_MAX: u64 = 64 << 20;
 /// A hash does not cut evenly; chunks are planned this much smaller.
 const CHUNK_MARGIN_PERCENT: u64 = 10;
 
@@ -20,9 +15,9 @@ const VARINT_BYTES_MAX: usize = 3;
 const HEAD_BYTES_MAX: usize = 4096;
 
 /// How many chunks a batch is cut into. Law: no rows, no chunks; else at least one.
-pub(crate) fn chunks(rows: u64, bytes: u64) -> u64 {
-    let cut = |whole: u64, part: u64| whole.div_ceil(part * (100 - CHUNK_MARGIN_PERCENT) / 100);
-    cut(rows, CHUNK_ROWS_MAX).max(cut(bytes, CHUNK_BYTES_MAX)).min(rows)
+pub(crate) fn chunks(rows: u64, bytes: u64, limits: &Limits) -> u64 {
+    let cut = |whole: u64, part: u64| whole.div_ceil((part * (100 - CHUNK_MARGIN_PERCENT) / 100).max(1));
+    cut(rows, limits.chunk_rows_max).max(cut(bytes, limits.chunk_bytes_max)).min(rows)
 }
 
 /// Names and types of the columns that [`native`] writes: the structure of `input(…)`.
@@ -151,6 +146,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_cut_by_rows_and_by_bytes() {
+        let chunks = |rows, bytes| chunks(rows, bytes, &Limits::default());
         assert_eq!(chunks(0, 0), 0);
         assert_eq!(chunks(1, 10), 1);
         assert_eq!(chunks(450_000, 1), 1);

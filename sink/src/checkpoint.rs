@@ -1,13 +1,14 @@
 //! How far a generation is complete: read from `emissions`, and from nothing else.
 
-use weir_schemas::tables::quote;
-use weir_schemas::{SchemaVersion, WindowStart};
+use weir_schemas::{SchemaVersion, WindowStart, WindowWidth};
 
 use crate::SinkError;
-use crate::connection::{Connection, LONG, Target};
+use crate::clickhouse::ClickHouse;
+use crate::connection::Target;
 use crate::decide::first_hole;
 use crate::digest::seconds;
 use crate::error::Failure;
+use crate::table::Table;
 
 /// Where a run goes on: the first window at or after `from` that no batch of this version and origin covers.
 ///
@@ -19,29 +20,13 @@ pub async fn checkpoint(
     origin: &str,
     from: WindowStart,
 ) -> Result<WindowStart, SinkError> {
-    let clickhouse = Connection::to(target);
-    read(&clickhouse, version, origin, from).await.map_err(|failure| failure.into_error(&target.url, run))
+    let table = ClickHouse::new(target, run, version, origin);
+    checkpoint_of(&table, version.width, from).await.map_err(|failure| failure.into_error(&target.url, run))
 }
 
-pub(crate) async fn read(
-    clickhouse: &Connection,
-    version: &SchemaVersion,
-    origin: &str,
-    from: WindowStart,
-) -> Result<WindowStart, Failure> {
+/// The same of any table.
+pub async fn checkpoint_of(table: &impl Table, width: WindowWidth, from: WindowStart) -> Result<WindowStart, Failure> {
     let from_s = seconds(from.ms());
-    // What ends before `from` cannot matter; a batch that holds `from` does.
-    let covered: Vec<(u32, u32)> = clickhouse
-        .rows(
-            &format!(
-                "SELECT DISTINCT toUnixTimestamp(window_from), toUnixTimestamp(window_to) FROM {}.emissions \
-                 WHERE generation = {} AND origin = {} AND state = 'done' AND window_to > toDateTime({from_s}, 'UTC')",
-                clickhouse.database,
-                version.number,
-                quote(origin)
-            ),
-            LONG,
-        )
-        .await?;
-    Ok(version.width.window_of(i64::from(first_hole(from_s, covered)) * 1000))
+    let covered = table.covered(from_s).await?;
+    Ok(width.window_of(i64::from(first_hole(from_s, covered)) * 1000))
 }

@@ -29,7 +29,7 @@ pub enum SinkError {
 
 /// What an answer means for the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// It may have been done or not, or was not; the next turn asks. Backoff, then begin the turn again.
     Unclear,
     /// The statement was not this owner's to make.
@@ -38,10 +38,12 @@ pub(crate) enum Kind {
     Hopeless(&'static str),
 }
 
+/// A statement that was not answered well.
 #[derive(Debug, Clone)]
-pub(crate) struct Failure {
-    pub(crate) kind: Kind,
-    pub(crate) said: String,
+pub struct Failure {
+    pub kind: Kind,
+    /// In the table's own words.
+    pub said: String,
 }
 
 impl Failure {

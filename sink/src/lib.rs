@@ -12,31 +12,36 @@
 //! - nothing is remembered from turn to turn but the windows themselves; no answer is believed, "ok" neither
 //! - a chunk is one block, so it is in the table whole or not at all
 //!
-//! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`. Start at [`run`]; [`server`] is a ClickHouse of
-//! our own. Not here: events, the log, which windows there are.
+//! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`. Start at [`run`]; [`table`] is what it
+//! asks of ClickHouse; [`server`] is a ClickHouse of our own. Not here: events, the log, which windows there are.
 
 mod analyst;
 pub mod audit;
 mod body;
 mod checkpoint;
+mod clickhouse;
 mod connection;
 mod decide;
 mod digest;
 mod error;
 mod events;
+mod limits;
 mod owner;
 mod pending;
 mod prepare;
 pub mod server;
+pub mod table;
 mod undo;
 mod writer;
 
 pub use analyst::{analyst_faults, analyst_sql};
-pub use checkpoint::checkpoint;
+pub use checkpoint::{checkpoint, checkpoint_of};
 pub use connection::Target;
 pub use decide::{Deed, next_deed};
 pub use digest::Content;
 pub use error::SinkError;
+pub use limits::Limits;
+pub use owner::Owner;
 pub use prepare::{prepare, show};
 pub use undo::undo;
-pub use writer::{Done, End, RunSpec, run};
+pub use writer::{Done, End, RunSpec, run, run_on};

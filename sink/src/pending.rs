@@ -5,13 +5,8 @@ use std::collections::VecDeque;
 use weir_schemas::{Closed, Emission, RowBlock, WindowStart, WindowWidth};
 
 use crate::digest::{Content, of_block};
-
-/// Rows of a batch, unless one window alone has more: four chunks.
-pub(crate) const BATCH_ROWS_MAX: u64 = 2_000_000;
-/// Bytes of a batch, unless one window alone has more.
-pub(crate) const BATCH_BYTES_MAX: u64 = 256 << 20;
-/// Windows are taken from the pipeline until this much is held: the batch that is being written and the next one.
-pub(crate) const PENDING_BYTES_MAX: u64 = 2 * BATCH_BYTES_MAX;
+use crate::limits::Limits;
+use crate::table::Windows;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -63,10 +58,17 @@ pub(crate) struct Batch {
     emissions: usize,
 }
 
+impl Batch {
+    pub(crate) fn windows(&self) -> Windows {
+        Windows { from: self.from, to: self.to }
+    }
+}
+
 /// The windows from where the run's pipeline began, less those that are done.
 #[derive(Debug)]
 pub(crate) struct Pending {
     width: WindowWidth,
+    limits: Limits,
     by_month: bool,
     held: VecDeque<Held>,
     bytes: u64,
@@ -77,13 +79,13 @@ pub(crate) struct Pending {
 
 impl Pending {
     /// `by_month`: whether the table keeps these rows by month, as it does imports, and not by day.
-    pub(crate) fn new(width: WindowWidth, from: WindowStart, by_month: bool) -> Pending {
-        Pending { width, by_month, held: VecDeque::new(), bytes: 0, from, through: from }
+    pub(crate) fn new(width: WindowWidth, from: WindowStart, by_month: bool, limits: Limits) -> Pending {
+        Pending { width, limits, by_month, held: VecDeque::new(), bytes: 0, from, through: from }
     }
 
     /// Whether the pipeline should wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= PENDING_BYTES_MAX
+        self.bytes >= self.limits.pending_bytes_max
     }
 
     /// Everything before it is done, as far as is known.
@@ -133,8 +135,8 @@ impl Pending {
         let mut partition = None;
         for held in self.held.iter().take_while(|held| held.emission.window < end) {
             let full = batch.emissions > 0
-                && (batch.wanted.rows + held.content.rows > BATCH_ROWS_MAX
-                    || batch.bytes + held.bytes > BATCH_BYTES_MAX);
+                && (batch.wanted.rows + held.content.rows > self.limits.batch_rows_max
+                    || batch.bytes + held.bytes > self.limits.batch_bytes_max);
             let of = self.partition(held.emission.window);
             if full || partition.is_some_and(|partition| partition != of) {
                 batch.to = held.emission.window;
@@ -203,7 +205,7 @@ mod tests {
     }
 
     fn pending(by_month: bool) -> Pending {
-        Pending::new(width(), at(0), by_month)
+        Pending::new(width(), at(0), by_month, Limits::default())
     }
 
     #[test]

@@ -4,9 +4,10 @@ use weir_schemas::SchemaVersion;
 use weir_schemas::tables::{quote, stats_table};
 
 use crate::SinkError;
+use crate::clickhouse::ClickHouse;
 use crate::connection::{Connection, LONG, QUICK, Target};
 use crate::error::Failure;
-use crate::owner::OwnedRun;
+use crate::owner;
 
 /// Removes all rows of `origin`, and all record of them. May be repeated, also after it was cut short.
 ///
@@ -17,15 +18,14 @@ pub async fn undo(target: &Target, run: &str, version: &SchemaVersion, origin: &
     if origin.is_empty() {
         return Err(SinkError::UndoLive);
     }
-    let clickhouse = Connection::to(target);
-    take_back(&clickhouse, run, version, origin).await.map_err(|failure| failure.into_error(&target.url, run))
+    take_back(target, run, version, origin).await.map_err(|failure| failure.into_error(&target.url, run))
 }
 
-async fn take_back(clickhouse: &Connection, run: &str, version: &SchemaVersion, origin: &str) -> Result<(), Failure> {
-    let table = stats_table(version);
-    let run = OwnedRun::new(&clickhouse.database_name, version.number, &table, run);
-    run.raise(clickhouse).await?;
-    run.end_running(clickhouse).await?;
+async fn take_back(target: &Target, run: &str, version: &SchemaVersion, origin: &str) -> Result<(), Failure> {
+    let run = ClickHouse::new(target, run, version, origin);
+    owner::raise(&run).await?;
+    owner::end_running(&run).await?;
+    let (clickhouse, table) = (Connection::to(target), stats_table(version));
     let database = &clickhouse.database;
     let origin = quote(origin);
     clickhouse

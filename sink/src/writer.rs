@@ -5,23 +5,23 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::Instant;
-use weir_schemas::tables::{quote, stats_table};
 use weir_schemas::{Closed, Origin, SchemaVersion, WindowStart};
 
-use crate::connection::{Connection, LONG, QUICK, Target};
+use crate::clickhouse::ClickHouse;
+use crate::connection::Target;
 use crate::decide::{After, Deed, after, next_deed};
-use crate::digest::{self, Content, seconds};
+use crate::digest::Content;
 use crate::error::{Failure, Kind};
 use crate::events::{BatchDiffered, BatchDone, Raised, Waiting, word};
-use crate::owner::{OwnedRun, Owner};
+use crate::limits::Limits;
+use crate::owner::{self, Owner};
 use crate::pending::{Batch, Pending, Ready};
-use crate::{SinkError, body, checkpoint, prepare};
+use crate::table::{Statement, Table};
+use crate::{SinkError, body, checkpoint};
 
 /// Between tries, doubling.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Windows without rows are recorded at most this often: a quiet log leaves 17,280 rows a day at the very most.
-const EMPTY_EVERY: Duration = Duration::from_secs(5);
 
 /// Which run, and what of it.
 #[derive(Debug, Clone)]
@@ -65,12 +65,25 @@ pub enum End {
 pub async fn run(
     target: &Target,
     spec: RunSpec,
+    closed: Receiver<Closed>,
+    on_done: impl FnMut(Done),
+    shutdown: impl Future<Output = ()>,
+) -> Result<End, SinkError> {
+    let table = ClickHouse::new(target, &spec.run, &spec.version, &spec.origin);
+    run_on(&table, spec, Limits::default(), closed, on_done, shutdown).await
+}
+
+/// [`run`] on any table.
+pub async fn run_on(
+    table: &impl Table,
+    spec: RunSpec,
+    limits: Limits,
     mut closed: Receiver<Closed>,
     mut on_done: impl FnMut(Done),
     shutdown: impl Future<Output = ()>,
 ) -> Result<End, SinkError> {
     let mut shutdown = std::pin::pin!(shutdown);
-    let mut writer = Writer::new(target, spec);
+    let mut writer = Writer::new(table, spec, limits);
     loop {
         while !writer.is_full() {
             match closed.try_recv() {
@@ -87,6 +100,7 @@ pub async fn run(
             Next::Turn => match writer.turn(&mut on_done).await? {
                 After::Keep | After::Raise => tokio::task::yield_now().await,
                 After::RaiseLater | After::Stop => tokio::select! {
+                    biased;
                     () = &mut shutdown => return Ok(End::Shutdown),
                     () = tokio::time::sleep(writer.backoff) => writer.backoff = (2 * writer.backoff).min(BACKOFF_MAX),
                 },
@@ -121,14 +135,15 @@ enum Trouble {
     Moved { checkpoint: WindowStart, held_from: WindowStart },
 }
 
-struct Writer {
-    clickhouse: Connection,
+struct Writer<'a, T> {
+    table: &'a T,
     spec: RunSpec,
-    run: OwnedRun,
-    table: String,
+    limits: Limits,
     pending: Pending,
     /// `None`: the next turn raises first.
     owner: Option<Owner>,
+    /// How many have been sent by any owner.
+    statements: u64,
     /// No more windows will come.
     drained: bool,
     /// A batch whose `done` was sent, and when work on it began.
@@ -140,16 +155,15 @@ struct Writer {
     backoff: Duration,
 }
 
-impl Writer {
-    fn new(target: &Target, spec: RunSpec) -> Writer {
-        let table = stats_table(&spec.version);
+impl<T: Table> Writer<'_, T> {
+    fn new(table: &T, spec: RunSpec, limits: Limits) -> Writer<'_, T> {
         Writer {
-            clickhouse: Connection::to(target),
-            run: OwnedRun::new(&target.database, spec.version.number, &table, &spec.run),
             table,
-            pending: Pending::new(spec.version.width, spec.from, !spec.origin.is_empty()),
+            pending: Pending::new(spec.version.width, spec.from, !spec.origin.is_empty(), limits),
             spec,
+            limits,
             owner: None,
+            statements: 0,
             drained: false,
             recording: None,
             at_hand: None,
@@ -178,8 +192,8 @@ impl Writer {
             _ if self.owner.is_none() => Next::Turn,
             None => Next::Wait(None),
             Some(batch) if batch.wanted.rows > 0 || self.drained || Some(batch.to) == self.spec.to => Next::Turn,
-            Some(_) if self.last_done.elapsed() >= EMPTY_EVERY => Next::Turn,
-            Some(_) => Next::Wait(Some(self.last_done + EMPTY_EVERY)),
+            Some(_) if self.last_done.elapsed() >= self.limits.empty_every => Next::Turn,
+            Some(_) => Next::Wait(Some(self.last_done + self.limits.empty_every)),
         }
     }
 
@@ -201,24 +215,24 @@ impl Writer {
             return Ok(After::RaiseLater);
         }
         // A refusal by the table is easier to mend when it says what is wrong with it.
-        if let (Kind::Hopeless(_), Ok(Some(differs))) =
-            (failure.kind, prepare::check(&self.clickhouse, &self.spec.version).await)
-        {
-            return Err(SinkError::Altered { table: self.table.clone(), differs });
+        if let (Kind::Hopeless(_), Ok(Some(differs))) = (failure.kind, self.table.differs().await) {
+            return Err(SinkError::Altered { table: self.table.name().to_owned(), differs });
         }
-        Err(failure.into_error(&self.clickhouse.url, &self.spec.run))
+        Err(failure.into_error(self.table.place(), &self.spec.run))
     }
 
     async fn try_turn(&mut self, on_done: &mut impl FnMut(Done)) -> Result<After, Trouble> {
         let failed = |what| move |failure| Trouble::Failed(what, failure);
-        if self.owner.is_none() {
-            let owner = self.run.raise(&self.clickhouse).await.map_err(failed("raise"))?;
-            self.run.end_running(&self.clickhouse).await.map_err(failed("end what runs"))?;
-            Raised { run: &self.spec.run }.emit();
-            self.owner = Some(owner);
-        }
-        let RunSpec { version, origin, .. } = &self.spec;
-        let checkpoint = checkpoint::read(&self.clickhouse, version, origin, self.pending.from())
+        let owner = match self.owner {
+            Some(owner) => owner,
+            None => {
+                let owner = owner::raise(self.table).await.map_err(failed("raise"))?;
+                owner::end_running(self.table).await.map_err(failed("end what runs"))?;
+                Raised { run: &self.spec.run }.emit();
+                *self.owner.insert(owner)
+            }
+        };
+        let checkpoint = checkpoint::checkpoint_of(self.table, self.spec.version.width, self.pending.from())
             .await
             .map_err(failed("read the checkpoint"))?;
         self.pending.done_through(checkpoint).map_err(|held_from| Trouble::Moved { checkpoint, held_from })?;
@@ -232,19 +246,21 @@ impl Writer {
             return Ok(After::Keep);
         };
         self.at_hand = Some((batch, began));
-        let held = self.ask(&batch).await.map_err(failed("ask the table"))?;
+        let held = self.table.ask(batch.windows()).await.map_err(failed("ask the table"))?;
         let deed = next_deed(held, batch.wanted);
+        self.statements += 1;
+        let statement = Statement { owner: &owner, deed, number: self.statements };
         let answer = match deed {
             Deed::Done => {
                 self.recording = Some((batch, began));
-                self.record(&batch).await
+                self.table.record(statement, batch.windows(), batch.wanted).await
             }
             Deed::Delete => {
                 let (held, wanted) = (held.rows, batch.wanted.rows);
                 BatchDiffered { run: &self.spec.run, from_ms: batch.from.ms(), held, wanted }.emit();
-                self.delete(&batch).await
+                self.table.delete(statement, batch.windows()).await
             }
-            Deed::Insert => self.insert(&batch).await,
+            Deed::Insert => self.insert(&owner, &batch).await,
         };
         let next = after(deed, answer.as_ref().copied().map_err(|failure| failure.kind));
         if next != After::Keep {
@@ -269,82 +285,16 @@ impl Writer {
         on_done(Done { from, through, rows });
     }
 
-    /// The rows of these windows, whoever wrote them.
-    fn of_batch(&self, batch: &Batch) -> String {
-        format!(
-            "origin = {} AND emitted_in >= toDateTime({}, 'UTC') AND emitted_in < toDateTime({}, 'UTC')",
-            quote(&self.spec.origin),
-            seconds(batch.from.ms()),
-            seconds(batch.to.ms())
-        )
-    }
-
-    async fn ask(&self, batch: &Batch) -> Result<Content, Failure> {
-        let sql = format!(
-            "SELECT count(), sum({}) FROM {}.{} WHERE {}",
-            digest::sql(&self.spec.version),
-            self.clickhouse.database,
-            self.table,
-            self.of_batch(batch)
-        );
-        let (rows, digest) = self.clickhouse.row(&sql, LONG).await?;
-        Ok(Content { rows, digest })
-    }
-
-    async fn record(&mut self, batch: &Batch) -> Result<(), Failure> {
-        let owner = self.owner.as_mut().expect("a deed has an owner");
-        let query_id = owner.query_id(word(Deed::Done));
-        let sql = format!(
-            "INSERT INTO {}.emissions (generation, origin, run, state, window_from, window_to, rows, digest) \
-             SELECT {}, {}, {}, 'done', toDateTime({}, 'UTC'), toDateTime({}, 'UTC'), {}, {} WHERE {}",
-            self.clickhouse.database,
-            self.spec.version.number,
-            quote(&self.spec.origin),
-            quote(&self.spec.run),
-            seconds(batch.from.ms()),
-            seconds(batch.to.ms()),
-            batch.wanted.rows,
-            batch.wanted.digest,
-            owner.or_fail(&self.clickhouse),
-        );
-        self.clickhouse.execute(&sql, Some(query_id), QUICK).await
-    }
-
-    async fn delete(&mut self, batch: &Batch) -> Result<(), Failure> {
-        let rows = self.of_batch(batch);
-        let owner = self.owner.as_mut().expect("a deed has an owner");
-        let query_id = owner.query_id(word(Deed::Delete));
-        let sql = format!(
-            "ALTER TABLE {}.{} DELETE WHERE {rows} AND {} SETTINGS mutations_sync = 2",
-            self.clickhouse.database,
-            self.table,
-            owner.or_nothing(&self.clickhouse)
-        );
-        self.clickhouse.execute(&sql, Some(query_id), LONG).await
-    }
-
-    async fn insert(&mut self, batch: &Batch) -> Result<(), Failure> {
-        let owner = self.owner.as_mut().expect("a deed has an owner");
-        let version = &self.spec.version;
-        let columns = body::columns(version);
-        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-        let names = names.join(", ");
-        let structure: Vec<String> = columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect();
-        let sql = format!(
-            "INSERT INTO {}.{} ({names}, origin) SELECT {names}, {} FROM input({}) WHERE {} FORMAT Native",
-            self.clickhouse.database,
-            self.table,
-            quote(&self.spec.origin),
-            quote(&structure.join(", ")),
-            owner.or_fail(&self.clickhouse),
-        );
+    async fn insert(&mut self, owner: &Owner, batch: &Batch) -> Result<(), Failure> {
         let blocks = self.pending.blocks(batch);
-        let of = body::chunks(batch.wanted.rows, batch.bytes);
+        let of = body::chunks(batch.wanted.rows, batch.bytes, &self.limits);
         let assigned = body::assign(&blocks, of);
         for chunk in 0..of {
-            let body = body::native(version, &blocks, &assigned, chunk);
+            let body = body::native(&self.spec.version, &blocks, &assigned, chunk);
             if !body.is_empty() {
-                self.clickhouse.insert(&sql, owner.query_id(word(Deed::Insert)), body).await?;
+                self.statements += 1;
+                let statement = Statement { owner, deed: Deed::Insert, number: self.statements };
+                self.table.insert(statement, body).await?;
             }
         }
         Ok(())

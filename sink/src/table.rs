@@ -1,0 +1,90 @@
+//! What a writer asks of where the rows are kept, one statement each. ClickHouse is one; the simulation has another.
+
+use uuid::Uuid;
+use weir_schemas::WindowStart;
+
+pub use crate::error::{Failure, Kind};
+use crate::owner::Owner;
+use crate::{Content, Deed};
+
+/// Windows `[from, to)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Windows {
+    pub from: WindowStart,
+    pub to: WindowStart,
+}
+
+/// Which statement of an owner it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statement<'a> {
+    pub owner: &'a Owner,
+    pub deed: Deed,
+    /// Counts the owner's statements, so that each has an id of its own.
+    pub number: u64,
+}
+
+/// DELETEs of a run that are not over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mutations {
+    /// Those that will still rewrite parts.
+    pub unfinished: u64,
+    /// Parts that are being rewritten, by any mutation of the table: a killed one goes on with the parts at hand.
+    pub rewriting: u64,
+}
+
+/// The table, and the record of owners and batches beside it, as one run sees them.
+///
+/// Each method is one statement, which may be done in part, late, twice, or not at all, whatever it answers: the
+/// protocol is in what calls them. Of a statement with an owner the law is: when it starts, it does nothing unless its
+/// owner is the run's largest. INSERT and the record of a batch then answer [`Kind::Refused`]; a DELETE answers well.
+pub trait Table: Send + Sync {
+    /// Where it is, for errors: a URL.
+    fn place(&self) -> &str;
+
+    /// Its name, for errors.
+    fn name(&self) -> &str;
+
+    /// For a new owner. Never the same one again.
+    fn fresh(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+
+    /// The number of the run's largest owner; 0 if there is none.
+    fn largest(&self) -> impl Future<Output = Result<u64, Failure>> + Send;
+
+    /// Adds an owner of the run.
+    fn raise(&self, owner: &Owner) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Ends the run's queries that have started, raises and DELETEs too, and answers when they are gone. A DELETE's
+    /// mutation goes on.
+    fn kill_queries(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    fn mutations(&self) -> impl Future<Output = Result<Mutations, Failure>> + Send;
+
+    /// Ends the run's mutations; may answer while parts are still being rewritten.
+    fn kill_mutations(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// The windows of all batches that are done and reach beyond `from_s`, as intervals `(begin, end)` in s since the
+    /// Unix epoch, in any order.
+    fn covered(&self, from_s: u32) -> impl Future<Output = Result<Vec<(u32, u32)>, Failure>> + Send;
+
+    /// What it holds of these windows, whoever wrote it.
+    fn ask(&self, windows: Windows) -> impl Future<Output = Result<Content, Failure>> + Send;
+
+    /// Puts in the rows of `body`, one block of ClickHouse's Native format: all or none of them.
+    fn insert(&self, as_: Statement<'_>, body: Vec<u8>) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Takes out all rows of these windows, part by part.
+    fn delete(&self, as_: Statement<'_>, windows: Windows) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Records these windows as done.
+    fn record(
+        &self,
+        as_: Statement<'_>,
+        windows: Windows,
+        content: Content,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// What is wrong with how the table was made, in words.
+    fn differs(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send;
+}
