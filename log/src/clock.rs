@@ -1,7 +1,24 @@
+use std::{
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
 /// Where a part gets the time from, so that tests and the simulation can give it.
 pub trait Clock: Send + Sync + 'static {
     /// ms since the Unix epoch; may step back.
     fn now_ms(&self) -> i64;
+
+    /// Since a beginning that stays the same; never steps back.
+    fn elapsed(&self) -> Duration {
+        static BEGIN: OnceLock<Instant> = OnceLock::new();
+        BEGIN.get_or_init(Instant::now).elapsed()
+    }
+
+    /// Blocks the thread until so much has elapsed.
+    fn sleep(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
 }
 
 /// The machine's clock.

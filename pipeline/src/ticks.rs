@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tracing::warn;
@@ -25,25 +25,26 @@ const TICK_IDLE: Duration = Duration::from_secs(10);
 /// What the ticker knows of a partition.
 struct Watched {
     next_offset: i64,
-    /// Since when nothing was read.
-    since: Instant,
+    /// Since when nothing was read, by [`Clock::elapsed`].
+    since: Duration,
 }
 
 pub(crate) fn start(shared: Arc<Shared>, clock: Arc<dyn Clock>) -> JoinHandle<()> {
     let tick = move || {
         let mut watched: BTreeMap<u32, Watched> = BTreeMap::new();
+        let begun_ms = clock.now_ms().rem_euclid(1_000) as u64;
         while !shared.stopping() {
-            thread::sleep(LOOK_EVERY);
+            clock.sleep(LOOK_EVERY);
             for partition in shared.status.partitions() {
-                let now = Instant::now();
+                let now = clock.elapsed();
                 let known = watched
                     .entry(partition.partition)
                     .or_insert(Watched { next_offset: partition.next_offset, since: now });
                 if known.next_offset != partition.next_offset {
                     *known = Watched { next_offset: partition.next_offset, since: now };
-                } else if now - known.since >= patience(&shared, partition.partition) {
+                } else if now - known.since >= patience(&shared, partition.partition, begun_ms) {
                     known.since = now;
-                    if let Err(error) = tick(&shared, clock.as_ref(), &partition) {
+                    if let Err(error) = tick(&shared, clock.as_ref(), &partition, begun_ms) {
                         warn!(run = shared.spec.run, partition = partition.partition, %error, "no tick could be written");
                     }
                 }
@@ -53,13 +54,14 @@ pub(crate) fn start(shared: Arc<Shared>, clock: Arc<dyn Clock>) -> JoinHandle<()
     thread::Builder::new().name("weir-ticks".to_owned()).spawn(tick).expect("a thread can be started")
 }
 
-/// How long a partition may be silent: different for each partition and process, so that they do not write together.
-fn patience(shared: &Shared, partition: u32) -> Duration {
+/// How long a partition may be silent: different for each partition and process, which begin at different times, so that
+/// they do not write together.
+fn patience(shared: &Shared, partition: u32, begun_ms: u64) -> Duration {
     let waiting = shared.status.snapshot();
     let newest = waiting.partitions.iter().filter_map(|partition| partition.arrival_ms).max();
     let mine = waiting.partitions.iter().find(|status| status.partition == partition);
     let behind = mine.and_then(|status| status.arrival_ms) < newest;
-    let jitter = Duration::from_millis(u64::from((partition * 37 + std::process::id()) % 100));
+    let jitter = Duration::from_millis((u64::from(partition) * 37 + begun_ms) % 100);
     let least = shared.spec.tick_after.max(TICK_MIN) + jitter;
     match waiting.windows_open > 0 || behind {
         true => least,
@@ -68,7 +70,7 @@ fn patience(shared: &Shared, partition: u32) -> Duration {
 }
 
 /// Appends a tick if the partition has been read to its end, and still is after a second look.
-fn tick(shared: &Shared, clock: &dyn Clock, seen: &PartitionStatus) -> Result<(), LogError> {
+fn tick(shared: &Shared, clock: &dyn Clock, seen: &PartitionStatus, begun_ms: u64) -> Result<(), LogError> {
     let (log, topic) = (&shared.log, shared.spec.topic.as_str());
     for _look in 0..2 {
         let now = shared.status.partitions().into_iter().find(|status| status.partition == seen.partition);
@@ -76,7 +78,7 @@ fn tick(shared: &Shared, clock: &dyn Clock, seen: &PartitionStatus) -> Result<()
         if unread || log.bounds(topic, seen.partition)?.end != seen.next_offset {
             return Ok(());
         }
-        thread::sleep(Duration::from_millis(u64::from(std::process::id() % 30)));
+        clock.sleep(Duration::from_millis(begun_ms % 30));
     }
     let record = wire::tick_record(clock.now_ms());
     futures::executor::block_on(log.append(topic, seen.partition, record.into(), None)).map(drop)
