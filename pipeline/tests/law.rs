@@ -12,14 +12,12 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use support::{
-    memory_log::{MemoryLog, Stored},
-    oracle::{self, Table},
-};
+use support::memory_log::MemoryLog;
 use weir_log::{Clock, PartitionInUse};
+use weir_oracle::{Record, Table, event, pick};
 use weir_pipeline::{Ended, PipelineError, RunSpec, Snapshot, SourceKind, Status, run};
 use weir_schemas::{
-    CLAIM_AGE_MAX_MS, CLOCK_BOUND_MS, Closed, Event, Kind, STEP_BACK_MAX_MS, SchemaVersion, WindowStart,
+    CLOCK_BOUND_MS, Closed, Event, STEP_BACK_MAX_MS, SchemaVersion, WindowStart,
     wire::{BatchBuilder, End, batch_record, end_record, tick_record},
 };
 
@@ -47,51 +45,6 @@ fn version(values_max: usize, width_ms: i64, lateness_ms: i64) -> SchemaVersion 
     SchemaVersion { width, lateness_ms, values_max, ..SchemaVersion::builtin(1).unwrap() }
 }
 
-fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
-    from[rng.random_range(0..from.len())]
-}
-
-fn event(rng: &mut StdRng, now_ms: i64, ids: &mut Vec<String>) -> Event {
-    let received_ms = now_ms - pick(rng, &[0, 0, 1_000, 30_000, 5 * MINUTE_MS]);
-    let old = pick(rng, &[0, 5_000, MINUTE_MS, -20_000, -CLAIM_AGE_MAX_MS, CLAIM_AGE_MAX_MS, CLAIM_AGE_MAX_MS + 1]);
-    let id = match rng.random_range(0..10) {
-        0..2 => {
-            ids.push(format!("id{}", ids.len()));
-            ids.last().unwrap().clone()
-        }
-        2..4 if !ids.is_empty() => ids[ids.len() - 1 - rng.random_range(0..ids.len().min(5))].clone(),
-        _ => String::new(),
-    };
-    Event {
-        site: pick(rng, &["a.example", "b.example"]).into(),
-        kind: pick(
-            rng,
-            &[Kind::PageView, Kind::PageView, Kind::PageView, Kind::Outbound, Kind::Download, Kind::Custom],
-        ),
-        received_ms,
-        claimed_ms: rng.random_bool(0.5).then(|| received_ms - old),
-        visitor: rng.random_range(0..12),
-        id,
-        host: "a.example".into(),
-        page: format!("/{}", rng.random_range(0..9)),
-        query: pick(rng, &["", "", "utm_source=news&utm_medium=email"]).into(),
-        referrer: pick(rng, &["", "https://a.example/x", "https://www.google.com/search?q=weir"]).into(),
-        user_agent: pick(
-            rng,
-            &[
-                "",
-                "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
-                "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
-            ],
-        )
-        .into(),
-        country: pick(rng, &["", "NZ", "DE"]).into(),
-        target: pick(rng, &["", "https://elsewhere.example/", "/file.pdf"]).into(),
-        props: (0..rng.random_range(0..3)).map(|n| (format!("p{n}"), format!("v{}", rng.random_range(0..3)))).collect(),
-        ..Event::default()
-    }
-}
-
 /// Appends by collectors whose clocks are off, to a log whose clock is off, steps back, and now and then leaps.
 fn draw(rng: &mut StdRng) -> History {
     let partitions = rng.random_range(1..=4usize);
@@ -104,7 +57,7 @@ fn draw(rng: &mut StdRng) -> History {
         pick(rng, &[10_000, MINUTE_MS, 5 * MINUTE_MS]),
         pick(rng, &[0, 10_000, 90_000]),
     );
-    let mut records: Vec<Vec<Stored>> = vec![Vec::new(); partitions];
+    let mut records: Vec<Vec<Record>> = vec![Vec::new(); partitions];
     let mut sent: Vec<Vec<Vec<u8>>> = vec![Vec::new(); partitions];
     let mut largest = vec![0; partitions];
     let (mut now_ms, mut ids, mut sequence) = (BEGIN_MS, Vec::new(), 0);
@@ -137,13 +90,13 @@ fn draw(rng: &mut StdRng) -> History {
                 batch_record(sent_ms, sent[partition].last().unwrap())
             }
         };
-        records[partition].push(Stored { stamp_ms, payload: payload.into() });
+        records[partition].push(Record { stamp_ms, payload: payload.into() });
     }
     // Time goes on until everything that the run is to emit has closed.
     let end_ms = now_ms + CLOCK_BOUND_MS + 40 * MINUTE_MS;
     for partition in &mut records {
         partition
-            .push(Stored { stamp_ms: end_ms + 20 * MINUTE_MS, payload: tick_record(end_ms + 20 * MINUTE_MS).into() });
+            .push(Record { stamp_ms: end_ms + 20 * MINUTE_MS, payload: tick_record(end_ms + 20 * MINUTE_MS).into() });
     }
     let to = version.width.window_of(end_ms);
     History { log: MemoryLog::new(records, rng.random()), effective_ms, version, to }
@@ -180,7 +133,7 @@ impl History {
     /// What the oracle says of the windows `[from, to)`.
     fn wanted(&self, from: WindowStart) -> Table {
         let partitions = self.log.partitions.lock().unwrap().clone();
-        let mut table = oracle::table(&partitions, &self.effective_ms, &self.version);
+        let mut table = weir_oracle::table(&partitions, &self.effective_ms, &self.version);
         table.retain(|(emitted_in, ..), _| *emitted_in >= from.ms() && *emitted_in < self.to.ms());
         table
     }
@@ -306,9 +259,9 @@ fn import(events: u64, digest: u64) -> History {
             }
             let bytes = batch.finish();
             end.digest = end.digest.wrapping_add(xxhash_rust::xxh3::xxh3_64(&bytes));
-            records.push(Stored { stamp_ms: end.last_ms, payload: batch_record(0, &bytes).into() });
+            records.push(Record { stamp_ms: end.last_ms, payload: batch_record(0, &bytes).into() });
         }
-        records.push(Stored { stamp_ms: end.last_ms, payload: end_record(0, end).into() });
+        records.push(Record { stamp_ms: end.last_ms, payload: end_record(0, end).into() });
     }
     let version = version(1_000, MINUTE_MS, 10_000);
     let to = version.width.next(version.width.window_of(BEGIN_MS + events as i64 * 1_000 - 1));
@@ -389,11 +342,11 @@ fn a_flood_of_random_values_is_spilled_and_leaves_as_other_while_other_sites_kee
             ..Event::default()
         });
         let payload = batch_record(BEGIN_MS, &batch.finish());
-        records.push(Stored { stamp_ms: BEGIN_MS + sequence as i64, payload: payload.into() });
+        records.push(Record { stamp_ms: BEGIN_MS + sequence as i64, payload: payload.into() });
     }
     let batches = records.len() as u64;
     let end_ms = BEGIN_MS + 10 * MINUTE_MS;
-    records.push(Stored { stamp_ms: end_ms, payload: tick_record(end_ms).into() });
+    records.push(Record { stamp_ms: end_ms, payload: tick_record(end_ms).into() });
     let version = version(1_000, MINUTE_MS, 10_000);
     let to = version.width.window_of(BEGIN_MS + 5 * MINUTE_MS);
     let history = History { log: MemoryLog::new(vec![records], 11), effective_ms: vec![BEGIN_MS], version, to };

@@ -10,23 +10,18 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weir_log::{Appended, Bounds, Committed, Log, LogError, Reader, RecordRef, Result, TopicKind, Wake};
-
-#[derive(Debug, Clone)]
-pub(crate) struct Stored {
-    pub(crate) stamp_ms: i64,
-    pub(crate) payload: Bytes,
-}
+use weir_oracle::Record;
 
 /// Partitions of one topic; `starts` are the offsets that retention has cut to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryLog {
-    pub(crate) partitions: Arc<Mutex<Vec<Vec<Stored>>>>,
+    pub(crate) partitions: Arc<Mutex<Vec<Vec<Record>>>>,
     pub(crate) starts: Vec<i64>,
     pub(crate) seed: u64,
 }
 
 impl MemoryLog {
-    pub(crate) fn new(partitions: Vec<Vec<Stored>>, seed: u64) -> MemoryLog {
+    pub(crate) fn new(partitions: Vec<Vec<Record>>, seed: u64) -> MemoryLog {
         MemoryLog { starts: vec![0; partitions.len()], partitions: Arc::new(Mutex::new(partitions)), seed }
     }
 }
@@ -61,7 +56,7 @@ impl Log for MemoryLog {
         let mut partitions = self.partitions.lock().unwrap();
         let records = &mut partitions[partition as usize];
         let stamp_ms = records.last().map_or(0, |last| last.stamp_ms) + 1_000;
-        records.push(Stored { stamp_ms, payload });
+        records.push(Record { stamp_ms, payload });
         let appended = Appended { offset: records.len() as i64 - 1, stamp_ms };
         async move { Ok(appended) }.boxed()
     }

@@ -1,2 +1,1 @@
 pub(crate) mod memory_log;
-pub(crate) mod oracle;
