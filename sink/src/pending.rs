@@ -72,15 +72,17 @@ pub(crate) struct Pending {
     by_month: bool,
     held: VecDeque<Held>,
     bytes: u64,
-    /// The windows `[from, through)` are at hand.
+    /// Everything before it is done.
     from: WindowStart,
-    through: WindowStart,
+    /// How far the pipeline has closed: the windows `[from, closed)` are at hand. Below `from` where another owner was
+    /// faster.
+    closed: WindowStart,
 }
 
 impl Pending {
     /// `by_month`: whether the table keeps these rows by month, as it does imports, and not by day.
     pub(crate) fn new(width: WindowWidth, from: WindowStart, by_month: bool, limits: Limits) -> Pending {
-        Pending { width, limits, by_month, held: VecDeque::new(), bytes: 0, from, through: from }
+        Pending { width, limits, by_month, held: VecDeque::new(), bytes: 0, from, closed: from }
     }
 
     /// Whether the pipeline should wait.
@@ -95,16 +97,15 @@ impl Pending {
 
     pub(crate) fn push(&mut self, ready: Ready) {
         match ready {
-            Ready::Through(window) => self.through = self.through.max(window),
+            Ready::Through(window) => self.closed = self.closed.max(window),
             Ready::Window(held) => {
                 let window = held.emission.window;
-                assert!(
-                    window >= self.through,
-                    "windows come in ascending order, each once: {window:?} after {self:?}"
-                );
-                self.through = self.width.next(window);
-                self.bytes += held.bytes;
-                self.held.push_back(held);
+                assert!(window >= self.closed, "windows come in ascending order, each once: {window:?} after {self:?}");
+                self.closed = self.width.next(window);
+                if window >= self.from {
+                    self.bytes += held.bytes;
+                    self.held.push_back(held);
+                }
             }
         }
     }
@@ -119,7 +120,6 @@ impl Pending {
             self.bytes -= held.bytes;
         }
         self.from = checkpoint;
-        self.through = self.through.max(checkpoint);
         Ok(())
     }
 
@@ -127,7 +127,7 @@ impl Pending {
     ///
     /// With rows it lies in one partition, so that a chunk is one part. Without, it may be of any length.
     pub(crate) fn batch(&self, end: Option<WindowStart>) -> Option<Batch> {
-        let end = end.map_or(self.through, |end| end.min(self.through));
+        let end = end.map_or(self.closed, |end| end.min(self.closed));
         if end <= self.from {
             return None;
         }
@@ -262,5 +262,18 @@ mod tests {
         pending.done_through(at(9)).expect("held");
         assert_eq!(pending.batch(None), None);
         assert_eq!(pending.bytes, 0);
+    }
+
+    #[test]
+    fn windows_that_another_owner_has_done_meanwhile_are_left_out_when_they_come() {
+        let mut pending = pending(false);
+        pending.push(window(2));
+        pending.done_through(at(6)).expect("held");
+        pending.push(window(4));
+        pending.push(Ready::Through(at(5)));
+        assert_eq!((pending.batch(None), pending.bytes), (None, 0));
+        pending.push(window(5));
+        pending.push(window(6));
+        assert_eq!(pending.batch(None).map(|batch| (batch.from, batch.to, batch.wanted.rows)), Some((at(6), at(7), 1)));
     }
 }
