@@ -22,7 +22,8 @@
 //!
 //! It would be broken by judging lateness against a watermark, by looking at this machine's clock, by ordering rows by
 //! interned numbers, by a reader that begins without the horizon before its first window, or by not waiting for a
-//! partition that is in use and silent.
+//! partition that is in use and silent. `tests/simulation` plants each of these, and finds it; what the rows must be is
+//! said once more, without any of this machinery, by `tests/oracle`.
 //!
 //! # Invariants
 //! - every event that counts is in exactly one emission; copies of a batch or of an event's id within the horizon count

@@ -12,8 +12,9 @@
 //! - nothing is remembered from turn to turn but the windows themselves; no answer is believed, "ok" neither
 //! - a chunk is one block, so it is in the table whole or not at all
 //!
-//! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`. Start at [`run`]; [`table`] is what it
-//! asks of ClickHouse; [`server`] is a ClickHouse of our own. Not here: events, the log, which windows there are.
+//! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`, and lived through, with everything that may go
+//! wrong, in `tests/simulation`. Start at [`run`]; [`table`] is what it asks of ClickHouse; [`server`] is a ClickHouse of
+//! our own. Not here: events, the log, which windows there are.
 
 mod analyst;
 pub mod audit;

@@ -1,0 +1,412 @@
+//! What a history is made of, drawn from a seed: the log's appends and clocks, the processes, and what goes wrong when.
+
+use std::fmt;
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use weir_oracle::{event, pick};
+use weir_schemas::{
+    Event, SchemaVersion, WindowWidth,
+    wire::{BatchBuilder, batch_record, tick_record},
+};
+use weir_sink::Limits;
+
+use crate::Bug;
+
+pub(crate) const SECOND_MS: i64 = 1_000;
+pub(crate) const MINUTE_MS: i64 = 60 * SECOND_MS;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+/// 2026-03-01, an hour before midnight: some histories cross into the next day's partition of the table.
+const BEGIN_MS: i64 = 20_513 * 24 * HOUR_MS - HOUR_MS;
+
+/// The property that names an event; equal for its copies.
+pub(crate) const HIT: &str = "hit";
+/// The site of the event that must come through after all faults.
+pub(crate) const FRESH_SITE: &str = "fresh.example";
+
+/// A history: all that is drawn before it begins. What is drawn on the way (how long a statement takes) follows from
+/// `seed`, too.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) begin_ms: i64,
+    pub(crate) version: SchemaVersion,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) appends: Vec<Append>,
+    pub(crate) faults: Vec<Fault>,
+    /// Used one after the other, and again from the first.
+    pub(crate) processes: Vec<Process>,
+    /// The world looks about this often.
+    pub(crate) step_ms: i64,
+    /// Nothing goes wrong from here on.
+    pub(crate) quiet_ms: i64,
+}
+
+#[derive(Clone)]
+pub(crate) struct Partition {
+    /// When the control record was written that it comes into use.
+    pub(crate) announced_ms: i64,
+    pub(crate) effective_ms: i64,
+    /// From when on its log's clock is how far off, ascending.
+    pub(crate) clock: Vec<(i64, i64)>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Append {
+    pub(crate) at_ms: i64,
+    pub(crate) partition: usize,
+    pub(crate) payload: Bytes,
+}
+
+/// A process of the run, from its start to its end.
+#[derive(Clone)]
+pub(crate) struct Process {
+    pub(crate) workers: usize,
+    pub(crate) memory_bytes_max: usize,
+    pub(crate) clock_off_ms: i64,
+    /// How late it sees what is in a partition: its reading speed.
+    pub(crate) behind_ms: Vec<i64>,
+    pub(crate) tick_after_ms: i64,
+    pub(crate) limits: Limits,
+    /// Between windows that are handed to the sink.
+    pub(crate) pace_ms: i64,
+    pub(crate) starts_after_ms: i64,
+}
+
+/// The statements of [`weir_sink::table::Table`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Largest,
+    Raise,
+    KillQueries,
+    Mutations,
+    KillMutations,
+    Covered,
+    Ask,
+    Insert,
+    Delete,
+    Record,
+}
+
+/// How far a statement has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Sent,
+    /// Its owner was found to be the largest.
+    Started,
+    /// It was done, and not yet answered.
+    Applied,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum When {
+    At(i64),
+    /// At the phase of the statement of this kind that comes after so many others.
+    On(Kind, Phase, u32),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum What {
+    /// SIGKILL of the process that sent it, or of all; others are started.
+    Kill,
+    /// SIGSTOP, and SIGCONT after so long; another is started meanwhile.
+    Stop(i64),
+    /// Asked to end.
+    Shutdown,
+    /// A second process of the same run.
+    Second,
+    /// The server is killed, and back after so long.
+    Crash(i64),
+    /// The statement arrives so much later than its client waits.
+    Late(i64),
+    /// The statement never arrives.
+    Lose,
+    /// It arrives again after so long.
+    Twice(i64),
+    /// It is answered with an error, whatever was done.
+    Error,
+    /// It is not answered.
+    Silence,
+    /// Retention cuts what no run needs any more.
+    Cut,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    pub(crate) when: When,
+    pub(crate) what: What,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::Insert,
+    Kind::Record,
+    Kind::Ask,
+    Kind::Delete,
+    Kind::Raise,
+    Kind::Largest,
+    Kind::KillQueries,
+    Kind::Mutations,
+    Kind::KillMutations,
+    Kind::Covered,
+];
+
+impl What {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            What::Kill => "kills",
+            What::Stop(_) => "stops",
+            What::Shutdown => "shutdowns",
+            What::Second => "second processes",
+            What::Crash(_) => "crashes of the server",
+            What::Late(_) => "statements late",
+            What::Lose => "statements lost",
+            What::Twice(_) => "statements twice",
+            What::Error => "errors after all",
+            What::Silence => "answers lost",
+            What::Cut => "cuts by retention",
+        }
+    }
+}
+
+impl Plan {
+    /// `bug`: what is to be found, so that what brings it out is drawn more often.
+    pub(crate) fn draw(seed: u64, bug: Option<Bug>) -> Plan {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let rng = &mut rng;
+        let begin_ms = BEGIN_MS + rng.random_range(0..2 * HOUR_MS);
+        let duration_ms = rng.random_range(5..50) * MINUTE_MS;
+        let version = SchemaVersion {
+            width: WindowWidth::new(pick(rng, &[10_000, MINUTE_MS, 5 * MINUTE_MS])).expect("divides a day"),
+            lateness_ms: pick(rng, &[0, 10_000, 90_000]),
+            values_max: pick(rng, &[2, 1_000, 1_000]),
+            ..SchemaVersion::builtin(1).expect("version 1 is in the binary")
+        };
+        let partitions = partitions(rng, begin_ms, duration_ms, bug);
+        let appends = Appends::draw(rng, begin_ms, duration_ms, &partitions, bug);
+        let faults = faults(rng, begin_ms, duration_ms, bug);
+        let count = partitions.len();
+        let processes = (0..6).map(|nth| process(rng, nth, count)).collect();
+        let step_ms = rng.random_range(2..12) * SECOND_MS;
+        let quiet_ms = begin_ms + duration_ms;
+        Plan { seed, begin_ms, version, partitions, appends, faults, processes, step_ms, quiet_ms }
+    }
+
+    /// The same history with some of its appends and faults only.
+    pub(crate) fn only(&self, appends: Option<&[usize]>, faults: Option<&[usize]>) -> Plan {
+        let mut plan = self.clone();
+        if let Some(kept) = appends {
+            plan.appends = kept.iter().filter_map(|at| self.appends.get(*at).cloned()).collect();
+        }
+        if let Some(kept) = faults {
+            plan.faults = kept.iter().filter_map(|at| self.faults.get(*at).copied()).collect();
+        }
+        plan
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} partitions, width {} s, lateness {} s, {} appends in {} min, {} faults",
+            self.partitions.len(),
+            self.version.width.ms() / SECOND_MS,
+            self.version.lateness_ms / SECOND_MS,
+            self.appends.len(),
+            (self.quiet_ms - self.begin_ms) / MINUTE_MS,
+            self.faults.len(),
+        )
+    }
+}
+
+fn partitions(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>) -> Vec<Partition> {
+    let count = rng.random_range(1..=4usize).max(if bug.is_some() { 2 } else { 1 });
+    let added = if bug == Some(Bug::NewPartition) { 1.0 } else { 0.4 };
+    (0..count)
+        .map(|nth| {
+            let (mut announced_ms, mut effective_ms) = (begin_ms, begin_ms);
+            if nth > 0 && nth == count - 1 && rng.random_bool(added) {
+                announced_ms += rng.random_range(0..duration_ms * 2 / 3);
+                // Ahead of every clock that may be wrong: a leap counts as at most a minute.
+                effective_ms = announced_ms + 90 * SECOND_MS + rng.random_range(0..2 * MINUTE_MS);
+            }
+            let mut clock = vec![(i64::MIN, pick(rng, &[0, 0, -2_000, 900]))];
+            let mut at_ms = begin_ms;
+            while rng.random_bool(0.6) {
+                at_ms += rng.random_range(1..15) * MINUTE_MS;
+                let steps_back = -rng.random_range(0..MINUTE_MS);
+                let leaps = [MINUTE_MS, 24 * HOUR_MS, 70 * 365 * 24 * HOUR_MS];
+                let off_ms = pick(rng, &[steps_back, 0, 1_000, leaps[0], leaps[1], leaps[2]]);
+                clock.push((at_ms, off_ms));
+                clock.push((at_ms + rng.random_range(1..4) * MINUTE_MS, 0));
+                at_ms += 4 * MINUTE_MS;
+            }
+            clock.push((begin_ms + duration_ms, 0));
+            clock.retain(|(at_ms, off_ms)| *at_ms < begin_ms + duration_ms || *off_ms == 0);
+            clock.sort_by_key(|(at_ms, _)| *at_ms);
+            Partition { announced_ms, effective_ms, clock }
+        })
+        .collect()
+}
+
+/// Collectors: what they append, and append again.
+struct Appends<'a> {
+    rng: &'a mut StdRng,
+    late: f64,
+    ids: Vec<String>,
+    sequence: u64,
+    all: Vec<Append>,
+}
+
+impl Appends<'_> {
+    fn draw(
+        rng: &mut StdRng,
+        begin_ms: i64,
+        duration_ms: i64,
+        partitions: &[Partition],
+        bug: Option<Bug>,
+    ) -> Vec<Append> {
+        let late = rng.random_range(0.0..0.3);
+        let again = if bug.is_some_and(Bug::is_about_copies) { 0.7 } else { 0.25 };
+        let silent = rng.random_bool(0.3).then(|| rng.random_range(0..partitions.len()));
+        let mut appends = Appends { rng, late, ids: Vec::new(), sequence: 0, all: Vec::new() };
+        // In half of the histories most comes in bursts.
+        let burst = appends.rng.random_bool(0.5);
+        let mut now_ms = begin_ms;
+        for _ in 0..appends.rng.random_range(10..90) {
+            if !burst || appends.rng.random_bool(0.2) {
+                now_ms += appends.rng.random_range(0..duration_ms / 20);
+            }
+            now_ms += pick(appends.rng, &[0, 500, 7_000]);
+            if now_ms >= begin_ms + duration_ms {
+                break;
+            }
+            let partition = appends.rng.random_range(0..partitions.len());
+            let unused = now_ms + 1_000 < partitions[partition].effective_ms;
+            if unused || silent == Some(partition) && appends.rng.random_bool(0.9) {
+                continue;
+            }
+            match appends.rng.random_range(0..20) {
+                0..2 => appends.push(now_ms, partition, tick_record),
+                2 => appends.push(now_ms, partition, |_| b"not weir's".to_vec()),
+                _ => appends.batch(now_ms, partition, begin_ms + duration_ms, again),
+            }
+        }
+        let mut all = appends.all;
+        all.sort_by_key(|append| append.at_ms);
+        all
+    }
+
+    fn push(&mut self, at_ms: i64, partition: usize, payload: impl Fn(i64) -> Vec<u8>) {
+        let off_ms = pick(self.rng, &[0, 0, 0, 0, -3_000, 2_000, -HOUR_MS]);
+        self.all.push(Append { at_ms, partition, payload: payload(at_ms + off_ms).into() });
+    }
+
+    /// A batch, and the same again: an acknowledgement was lost, or a collector's spool held it.
+    fn batch(&mut self, now_ms: i64, partition: usize, end_ms: i64, again: f64) {
+        self.sequence += 1;
+        let mut batch = BatchBuilder::new([3; 16], self.sequence);
+        for nth in 0..pick(self.rng, &[1, 2, 4, 12]) {
+            let hit = format!("{}.{nth}", self.sequence);
+            let event = self.event(now_ms, hit);
+            batch.push(&event);
+        }
+        let bytes = batch.finish();
+        self.push(now_ms, partition, |sent_ms| batch_record(sent_ms, &bytes));
+        let mut at_ms = now_ms;
+        while self.rng.random_bool(again) {
+            at_ms += pick(self.rng, &[300, 5_000, MINUTE_MS, 6 * MINUTE_MS, 8 * MINUTE_MS, 12 * MINUTE_MS]);
+            if at_ms >= end_ms {
+                break;
+            }
+            self.push(at_ms, partition, |sent_ms| batch_record(sent_ms, &bytes));
+        }
+    }
+
+    fn event(&mut self, now_ms: i64, hit: String) -> Event {
+        let mut event = event(self.rng, now_ms, &mut self.ids);
+        if !self.rng.random_bool(self.late) && event.claimed_ms.is_none_or(|claimed_ms| claimed_ms < event.received_ms)
+        {
+            event.received_ms = now_ms - self.rng.random_range(0..1_000);
+            event.claimed_ms = None;
+        }
+        let hit = if event.id.is_empty() { hit } else { format!("{}/{}", event.site, event.id) };
+        event.props.push((HIT.into(), hit));
+        event
+    }
+}
+
+impl Partition {
+    /// What its log's clock says.
+    pub(crate) fn clock_ms(&self, now_ms: i64) -> i64 {
+        let off = self.clock.iter().rev().find(|(from_ms, _)| *from_ms <= now_ms);
+        now_ms + off.map_or(0, |(_, off_ms)| *off_ms)
+    }
+}
+
+fn process(rng: &mut StdRng, nth: u64, partitions: usize) -> Process {
+    let slow = rng.random_bool(0.3);
+    Process {
+        workers: rng.random_range(1..=4),
+        memory_bytes_max: pick(rng, &[1 << 30, 1 << 30, 20_000]),
+        clock_off_ms: pick(rng, &[0, 0, -2_000, 2_000]),
+        behind_ms: (0..partitions).map(|_| if slow { rng.random_range(0..60) * SECOND_MS } else { 0 }).collect(),
+        tick_after_ms: pick(rng, &[1, 5, 20]) * SECOND_MS,
+        limits: Limits {
+            batch_rows_max: pick(rng, &[1, 60, 500, 2_000_000]),
+            batch_bytes_max: pick(rng, &[10_000, 256 << 20]),
+            pending_bytes_max: pick(rng, &[1, 100_000, 512 << 20]),
+            chunk_rows_max: pick(rng, &[10, 50, 500_000]),
+            chunk_bytes_max: pick(rng, &[2_000, 64 << 20]),
+            empty_every: std::time::Duration::from_secs(pick(rng, &[1, 5, 60])),
+        },
+        pace_ms: pick(rng, &[0, 0, 40, 2_000]),
+        starts_after_ms: if nth == 0 { 0 } else { pick(rng, &[0, 1, 10, 90]) * SECOND_MS },
+    }
+}
+
+fn faults(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>) -> Vec<Fault> {
+    let most = if bug.is_some() { 30 } else { 24 };
+    let mut faults: Vec<Fault> = (0..rng.random_range(0..most)).map(|_| fault(rng, begin_ms, duration_ms)).collect();
+    // A process that goes while its INSERT or DELETE runs, and leaves it to the next one.
+    for _ in 0..rng.random_range(0..3) {
+        let what = pick(rng, &[What::Kill, What::Stop(20_000), What::Kill]);
+        let kind = pick(rng, &[Kind::Insert, Kind::Insert, Kind::Delete]);
+        faults.push(Fault { when: When::On(kind, Phase::Started, rng.random_range(0..20)), what });
+    }
+    let more = if bug.is_some_and(Bug::is_about_owners) { 12 } else { 0 };
+    for _ in 0..more {
+        // An INSERT that arrives when nobody waits for it any more, or twice.
+        let late = What::Late(pick(rng, &[50, 300, 40_000]));
+        let twice = What::Twice(pick(rng, &[1, 30, 300, 2_000]));
+        let what = pick(rng, &[late, twice]);
+        faults.push(Fault { when: When::On(Kind::Insert, Phase::Sent, rng.random_range(0..30)), what });
+    }
+    faults
+}
+
+fn fault(rng: &mut StdRng, begin_ms: i64, duration_ms: i64) -> Fault {
+    let anywhere =
+        [What::Kill, What::Stop(pick(rng, &[500, 20_000, 200_000])), What::Shutdown, What::Second, What::Cut];
+    let crash = What::Crash(pick(rng, &[300, 5_000, 60_000]));
+    if rng.random_bool(0.3) {
+        let what = if rng.random_bool(0.2) { crash } else { pick(rng, &anywhere) };
+        return Fault { when: When::At(begin_ms + rng.random_range(0..duration_ms)), what };
+    }
+    // Deeds more often than the rest.
+    let kind = KINDS[if rng.random_bool(0.6) { rng.random_range(0..4) } else { rng.random_range(0..KINDS.len()) }];
+    let phase = pick(rng, &[Phase::Sent, Phase::Started, Phase::Applied]);
+    let statement = match phase {
+        Phase::Sent => {
+            [What::Late(pick(rng, &[500, 40_000, 200_000])), What::Lose, What::Twice(pick(rng, &[1, 50, 3_000]))]
+        }
+        Phase::Started | Phase::Applied => [What::Error, What::Silence, What::Error],
+    };
+    let what = match rng.random_range(0..10) {
+        0..5 => pick(rng, &statement),
+        5..9 => pick(rng, &anywhere[..4]),
+        _ => crash,
+    };
+    let nth = pick(rng, &[0, 1, 2, 3, 5, 8, 13, 21, 34]);
+    Fault { when: When::On(kind, phase, nth), what }
+}

@@ -1,0 +1,195 @@
+//! A process of the run: from its checkpoint on, the pipeline's windows into the sink, as `weir run` wires them.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc};
+use weir_log::PartitionInUse;
+use weir_schemas::{Closed, WindowStart};
+use weir_sink::{Done, RunSpec, SinkError, checkpoint_of, run_on, table::Table};
+
+use crate::{
+    Bug,
+    control::Control,
+    log::SimLog,
+    plan::{Plan, Process},
+    reading::{Order, Reading},
+    server::Server,
+};
+
+/// Windows on their way from pipeline to sink, as in `weir run`.
+const CLOSED_MAX: usize = 8;
+
+/// What all processes of a history share.
+pub(crate) struct Shared {
+    pub(crate) plan: Plan,
+    pub(crate) log: Arc<SimLog>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) bug: Option<Bug>,
+}
+
+/// One process, as the world has it.
+pub(crate) struct Running {
+    pub(crate) control: Arc<Control>,
+    /// Its pipeline, once it has begun, until it is over.
+    pub(crate) reading: Arc<Mutex<Option<Reading>>>,
+    queue: Arc<Queue>,
+}
+
+/// Between its pipeline and its sink.
+#[derive(Default)]
+struct Queue {
+    closed: Mutex<VecDeque<Closed>>,
+    more: Notify,
+}
+
+impl Shared {
+    pub(crate) fn first(&self) -> WindowStart {
+        let effective_ms = self.plan.partitions.iter().map(|partition| partition.effective_ms).min();
+        let first_ms = effective_ms.expect("there is a partition") - self.plan.version.lateness_ms;
+        self.plan.version.width.window_of(first_ms)
+    }
+
+    /// The partitions in use, by the control records that there are.
+    fn partitions_in_use(&self) -> Vec<PartitionInUse> {
+        let now_ms = self.server.state().now_ms();
+        let announced = self.plan.partitions.iter().enumerate().filter(|(_, of)| of.announced_ms <= now_ms);
+        announced
+            .map(|(nth, of)| PartitionInUse { partition: nth as u32, effective_ms: of.effective_ms })
+            // The bug: one that was added is waited for only once there is something in it.
+            .filter(|in_use| {
+                let added = in_use.effective_ms > self.plan.begin_ms;
+                self.bug != Some(Bug::NewPartition) || !added || self.log.has_records(in_use.partition)
+            })
+            .collect()
+    }
+}
+
+impl Running {
+    pub(crate) fn new() -> Running {
+        Running {
+            control: Arc::new(Control::new()),
+            reading: Arc::new(Mutex::new(None)),
+            queue: Arc::new(Queue::default()),
+        }
+    }
+
+    /// Lets its pipeline go on, and hands its windows over; `Err` is what must never be.
+    pub(crate) fn go_on(&self, now_ms: i64, shared: &Shared) -> Result<(), String> {
+        if !self.control.is_up() {
+            return Ok(());
+        }
+        let mut held = self.reading.lock().expect("no holder panics");
+        let Some(reading) = held.as_mut() else { return Ok(()) };
+        let before = reading.through();
+        let (mut windows, ended) = reading.go_on(now_ms)?;
+        let through = reading.through();
+        if shared.bug == Some(Bug::RowsByBatch) {
+            crate::bugs::count_visitors_once_a_batch(&mut windows);
+        }
+        if through > before {
+            windows.push(Closed::Through(through));
+        }
+        self.queue.closed.lock().expect("no holder panics").extend(windows);
+        self.queue.more.notify_one();
+        if let Some(ended) = ended {
+            if ended.for_good {
+                return Err(format!("liveness: the run stopped for a person: {}", ended.said));
+            }
+            shared.server.state().happens("pipelines that failed");
+            self.control.kill();
+        }
+        Ok(())
+    }
+
+    /// Its life: returns when it is over, however; `Err` if the sink wants a person.
+    pub(crate) async fn live(&self, shared: &Shared, nth: usize, table: impl Table) -> Result<(), String> {
+        let process = &shared.plan.processes[nth % shared.plan.processes.len()];
+        let said = self.control.govern(self.work(shared, process, &table)).await;
+        self.control.kill();
+        if let Some(reading) = self.reading.lock().expect("no holder panics").take() {
+            for (what, times) in reading.seen().happened {
+                *shared.server.state().happened.entry(what).or_insert(0) += times;
+            }
+        }
+        said.unwrap_or(Ok(()))
+    }
+
+    async fn work(&self, shared: &Shared, process: &Process, table: &impl Table) -> Result<(), String> {
+        let version = &shared.plan.version;
+        let from = match checkpoint_of(table, version.width, shared.first()).await {
+            Ok(from) => from,
+            // As `weir run`: the process ends, and another is started.
+            Err(_) => return Ok(()),
+        };
+        let partitions = shared.partitions_in_use();
+        let now_ms = shared.server.state().now_ms();
+        let order = Order { version, from, partitions: partitions.clone(), process, now_ms, bug: shared.bug };
+        *self.reading.lock().expect("no holder panics") = Some(Reading::start(shared.log.clone(), &order));
+        let spec = RunSpec { run: "live".into(), version: version.clone(), origin: String::new(), from, to: None };
+        let (sender, closed) = mpsc::channel(CLOSED_MAX);
+        let mut through = from;
+        let on_done = |done: Done| {
+            let mut state = shared.server.state();
+            let complete_s = state.complete_through_s((shared.first().ms() / 1_000) as u32);
+            if done.from > done.through || done.through < through {
+                state.wrong.get_or_insert(format!("order: {done:?} after {through:?}"));
+            }
+            if done.through.ms() / 1_000 > i64::from(complete_s) {
+                state.wrong.get_or_insert(format!("order: {done:?} was told, complete through {complete_s} s"));
+            }
+            through = done.through;
+        };
+        let sink = run_on(table, spec, process.limits, closed, on_done, self.control.asked_to_end());
+        tokio::select! {
+            biased;
+            ended = sink => match ended {
+                Ok(_) => Ok(()),
+                Err(SinkError::Refused { .. }) => {
+                    shared.server.state().happens("processes refused");
+                    Ok(())
+                }
+                Err(SinkError::CheckpointMoved { .. }) => {
+                    shared.server.state().happens("checkpoints moved back");
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            // Other partitions are in use: it must be started again.
+            () = self.feed(shared, process, &partitions, sender) => {
+                shared.server.state().happens("partitions added under a process");
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands windows to the sink, until the partitions in use are not those that the pipeline knows: the control topic
+    /// is read to its end before a window leaves.
+    async fn feed(
+        &self,
+        shared: &Shared,
+        process: &Process,
+        partitions: &[PartitionInUse],
+        sender: mpsc::Sender<Closed>,
+    ) {
+        loop {
+            let next = self.queue.closed.lock().expect("no holder panics").pop_front();
+            let Some(message) = next else {
+                self.queue.more.notified().await;
+                continue;
+            };
+            if shared.bug != Some(Bug::NewPartition) && shared.partitions_in_use() != partitions {
+                return;
+            }
+            if process.pace_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(process.pace_ms as u64)).await;
+            }
+            if sender.send(message).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}

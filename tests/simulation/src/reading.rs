@@ -1,0 +1,245 @@
+//! A pipeline that runs: the product's own, in threads of its own, looked at only when it has nothing left to do.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use weir_log::PartitionInUse;
+use weir_schemas::{Closed, SchemaVersion, WindowStart};
+
+use crate::{
+    Bug,
+    log::{SimClock, SimLog, TOPIC, View, ViewLog},
+    plan::Process,
+};
+
+/// A pipeline that is not done with what it has after this long is stuck: real time, a thousand times what it needs.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+
+/// What is known of a run from outside.
+pub(crate) struct Seen {
+    watermark_ms: Option<i64>,
+    windows_open: u64,
+    bytes_open: u64,
+    /// What it has met how often.
+    pub(crate) happened: [(&'static str, u64); 6],
+}
+
+/// Why a pipeline ended by itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) said: String,
+    /// Starting it again would come to the same.
+    pub(crate) for_good: bool,
+}
+
+/// What to read.
+pub(crate) struct Order<'a> {
+    pub(crate) version: &'a SchemaVersion,
+    pub(crate) from: WindowStart,
+    pub(crate) partitions: Vec<PartitionInUse>,
+    pub(crate) process: &'a Process,
+    pub(crate) now_ms: i64,
+    pub(crate) bug: Option<Bug>,
+}
+
+pub(crate) struct Reading {
+    view: Arc<View>,
+    clock: Arc<SimClock>,
+    log: Arc<SimLog>,
+    closed: mpsc::Receiver<Closed>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<(), Ended>>>,
+    seen: Box<dyn Fn() -> Seen + Send>,
+    version: SchemaVersion,
+    through: WindowStart,
+    /// How many workers have partitions.
+    readers: usize,
+    partitions: usize,
+    memory_bytes_max: u64,
+    windows_max: u64,
+}
+
+/// Starts the `run` of a crate that has the pipeline's interface.
+macro_rules! start {
+    ($pipeline:ident, $order:expr, $view:expr, $clock:expr, $stop:expr) => {{
+        let (order, stop): (&Order<'_>, Arc<AtomicBool>) = ($order, $stop);
+        let spec = $pipeline::RunSpec {
+            run: "live".into(),
+            version: order.version.clone(),
+            topic: TOPIC.into(),
+            kind: $pipeline::SourceKind::Live,
+            from: order.from,
+            to: None,
+            partitions: order.partitions.clone(),
+            workers: order.process.workers,
+            memory_bytes_max: order.process.memory_bytes_max,
+            spill_dir: std::env::temp_dir(),
+            tick_after: Duration::from_millis(order.process.tick_after_ms as u64),
+        };
+        let (sender, closed) = mpsc::channel(1 << 16);
+        let status = Arc::new($pipeline::Status::default());
+        let (said, log, clock) = (status.clone(), Arc::new(ViewLog($view)), $clock);
+        let thread = std::thread::spawn(move || {
+            let ended = $pipeline::run(spec, log, clock, sender, said, stop);
+            ended.map(drop).map_err(|error| Ended { said: error.to_string(), for_good: error.needs_a_person() })
+        });
+        let seen = move || {
+            let seen = status.snapshot();
+            let (windows_open, bytes_open) = (seen.windows_open, seen.bytes_open);
+            let happened = [
+                ("late events", seen.events_late),
+                ("old claims", seen.claims_too_old),
+                ("copies", seen.copies),
+                ("records that are not weir's", seen.records_unreadable),
+                ("stamps that leap", seen.stamps_bounded),
+                ("runs on disk", seen.runs_spilled),
+            ];
+            Seen { watermark_ms: seen.watermark_ms, windows_open, bytes_open, happened }
+        };
+        (thread, closed, Box::new(seen) as Box<dyn Fn() -> Seen + Send>)
+    }};
+}
+
+impl Reading {
+    pub(crate) fn start(log: Arc<SimLog>, order: &Order<'_>) -> Reading {
+        let view = View::new(log.clone(), order.process.behind_ms.clone(), order.bug);
+        let clock = SimClock::new(order.now_ms, order.process.clock_off_ms);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (thread, closed, seen) = if order.bug.is_some_and(Bug::is_in_pipeline) {
+            start!(weir_pipeline_planted, order, view.clone(), clock.clone(), stop.clone())
+        } else {
+            start!(weir_pipeline, order, view.clone(), clock.clone(), stop.clone())
+        };
+        let mut with_partitions: Vec<usize> =
+            order.partitions.iter().map(|in_use| in_use.partition as usize % order.process.workers).collect();
+        with_partitions.sort_unstable();
+        with_partitions.dedup();
+        let (width_ms, lateness_ms) = (order.version.width.ms(), order.version.lateness_ms);
+        // Something may be read so far ahead of the slowest partition, and of each one record more.
+        let ahead_ms = (4 * width_ms + lateness_ms).max(10_000);
+        let windows = |ms: i64| (ms / width_ms) as u64 + 2;
+        Reading {
+            view,
+            clock,
+            log,
+            closed,
+            stop,
+            thread: Some(thread),
+            seen,
+            version: order.version.clone(),
+            through: order.from,
+            readers: with_partitions.len(),
+            partitions: order.partitions.len(),
+            memory_bytes_max: order.process.memory_bytes_max as u64,
+            windows_max: windows(ahead_ms + lateness_ms) + order.partitions.len() as u64 * windows(lateness_ms),
+        }
+    }
+
+    /// Lets it read what it may at `now_ms`, and gives the windows that have closed, and how far.
+    ///
+    /// `Err`: something that must never be.
+    pub(crate) fn go_on(&mut self, now_ms: i64) -> Result<(Vec<Closed>, Option<Ended>), String> {
+        let mut windows = Vec::new();
+        self.view.look(now_ms);
+        self.settle(&mut windows)?;
+        let before = self.log.len();
+        self.clock.advance(now_ms, || self.thread.as_ref().is_none_or(JoinHandle::is_finished));
+        if self.log.len() > before {
+            self.view.look(now_ms);
+            self.settle(&mut windows)?;
+        }
+        let seen = (self.seen)();
+        if seen.bytes_open > self.memory_bytes_max / 2 {
+            return Err(format!("memory: {} bytes are open, {} allowed", seen.bytes_open, self.memory_bytes_max / 2));
+        }
+        if seen.windows_open > self.windows_max {
+            let open = seen.windows_open;
+            return Err(format!("memory: {open} windows are open of {} partitions", self.partitions));
+        }
+        let ended = match self.thread.take_if(|thread| thread.is_finished()) {
+            None => None,
+            Some(thread) => match thread.join() {
+                Ok(Ok(())) => Some(Ended { said: "it ended without being asked".into(), for_good: true }),
+                Ok(Err(ended)) => Some(ended),
+                Err(_) => return Err("the pipeline panicked".into()),
+            },
+        };
+        Ok((windows, ended))
+    }
+
+    /// Waits until everything that can be read has been, and everything that can close has.
+    fn settle(&mut self, windows: &mut Vec<Closed>) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            let over = self.view.is_left() || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+            let read = self.view.is_read(self.readers);
+            self.take(windows)?;
+            if over {
+                return Ok(());
+            }
+            if read && let Some(watermark_ms) = (self.seen)().watermark_ms {
+                let closed = self.version.width.window_of(watermark_ms);
+                if self.through >= closed {
+                    return Ok(());
+                }
+            }
+            if begin.elapsed() > STUCK_AFTER {
+                return Err(format!("liveness: the pipeline is stuck, closed through {:?}", self.through));
+            }
+            self.view.stir();
+        }
+    }
+
+    /// Windows ascend, each comes once, and none after it has closed.
+    fn take(&mut self, windows: &mut Vec<Closed>) -> Result<(), String> {
+        while let Ok(message) = self.closed.try_recv() {
+            match message {
+                Closed::Through(window) if window < self.through => {
+                    return Err(format!("order: closed through {window:?} after {:?}", self.through));
+                }
+                // Where it stands between windows depends on the interleaving; what is said in the end does not.
+                Closed::Through(window) => self.through = window,
+                Closed::Window(emission) if emission.window < self.through => {
+                    return Err(format!("order: window {:?} came after {:?}", emission.window, self.through));
+                }
+                Closed::Window(emission) => {
+                    self.through = self.version.width.next(emission.window);
+                    windows.push(Closed::Window(emission));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        (self.seen)()
+    }
+
+    pub(crate) fn through(&self) -> WindowStart {
+        self.through
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.closed.close();
+        self.clock.end();
+        let begin = Instant::now();
+        let Some(thread) = self.thread.take() else { return };
+        // One that is stuck is left behind: it has been reported.
+        while !thread.is_finished() && begin.elapsed() < STUCK_AFTER {
+            self.view.stir();
+        }
+        if thread.is_finished() {
+            let _ = thread.join();
+        }
+    }
+}
