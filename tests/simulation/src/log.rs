@@ -114,8 +114,9 @@ struct ReaderState {
 }
 
 impl View {
-    pub(crate) fn new(log: Arc<SimLog>, behind_ms: Vec<i64>, bug: Option<Bug>) -> Arc<View> {
-        Arc::new(View { log, bug, behind_ms, state: Mutex::new(ViewState::default()), changed: Condvar::new() })
+    pub(crate) fn new(log: Arc<SimLog>, now_ms: i64, behind_ms: Vec<i64>, bug: Option<Bug>) -> Arc<View> {
+        let state = ViewState { now_ms, ..ViewState::default() };
+        Arc::new(View { log, bug, behind_ms, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, ViewState> {

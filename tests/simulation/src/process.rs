@@ -84,7 +84,7 @@ impl Running {
         }
         let mut held = self.reading.lock().expect("no holder panics");
         let Some(reading) = held.as_mut() else { return Ok(()) };
-        let before = reading.through();
+        let before = reading.handed();
         let (mut windows, ended) = reading.go_on(now_ms)?;
         let through = reading.through();
         if shared.bug == Some(Bug::RowsByBatch) {
@@ -105,7 +105,7 @@ impl Running {
         Ok(())
     }
 
-    /// Its life: returns when it is over, however; `Err` if the sink wants a person.
+    /// Its life: returns when it is over, however; `Err` is what must never be.
     pub(crate) async fn live(&self, shared: &Shared, nth: usize, table: impl Table) -> Result<(), String> {
         let process = &shared.plan.processes[nth % shared.plan.processes.len()];
         let said = self.control.govern(self.work(shared, process, &table)).await;
@@ -128,7 +128,8 @@ impl Running {
         let partitions = shared.partitions_in_use();
         let now_ms = shared.server.state().now_ms();
         let order = Order { version, from, partitions: partitions.clone(), process, now_ms, bug: shared.bug };
-        *self.reading.lock().expect("no holder panics") = Some(Reading::start(shared.log.clone(), &order));
+        let reading = Reading::start(shared.log.clone(), &order)?;
+        *self.reading.lock().expect("no holder panics") = Some(reading);
         let spec = RunSpec { run: "live".into(), version: version.clone(), origin: String::new(), from, to: None };
         let (sender, closed) = mpsc::channel(CLOSED_MAX);
         let mut through = from;
@@ -156,7 +157,7 @@ impl Running {
                     shared.server.state().happens("checkpoints moved back");
                     Ok(())
                 }
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(format!("liveness: the sink stopped for a person: {error}")),
             },
             // Other partitions are in use: it must be started again.
             () = self.feed(shared, process, &partitions, sender) => {

@@ -59,6 +59,9 @@ pub(crate) struct Reading {
     seen: Box<dyn Fn() -> Seen + Send>,
     version: SchemaVersion,
     through: WindowStart,
+    /// What had closed when it had read what there was at its start.
+    early: Vec<Closed>,
+    handed: WindowStart,
     /// How many workers have partitions.
     readers: usize,
     partitions: usize,
@@ -108,8 +111,9 @@ macro_rules! start {
 }
 
 impl Reading {
-    pub(crate) fn start(log: Arc<SimLog>, order: &Order<'_>) -> Reading {
-        let view = View::new(log.clone(), order.process.behind_ms.clone(), order.bug);
+    /// Returns when it has read what it may: from then on it does something only when it is told to go on.
+    pub(crate) fn start(log: Arc<SimLog>, order: &Order<'_>) -> Result<Reading, String> {
+        let view = View::new(log.clone(), order.now_ms, order.process.behind_ms.clone(), order.bug);
         let clock = SimClock::new(order.now_ms, order.process.clock_off_ms);
         let stop = Arc::new(AtomicBool::new(false));
         let (thread, closed, seen) = if order.bug.is_some_and(Bug::is_in_pipeline) {
@@ -117,15 +121,14 @@ impl Reading {
         } else {
             start!(weir_pipeline, order, view.clone(), clock.clone(), stop.clone())
         };
+        // The thread that writes ticks begins to wait now, and not when the world has gone on.
+        clock.advance(order.now_ms, || thread.is_finished());
         let mut with_partitions: Vec<usize> =
             order.partitions.iter().map(|in_use| in_use.partition as usize % order.process.workers).collect();
         with_partitions.sort_unstable();
         with_partitions.dedup();
-        let (width_ms, lateness_ms) = (order.version.width.ms(), order.version.lateness_ms);
-        // Something may be read so far ahead of the slowest partition, and of each one record more.
-        let ahead_ms = (4 * width_ms + lateness_ms).max(10_000);
-        let windows = |ms: i64| (ms / width_ms) as u64 + 2;
-        Reading {
+        let windows_max = windows_max(order);
+        let mut reading = Reading {
             view,
             clock,
             log,
@@ -135,18 +138,24 @@ impl Reading {
             seen,
             version: order.version.clone(),
             through: order.from,
+            early: Vec::new(),
+            handed: order.from,
             readers: with_partitions.len(),
             partitions: order.partitions.len(),
             memory_bytes_max: order.process.memory_bytes_max as u64,
-            windows_max: windows(ahead_ms + lateness_ms) + order.partitions.len() as u64 * windows(lateness_ms),
-        }
+            windows_max,
+        };
+        let mut early = Vec::new();
+        reading.settle(&mut early)?;
+        reading.early = early;
+        Ok(reading)
     }
 
     /// Lets it read what it may at `now_ms`, and gives the windows that have closed, and how far.
     ///
     /// `Err`: something that must never be.
     pub(crate) fn go_on(&mut self, now_ms: i64) -> Result<(Vec<Closed>, Option<Ended>), String> {
-        let mut windows = Vec::new();
+        let mut windows = std::mem::take(&mut self.early);
         self.view.look(now_ms);
         self.settle(&mut windows)?;
         let before = self.log.len();
@@ -171,6 +180,7 @@ impl Reading {
                 Err(_) => return Err("the pipeline panicked".into()),
             },
         };
+        self.handed = self.through;
         Ok((windows, ended))
     }
 
@@ -225,6 +235,21 @@ impl Reading {
     pub(crate) fn through(&self) -> WindowStart {
         self.through
     }
+
+    /// How far it had closed when its windows were last taken.
+    pub(crate) fn handed(&self) -> WindowStart {
+        self.handed
+    }
+}
+
+/// The most windows that may be open: those that the pipeline may hand on before the first of them has left, those that
+/// may be read ahead of the slowest partition, and of each partition one record more.
+fn windows_max(order: &Order<'_>) -> u64 {
+    const IN_FLIGHT: u64 = 64;
+    let (width_ms, lateness_ms) = (order.version.width.ms(), order.version.lateness_ms);
+    let ahead_ms = (4 * width_ms + lateness_ms).max(10_000);
+    let windows = |ms: i64| (ms / width_ms) as u64 + 2;
+    IN_FLIGHT + windows(ahead_ms + lateness_ms) + order.partitions.len() as u64 * windows(lateness_ms)
 }
 
 impl Drop for Reading {

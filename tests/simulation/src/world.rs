@@ -190,7 +190,7 @@ impl World {
             };
             let wrong = match AssertUnwindSafe(lived).catch_unwind().await {
                 Ok(Ok(())) => return,
-                Ok(Err(said)) => format!("liveness: the sink stopped for a person: {said}"),
+                Ok(Err(wrong)) => wrong,
                 Err(panic) => {
                     life.control.kill();
                     let said = panic.downcast_ref::<String>().map_or("no words", String::as_str);
@@ -271,6 +271,7 @@ impl World {
     fn outcome(&self, wrong: Option<String>) -> Outcome {
         let (log, state) = (self.shared.log.all(), self.shared.server.state());
         let effective_ms: Vec<i64> = self.shared.plan.partitions.iter().map(|of| of.effective_ms).collect();
+        let stamps: String = log.iter().flatten().map(|record| format!("{},", record.stamp_ms)).collect();
         let appended = log.iter().map(Vec::len).sum::<usize>() as u64;
         Outcome {
             wrong,
@@ -284,7 +285,7 @@ impl World {
             processes: self.started as u64,
             happened: state.happened.clone(),
             ticks: appended - self.appended as u64,
-            trace: state.trace(),
+            trace: state.trace() ^ xxhash_rust::xxh3::xxh3_64(stamps.as_bytes()),
             story: state.story().map(str::to_owned),
         }
     }
