@@ -193,7 +193,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
     let probe = ProbeHandle::new();
     worker.dataflow::<u64, _, _>(|scope| {
         let pending = read(scope, shared, windows.clone(), probe.clone(), index, peers);
-        let rows = order_and_close(pending, shared, windows, peers);
+        let rows = order_and_close(pending, shared, windows, index, peers);
         let blocks = merge_rows(rows, shared);
         gather(blocks, shared, index).probe_with(&probe);
     });
@@ -269,6 +269,7 @@ fn order_and_close<'scope>(
     pending: Stream<'scope, u64, Vec<Pending>>,
     shared: &Arc<Shared>,
     windows: Rc<RefCell<Windows>>,
+    index: usize,
     peers: usize,
 ) -> Stream<'scope, u64, Vec<(u64, WindowStart, RowBlock)>> {
     let shared = shared.clone();
@@ -296,6 +297,7 @@ fn order_and_close<'scope>(
             if let Err(cause) = done {
                 shared.fail(shared.spill_error(cause));
             }
+            shared.status.set_open(index, windows.size());
             held.release(passed.end);
         }
     })
