@@ -78,7 +78,8 @@ pub(crate) struct ListenSection {
 pub(crate) struct PipelineSection {
     /// Timely workers of one run.
     pub workers: usize,
-    /// Bytes that open windows of one run may take before they spill to disk.
+    /// Bytes that one run may hold, about: a half for open windows, which spill to disk over it, and a half for closed ones
+    /// on their way into the table. One window that is larger alone is held whole when it closes.
     pub memory_bytes_max: usize,
     /// How long a partition may be silent before a tick is appended to it.
     #[serde(with = "humantime_serde")]

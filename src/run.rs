@@ -37,8 +37,8 @@ pub(crate) const STOPPED_FOR_GOOD: i32 = 70;
 /// How often progress goes into the log.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
-/// Closed windows between pipeline and sink: enough to keep the sink busy while a window is merged.
-const CLOSED_MAX: usize = 8;
+/// Closed windows between pipeline and sink: one that waits, while the next is merged. They are in nobody's bound.
+const CLOSED_MAX: usize = 1;
 
 /// What a run is told by whoever starts it, as one line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +58,7 @@ pub(crate) struct RunOrder {
     pub schema_number: u32,
     pub schema_file: Option<PathBuf>,
     pub workers: usize,
+    /// A half is for open windows and their rows, a half for closed ones on their way into the table.
     pub memory_bytes_max: usize,
     pub spill_dir: PathBuf,
     pub tick_after_ms: u64,
@@ -233,7 +234,7 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
             .map(|(partition, effective_ms)| PartitionInUse { partition: *partition, effective_ms: *effective_ms })
             .collect(),
         workers: order.workers,
-        memory_bytes_max: order.memory_bytes_max,
+        memory_bytes_max: order.memory_bytes_max / 2,
         spill_dir: order.spill_dir.clone(),
         tick_after: Duration::from_millis(order.tick_after_ms),
     };
@@ -254,7 +255,8 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
         }
     };
     let on_done = move |batch: weir_sink::Done| done.set(batch);
-    let sink = weir_sink::run(&order.target, sink, windows, on_done, until);
+    let limits = weir_sink::Limits::of_memory(order.memory_bytes_max as u64 / 2);
+    let sink = weir_sink::run(&order.target, sink, limits, windows, on_done, until);
     tokio::pin!(sink, pipeline);
     // Whichever fails first is the reason; the other is stopped by it.
     let written = tokio::select! {

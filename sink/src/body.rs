@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_cut_by_rows_and_by_bytes() {
-        let chunks = |rows, bytes| chunks(rows, bytes, &Limits::default());
+        let chunks = |rows, bytes| chunks(rows, bytes, &Limits::of_memory(768 << 20));
         assert_eq!(chunks(0, 0), 0);
         assert_eq!(chunks(1, 10), 1);
         assert_eq!(chunks(450_000, 1), 1);

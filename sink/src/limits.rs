@@ -4,8 +4,6 @@ use std::time::Duration;
 
 /// Rows of a batch, unless one window alone has more: four chunks.
 const BATCH_ROWS_MAX: u64 = 2_000_000;
-/// Bytes of a batch, unless one window alone has more.
-const BATCH_BYTES_MAX: u64 = 256 << 20;
 /// Rows of one INSERT at most, on average over a batch's chunks.
 ///
 /// 500,000 rows × ~120 B = 60 MB in the server, read whole before the first is written, which is a second's work.
@@ -30,14 +28,17 @@ pub struct Limits {
     pub empty_every: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
+impl Limits {
+    /// What a writer may hold in `bytes` of memory: a third each for the batch that is being written, the next one, and the
+    /// INSERT that is being sent. One window that is larger alone is held whole.
+    pub fn of_memory(bytes: u64) -> Limits {
+        let third = (bytes / 3).max(1 << 20);
         Limits {
             batch_rows_max: BATCH_ROWS_MAX,
-            batch_bytes_max: BATCH_BYTES_MAX,
-            pending_bytes_max: 2 * BATCH_BYTES_MAX,
+            batch_bytes_max: third,
+            pending_bytes_max: 2 * third,
             chunk_rows_max: CHUNK_ROWS_MAX,
-            chunk_bytes_max: CHUNK_BYTES_MAX,
+            chunk_bytes_max: CHUNK_BYTES_MAX.min(third),
             empty_every: Duration::from_secs(5),
         }
     }

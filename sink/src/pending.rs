@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn pending(by_month: bool) -> Pending {
-        Pending::new(width(), at(0), by_month, Limits::default())
+        Pending::new(width(), at(0), by_month, Limits::of_memory(768 << 20))
     }
 
     #[test]

@@ -67,12 +67,13 @@ pub enum End {
 pub async fn run(
     target: &Target,
     spec: RunSpec,
+    limits: Limits,
     closed: Receiver<Closed>,
     on_done: impl FnMut(Done),
     shutdown: impl Future<Output = ()>,
 ) -> Result<End, SinkError> {
     let table = ClickHouse::new(target, &spec.run, &spec.version, &spec.origin);
-    run_on(&table, spec, Limits::default(), closed, on_done, shutdown).await
+    run_on(&table, spec, limits, closed, on_done, shutdown).await
 }
 
 /// [`run`] on any table.

@@ -11,11 +11,15 @@ use tokio::task::JoinHandle;
 use weir_schemas::{Closed, SchemaVersion, WindowStart};
 use weir_sink::audit::{Audit, Finding};
 use weir_sink::server::Server;
-use weir_sink::{Done, End, RunSpec, SinkError, Target, checkpoint, prepare, run, show, undo};
+use weir_sink::{Done, End, Limits, RunSpec, SinkError, Target, checkpoint, prepare, run, show, undo};
 
 fn run_spec(origin: &str, from: WindowStart, to: Option<WindowStart>) -> RunSpec {
     let run = if origin.is_empty() { "live".to_owned() } else { format!("import-{origin}") };
     RunSpec { run, version: version(), origin: origin.to_owned(), from, to }
+}
+
+fn limits() -> Limits {
+    Limits::of_memory(768 << 20)
 }
 
 /// What a pipeline that begins at `from` hands over: `hours` windows, the same whatever it begins at.
@@ -417,7 +421,7 @@ async fn an_undo_refuses_the_writer_of_what_it_undoes() {
                     wrote.send(()).expect("the test waits");
                 }
             };
-            run(&target, run_spec("i1", at(0), None), rx, told, std::future::pending()).await
+            run(&target, run_spec("i1", at(0), None), limits(), rx, told, std::future::pending()).await
         })
     };
     tx.send(window(&mut Draw(1), 0, 20)).await.expect("it listens");
@@ -440,7 +444,7 @@ async fn shutdown_is_heard_and_a_closed_channel_is_drained() {
         let (target, done) = (target.clone(), done.clone());
         tokio::spawn(async move {
             let told = |batch| done.lock().expect("not poisoned").push(batch);
-            run(&target, run_spec("", at(0), None), rx, told, async { drop(stopped.await) }).await
+            run(&target, run_spec("", at(0), None), limits(), rx, told, async { drop(stopped.await) }).await
         })
     };
     tx.send(window(&mut Draw(1), 0, 20)).await.expect("it listens");
