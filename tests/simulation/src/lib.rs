@@ -20,7 +20,10 @@
 //! - **liveness**: after the faults stop, a fresh event comes through
 //! - **memory**: open windows stay under their bounds
 //!
-//! [`Bug`]s are planted to see that it finds them. Start at [`run()`]. Not here: ClickHouse itself (`sink/tests`), Kafka,
+//! [`Bug`]s are planted to see that it finds them. What may go wrong is `plan::What`; what it does to processes and
+//! statements is `server`, and what the processes do is `process`: another deed of an operator is one more of each.
+//!
+//! Start at [`run()`]. Not here: ClickHouse itself (`sink/tests`), Kafka,
 //! processes that are really killed.
 
 mod bugs;

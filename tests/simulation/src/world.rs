@@ -193,8 +193,9 @@ impl World {
                 Ok(Err(wrong)) => wrong,
                 Err(panic) => {
                     life.control.kill();
-                    let said = panic.downcast_ref::<String>().map_or("no words", String::as_str);
-                    format!("a process panicked: {said}")
+                    let plain = panic.downcast_ref::<&str>().copied();
+                    let said = panic.downcast_ref::<String>().map(String::as_str).or(plain);
+                    format!("a process panicked: {}", said.unwrap_or("without a word"))
                 }
             };
             shared.server.state().wrong.get_or_insert(wrong);
