@@ -130,13 +130,15 @@ impl View {
         state.epoch += 1;
     }
 
-    /// Whether so many readers have partitions, and each of them had nothing to read, twice, since anything changed.
+    /// Whether so many readers have partitions, and each of them had nothing to read, twice, since anything changed, or
+    /// stands still by what `waits` says of its partitions.
     ///
     /// Once is not enough: a partition that waits for a slower one is let go by the look after that one's last record.
-    pub(crate) fn is_read(&self, readers: usize) -> bool {
+    pub(crate) fn is_read(&self, readers: usize, waits: impl Fn(&BTreeSet<u32>) -> bool) -> bool {
         let state = self.state();
         let reading = state.readers.values().filter(|reader| !reader.partitions.is_empty());
-        let idle = reading.clone().all(|reader| reader.empty.0 == state.epoch && reader.empty.1 >= 2);
+        let found_nothing = |reader: &ReaderState| reader.empty.0 == state.epoch && reader.empty.1 >= 2;
+        let idle = reading.clone().all(|reader| found_nothing(reader) || waits(&reader.partitions));
         idle && reading.count() == readers
     }
 

@@ -1,6 +1,7 @@
 //! A pipeline that runs: the product's own, in threads of its own, looked at only when it has nothing left to do.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,11 +23,16 @@ use crate::{
 /// A pipeline that is not done with what it has after this long is stuck: real time, a thousand times what it needs.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
 
+/// Windows that may have left a worker's source and not the run.
+const IN_FLIGHT: u64 = 64;
+
 /// What is known of a run from outside.
 pub(crate) struct Seen {
     watermark_ms: Option<i64>,
     windows_open: u64,
     bytes_open: u64,
+    /// Partitions, and the arrival time of what was read of them.
+    arrivals: Vec<(u32, i64)>,
     /// What it has met how often.
     pub(crate) happened: [(&'static str, u64); 6],
 }
@@ -104,7 +110,8 @@ macro_rules! start {
                 ("stamps that leap", seen.stamps_bounded),
                 ("runs on disk", seen.runs_spilled),
             ];
-            Seen { watermark_ms: seen.watermark_ms, windows_open, bytes_open, happened }
+            let arrivals = seen.partitions.iter().filter_map(|of| Some((of.partition, of.arrival_ms?))).collect();
+            Seen { watermark_ms: seen.watermark_ms, windows_open, bytes_open, arrivals, happened }
         };
         (thread, closed, Box::new(seen) as Box<dyn Fn() -> Seen + Send>)
     }};
@@ -189,12 +196,14 @@ impl Reading {
         let begin = Instant::now();
         loop {
             let over = self.view.is_left() || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-            let read = self.view.is_read(self.readers);
+            let seen = (self.seen)();
+            let read = self.view.is_read(self.readers, |partitions| self.stands_still(&seen, partitions));
             self.take(windows)?;
             if over {
                 return Ok(());
             }
             if read && let Some(watermark_ms) = (self.seen)().watermark_ms {
+                // What was read last has moved the watermark, perhaps after it was seen.
                 let closed = self.version.width.window_of(watermark_ms);
                 if self.through >= closed {
                     return Ok(());
@@ -205,6 +214,14 @@ impl Reading {
             }
             self.view.stir();
         }
+    }
+
+    /// A worker whose partitions are all so far ahead of what has closed does not even look for more.
+    fn stands_still(&self, seen: &Seen, partitions: &BTreeSet<u32>) -> bool {
+        let (width, lateness_ms) = (self.version.width, self.version.lateness_ms);
+        let of_worker = seen.arrivals.iter().filter(|(partition, _)| partitions.contains(partition));
+        let slowest = of_worker.map(|(_, arrival_ms)| width.window_of(arrival_ms - lateness_ms)).min();
+        slowest.is_some_and(|slowest| width.index_of(slowest) - width.index_of(self.through) > IN_FLIGHT as i64)
     }
 
     /// Windows ascend, each comes once, and none after it has closed.
@@ -245,7 +262,6 @@ impl Reading {
 /// The most windows that may be open: those that the pipeline may hand on before the first of them has left, those that
 /// may be read ahead of the slowest partition, and of each partition one record more.
 fn windows_max(order: &Order<'_>) -> u64 {
-    const IN_FLIGHT: u64 = 64;
     let (width_ms, lateness_ms) = (order.version.width.ms(), order.version.lateness_ms);
     let ahead_ms = (4 * width_ms + lateness_ms).max(10_000);
     let windows = |ms: i64| (ms / width_ms) as u64 + 2;
