@@ -8,7 +8,7 @@ pub(crate) const BOT: u8 = 0x80;
 /// The symbol of what is absent.
 pub(crate) const NONE: u32 = 0;
 
-/// Events that leave with one window. Symbols are those of the worker's [`Interner`].
+/// Events that leave with one window. Symbols are those of the worker's interner.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(crate) site: Vec<u32>,

@@ -52,7 +52,7 @@ async fn write(target: &Target, spec: RunSpec, windows: Vec<Closed>) -> (Result<
         }
     });
     let mut done = Vec::new();
-    let end = run(target, spec, rx, |batch| done.push(batch), std::future::pending()).await;
+    let end = run(target, spec, limits(), rx, |batch| done.push(batch), std::future::pending()).await;
     feed.abort();
     (end, done)
 }
