@@ -24,8 +24,8 @@ use tracing::{error, info, warn};
 use weir_log::{Clock, Committed, Log, LogConfig, PartitionInUse, SystemClock};
 use weir_pipeline::{RunSpec, SourceKind, Status};
 use weir_schemas::{
-    SchemaVersion, WindowStart,
-    control::{ControlRecord, EVENTS_TOPIC, import_run, import_topic},
+    Closed, SchemaVersion, WindowStart,
+    control::{CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
     progress::{Metadata, PartitionProgress, RunProgress, group_of},
 };
 
@@ -238,7 +238,8 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
         spill_dir: order.spill_dir.clone(),
         tick_after: Duration::from_millis(order.tick_after_ms),
     };
-    let (closed, windows) = mpsc::channel(CLOSED_MAX);
+    let (closed, leaving) = mpsc::channel(CLOSED_MAX);
+    let (passed, windows) = mpsc::channel(CLOSED_MAX);
     let stop = Arc::new(AtomicBool::new(false));
     let pipeline = {
         let (log, status, stop) = (log.clone(), status.clone(), stop.clone());
@@ -257,13 +258,25 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
     let on_done = move |batch: weir_sink::Done| done.set(batch);
     let limits = weir_sink::Limits::of_memory(order.memory_bytes_max as u64 / 2);
     let sink = weir_sink::run(&order.target, sink, limits, windows, on_done, until);
-    tokio::pin!(sink, pipeline);
-    // Whichever fails first is the reason; the other is stopped by it.
+    let gate = gate(order, log.clone(), leaving, passed);
+    let written = async {
+        // When all windows have passed it, the sink finishes them.
+        let sink = async { Ok::<_, Failure>(sink.await?) };
+        tokio::pin!(sink, gate);
+        tokio::select! {
+            written = &mut sink => written,
+            passed = &mut gate => match passed {
+                Ok(()) => sink.await,
+                Err(error) => Err(error.into()),
+            },
+        }
+    };
+    tokio::pin!(written, pipeline);
+    // Whichever fails first is the reason; the others are stopped by it.
     let written = tokio::select! {
-        written = &mut sink => written,
+        written = &mut written => written,
         read = &mut pipeline => match read.context("the pipeline's thread")? {
-            // All windows have been handed over: the sink finishes them.
-            Ok(_) => sink.await,
+            Ok(_) => written.await,
             Err(error) => return Err(error.into()),
         },
     };
@@ -280,6 +293,43 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// Hands windows on from pipeline to sink, and none after the partitions in use are others than those of the order.
+///
+/// The control topic is read to its end after a window has closed and before it leaves. A record that comes later has an
+/// effective time after all that the window could hold: it closed when the log's time had passed it. An error then ends
+/// the run, which is started again with all partitions.
+async fn gate(
+    order: &RunOrder,
+    log: Arc<dyn Log>,
+    mut leaving: mpsc::Receiver<Closed>,
+    passed: mpsc::Sender<Closed>,
+) -> anyhow::Result<()> {
+    let mut read_to = -1;
+    while let Some(message) = leaving.recv().await {
+        if !order.import {
+            let (log, partitions) = (log.clone(), order.partitions.clone());
+            read_to = tokio::task::spawn_blocking(move || same_partitions(log, &partitions, read_to)).await??;
+        }
+        if passed.send(message).await.is_err() {
+            // The sink has ended, and says why.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// An error if other partitions are in use than `partitions`; where the control topic ends, read on from `read_to`.
+fn same_partitions(log: Arc<dyn Log>, partitions: &[(u32, i64)], read_to: i64) -> anyhow::Result<i64> {
+    if log.bounds(CONTROL_TOPIC, 0)?.end == read_to {
+        return Ok(read_to);
+    }
+    let all = weir_log::ControlLog::open(log)?.read_all()?;
+    let in_use = weir_log::partitions_in_use(all.records.iter().map(|(_, record)| record));
+    let same = in_use.iter().map(|in_use| (in_use.partition, in_use.effective_ms)).eq(partitions.iter().copied());
+    anyhow::ensure!(same, "{} partitions are in use now, {} are read; begins again", in_use.len(), partitions.len());
+    Ok(all.end)
 }
 
 /// What the sink has finished.

@@ -136,6 +136,7 @@ pub(crate) async fn open_log(config: &Config, clock: Arc<dyn Clock>) -> anyhow::
         let TopicKind::Events { partitions, .. } = events else { unreachable!("live events") };
         let control = weir_log::ControlLog::open(log.clone())?;
         weir_log::ensure_partitions_in_use(&control, &who(), partitions, clock.now_ms())?;
+        weir_log::add_partitions(log.as_ref(), &control, EVENTS_TOPIC, &who(), partitions, clock.now_ms())?;
         Ok(log)
     })
     .await?

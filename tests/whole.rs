@@ -83,6 +83,50 @@ fn parts_apart_on_kafka_count_what_one_process_counts() {
     }
 }
 
+/// Whether there is a record of events in a partition, not only ticks.
+fn has_batch(log: &dyn weir_log::Log, topic: &str, partition: u32) -> bool {
+    use weir_schemas::wire::{Content, decode};
+    let bounds = log.bounds(topic, partition).unwrap();
+    let mut reader = log.reader(topic).unwrap();
+    reader.assign(partition, bounds.start).unwrap();
+    let (mut next, mut found) = (bounds.start, false);
+    while next < bounds.end {
+        let each = &mut |record: weir_log::RecordRef<'_>| {
+            next = record.offset + 1;
+            found |= decode(record.payload).is_ok_and(|record| matches!(record.content, Content::Batch(_)));
+        };
+        reader.poll(100, std::time::Duration::from_secs(1), each).unwrap();
+    }
+    found
+}
+
+#[test]
+fn partitions_that_are_added_are_waited_for_and_counted_while_everything_goes_on() {
+    let place = Place::new("[log]\npartitions = 1");
+    let serve = place.start();
+    send(&place, "before", 100);
+    // Any process whose configuration names more partitions puts them into use.
+    let more = ["generate", "--rate", "1", "--for", "1ms", "--set", "log.partitions=3", "--seed", "1"];
+    assert!(place.weir(&more).status.success());
+    let config = weir_log::LogConfig::Embedded { path: place.dir.path().join("data/log") };
+    let log = weir_log::open(&config, std::sync::Arc::new(weir_log::SystemClock)).unwrap();
+    let events = weir_schemas::control::EVENTS_TOPIC;
+    assert_eq!(log.partitions(events).unwrap(), 3);
+    let mut sent = 0;
+    // A batch goes to the next partition that is in use.
+    wait_for("events in every partition", || {
+        send(&place, &format!("after-{sent}"), 50);
+        sent += 50;
+        (0..3).all(|partition| has_batch(log.as_ref(), events, partition)).then_some(())
+    });
+    place.wait_complete();
+    let counted = "SELECT sum(page_views) FROM stats WHERE dimension = 'site' AND site = 'one.example'";
+    assert_eq!(place.query(counted), Some(format!("{}\n", 100 + sent)));
+    let status = place.status().unwrap();
+    assert_eq!(status["runs"][0]["partitions"].as_array().map(Vec::len), Some(3), "{status}");
+    assert_eq!(serve.stop(), Some(0));
+}
+
 #[test]
 fn an_import_is_counted_whole_and_taken_back_whole() {
     let place = Place::new("");

@@ -209,6 +209,33 @@ pub fn ensure_partitions_in_use(
     Ok(fold(&control.read_all()?))
 }
 
+/// How far ahead partitions that are added come into use: collectors and runs follow the control topic within a second, and
+/// Kafka's clients learn of a partition within ten.
+const ADDED_AHEAD_MS: i64 = 20_000;
+
+/// Puts `partitions` of `topic` into use, if fewer are: makes them, and tells everybody from when on.
+pub fn add_partitions(
+    log: &dyn Log,
+    control: &ControlLog,
+    topic: &str,
+    who: &str,
+    partitions: u32,
+    now_ms: i64,
+) -> Result<()> {
+    let in_use = partitions_in_use(control.read_all()?.records.iter().map(|(_, record)| record)).len();
+    if in_use >= partitions as usize {
+        return Ok(());
+    }
+    log.grow(topic, partitions)?;
+    let record = ControlRecord {
+        at_ms: now_ms,
+        who: who.to_owned(),
+        reason: format!("log.partitions is {partitions}, {in_use} were in use"),
+        action: Action::PartitionsInUse { partitions, effective_ms: now_ms + ADDED_AHEAD_MS },
+    };
+    futures::executor::block_on(control.append(&record)).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,7 +35,9 @@ mod kafka;
 mod open;
 mod telemetry;
 pub use clock::{Clock, SystemClock};
-pub use control::{ControlLog, ControlRecords, Follower, PartitionInUse, ensure_partitions_in_use, partitions_in_use};
+pub use control::{
+    ControlLog, ControlRecords, Follower, PartitionInUse, add_partitions, ensure_partitions_in_use, partitions_in_use,
+};
 pub use embedded::{EmbeddedLog, Usage};
 pub use error::LogError;
 pub use kafka::KafkaLog;

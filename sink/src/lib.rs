@@ -26,6 +26,7 @@ mod decide;
 mod digest;
 mod error;
 mod events;
+mod inbox;
 mod limits;
 mod owner;
 mod pending;

@@ -42,6 +42,15 @@ impl Ready {
     }
 }
 
+impl Ready {
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Ready::Through(_) => 0,
+            Ready::Window(held) => held.bytes,
+        }
+    }
+}
+
 fn block_bytes(block: &RowBlock) -> u64 {
     let strings = [&block.site, &block.dimension, &block.value];
     let text: usize = strings.iter().flat_map(|index| index.iter()).map(|&n| block.strings.get(n).len() + 1).sum();
@@ -85,9 +94,9 @@ impl Pending {
         Pending { width, limits, by_month, held: VecDeque::new(), bytes: 0, from, closed: from }
     }
 
-    /// Whether the pipeline should wait.
-    pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= self.limits.pending_bytes_max
+    /// What the windows at hand take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Everything before it is done, as far as is known.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::Instant;
 use weir_schemas::{Closed, Origin, SchemaVersion, WindowStart};
 
@@ -13,17 +12,16 @@ use crate::decide::{After, Deed, after, next_deed};
 use crate::digest::Content;
 use crate::error::{Failure, Kind};
 use crate::events::{BatchDiffered, BatchDone, Raised, Waiting, word};
+use crate::inbox::Inbox;
 use crate::limits::Limits;
 use crate::owner::{self, Owner};
-use crate::pending::{Batch, Pending, Ready};
+use crate::pending::{Batch, Pending};
 use crate::table::{Statement, Table};
 use crate::{SinkError, body, checkpoint};
 
 /// Between tries, doubling.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Rows whose digests are made without another thread: 2,000 × ~0.2 µs is less than handing them over and back is worth.
-const ROWS_AT_ONCE: usize = 2_000;
 
 /// Which run, and what of it.
 #[derive(Debug, Clone)]
@@ -81,23 +79,31 @@ pub async fn run_on(
     table: &impl Table,
     spec: RunSpec,
     limits: Limits,
-    mut closed: Receiver<Closed>,
+    closed: Receiver<Closed>,
+    on_done: impl FnMut(Done),
+    shutdown: impl Future<Output = ()>,
+) -> Result<End, SinkError> {
+    let inbox = Inbox::new(limits.pending_bytes_max);
+    let mut writing = std::pin::pin!(write(table, spec, limits, &inbox, on_done, shutdown));
+    tokio::select! {
+        biased;
+        end = &mut writing => end,
+        () = inbox.fill(closed) => writing.await,
+    }
+}
+
+async fn write(
+    table: &impl Table,
+    spec: RunSpec,
+    limits: Limits,
+    inbox: &Inbox,
     mut on_done: impl FnMut(Done),
     shutdown: impl Future<Output = ()>,
 ) -> Result<End, SinkError> {
     let mut shutdown = std::pin::pin!(shutdown);
     let mut writer = Writer::new(table, spec, limits);
     loop {
-        while !writer.is_full() {
-            match closed.try_recv() {
-                Ok(message) => writer.take(message).await,
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    writer.drained = true;
-                    break;
-                }
-            }
-        }
+        writer.take(inbox);
         match writer.next() {
             Next::Over(end) => return Ok(end),
             Next::Turn => match writer.turn(&mut on_done).await? {
@@ -111,10 +117,7 @@ pub async fn run_on(
             Next::Wait(until) => tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(End::Shutdown),
-                message = closed.recv() => match message {
-                    Some(message) => writer.take(message).await,
-                    None => writer.drained = true,
-                },
+                () = inbox.changed() => {}
                 () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
             },
         }
@@ -175,19 +178,10 @@ impl<T: Table> Writer<'_, T> {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.drained || self.pending.is_full()
-    }
-
-    async fn take(&mut self, message: Closed) {
-        let rows = if let Closed::Window(emission) = &message { emission.rows() } else { 0 };
-        if rows <= ROWS_AT_ONCE {
-            self.pending.push(Ready::of(message));
-            return;
-        }
-        // Digests of a large window take a while; the connection's tasks go on meanwhile.
-        let ready = tokio::task::spawn_blocking(move || Ready::of(message)).await;
-        self.pending.push(ready.unwrap_or_else(|why| std::panic::resume_unwind(why.into_panic())));
+    fn take(&mut self, inbox: &Inbox) {
+        let (ready, over) = inbox.take(self.pending.bytes());
+        ready.into_iter().for_each(|ready| self.pending.push(ready));
+        self.drained = over;
     }
 
     fn next(&self) -> Next {
