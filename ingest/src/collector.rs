@@ -14,7 +14,11 @@ use tokio::{
 use weir_log::{Clock, Log, LogError};
 use weir_schemas::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Event, control::EVENTS_TOPIC, wire};
 
-use crate::{CollectorConfig, telemetry};
+use crate::{
+    CollectorConfig,
+    spool::{Spool, Waiting},
+    telemetry,
+};
 
 /// Appends that are under way before new events begin to gather.
 ///
@@ -23,10 +27,10 @@ use crate::{CollectorConfig, telemetry};
 const APPENDS_MAX: usize = 2;
 
 /// The first wait after an append that failed; doubled with each, up to the last.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_LAST: Duration = Duration::from_secs(1);
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+pub(crate) const BACKOFF_LAST: Duration = Duration::from_secs(1);
 
-/// Gathers events into batches and appends them to the log.
+/// Gathers events into batches and appends them to the log, or to the spool while the log is away.
 ///
 /// ```text
 ///  append(events) ──▶ open batch ──▶ appends under way (each pinned to a partition) ──▶ durable: answered
@@ -34,7 +38,7 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// ```
 ///
 /// Invariants
-/// - [`append`](Self::append) says yes only after all of its events are durable
+/// - [`append`](Self::append) says yes only after all of its events are durable, in the log or in the spool
 /// - a batch has one `(collector, sequence)` and one partition, however often its append is tried
 /// - events that are not yet durable take at most `in_flight_bytes_max`
 #[derive(Clone)]
@@ -44,6 +48,7 @@ pub struct Collector {
 
 struct Shared {
     log: Arc<dyn Log>,
+    spool: Option<Spool>,
     clock: Arc<dyn Clock>,
     config: CollectorConfig,
     partitions: watch::Receiver<u32>,
@@ -65,6 +70,7 @@ struct State {
 
 struct Batch {
     builder: wire::BatchBuilder,
+    sequence: u64,
     partition: u32,
     /// What it takes of `in_flight_bytes_max`.
     bytes: usize,
@@ -82,8 +88,17 @@ pub enum AppendError {
     TimedOut(Duration),
     #[error("the log refused the events: {0}")]
     Refused(String),
+    #[error("the log is away and the spool does not take the events: {0} (see `weir status`)")]
+    Full(String),
     #[error("the collector is stopping")]
     Stopping,
+}
+
+/// Where a batch is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Log,
+    Spool,
 }
 
 impl Collector {
@@ -95,9 +110,32 @@ impl Collector {
         config: CollectorConfig,
         partitions: watch::Receiver<u32>,
     ) -> Self {
+        Self::start_with(log, clock, config, partitions, None)
+    }
+
+    /// The same with a spool, which is drained from now on. Must be called within a tokio runtime.
+    pub fn start_spooling(
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        config: CollectorConfig,
+        partitions: watch::Receiver<u32>,
+        spool: Spool,
+    ) -> Self {
+        spool.drain_into(Arc::clone(&log), config.append_timeout);
+        Self::start_with(log, clock, config, partitions, Some(spool))
+    }
+
+    fn start_with(
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        config: CollectorConfig,
+        partitions: watch::Receiver<u32>,
+        spool: Option<Spool>,
+    ) -> Self {
         let state = State { open: None, appends: 0, sequence: 0, partition: rand::random(), stopped: false };
         let shared = Shared {
             log,
+            spool,
             clock,
             config,
             partitions,
@@ -128,10 +166,23 @@ impl Collector {
         self.shared.bytes_in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes no more events, and resolves when those taken are durable or given up.
+    /// Takes no more events, and resolves when those taken are durable or given up. What waits in the spool stays there.
     pub async fn drain(&self) {
         self.shared.lock().stopped = true;
         let _ = self.shared.unfinished.subscribe().wait_for(|unfinished| *unfinished == 0).await;
+        if let Some(spool) = &self.shared.spool {
+            spool.stop().await;
+        }
+    }
+
+    /// The spool, if there is one.
+    pub fn spool(&self) -> Option<&Spool> {
+        self.shared.spool.as_ref()
+    }
+
+    /// How many partitions are in use.
+    pub(crate) fn partitions(&self) -> u32 {
+        *self.shared.partitions.borrow()
     }
 }
 
@@ -167,7 +218,7 @@ impl Shared {
                 *partition = partition.wrapping_add(1) % (*self.partitions.borrow()).max(1);
                 self.unfinished.send_modify(|unfinished| *unfinished += 1);
                 let builder = wire::BatchBuilder::new(self.uuid, *sequence);
-                Batch { builder, partition: *partition, bytes: 0, waiters: Vec::new() }
+                Batch { builder, sequence: *sequence, partition: *partition, bytes: 0, waiters: Vec::new() }
             });
             let mut taken = 0;
             while let Some(event) = rest.get(taken)
@@ -214,17 +265,54 @@ impl Shared {
 
     /// Appends `batch`, and answers those who wait for it.
     async fn append_batch(&self, batch: Batch) {
-        let Batch { builder, partition, waiters, .. } = batch;
+        let Batch { builder, sequence, partition, waiters, .. } = batch;
         let events = builder.len();
-        let encoded = builder.finish();
+        let encoded = Bytes::from(builder.finish());
+        let bytes = encoded.len();
         let begun = Instant::now();
-        let answer = self.append_until(partition, &encoded, begun + self.config.append_timeout).await;
-        telemetry::BatchAppended { events, bytes: encoded.len(), partition, seconds: begun.elapsed(), answer: &answer }
-            .emit();
+        let answer = match &self.spool {
+            None => {
+                let appended = self.append_until(partition, &encoded, begun + self.config.append_timeout).await;
+                appended.map(|()| Place::Log)
+            }
+            Some(spool) => {
+                let (first_ms, collector) = (self.clock.now_ms(), self.uuid);
+                let events = u32::try_from(events).unwrap_or(u32::MAX);
+                let batch = Waiting { first_ms, tried: false, partition, events, collector, sequence, encoded };
+                self.append_or_spool(spool, batch).await
+            }
+        };
+        telemetry::BatchAppended { events, bytes, partition, seconds: begun.elapsed(), answer: &answer }.emit();
         for waiter in waiters {
             // One that hung up is told nothing.
-            let _ = waiter.send(answer.clone());
+            let _ = waiter.send(answer.clone().map(drop));
         }
+    }
+
+    /// One try, if the log is not known to be away, then the spool: who sent the events may not be able to wait.
+    async fn append_or_spool(&self, spool: &Spool, mut batch: Waiting) -> Result<Place, AppendError> {
+        if !spool.is_first() {
+            let record = Bytes::from(wire::batch_record(batch.first_ms, &batch.encoded));
+            let append = self.log.append(EVENTS_TOPIC, batch.partition, record, None);
+            let patience = spool.after().min(self.config.append_timeout / 2);
+            match timeout_at(Instant::now() + patience, append).await {
+                Ok(Ok(_)) => {
+                    spool.log_is_here();
+                    return Ok(Place::Log);
+                }
+                Ok(Err(error)) if !may_pass(&error) => return Err(AppendError::Refused(error.to_string())),
+                Ok(Err(error)) => {
+                    batch.tried = matches!(error, LogError::Unclear { .. });
+                    spool.log_is_away(&error);
+                }
+                Err(_) => {
+                    // Nobody waits for that append any longer, but it may still come to its end.
+                    batch.tried = true;
+                    spool.log_is_away(&format_args!("no answer within {patience:?}"));
+                }
+            }
+        }
+        spool.put(batch).await.map(|()| Place::Spool).map_err(|error| AppendError::Full(error.to_string()))
     }
 
     /// Tries until `deadline`: the same batch, to the same partition, each time behind the clock as it is then.

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Bytes of a site's name.
 pub const SITE_BYTES_MAX: usize = 255;
 
+/// The least that a spool may hold: one of the largest batches, and room for it to be written.
+const SPOOL_BYTES_MIN: u64 = 1 << 20;
+
 /// How a collector takes events in. `weir.toml` has it as `[ingest]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +22,7 @@ pub struct IngestConfig {
     pub limits: LimitsConfig,
     pub http: HttpConfig,
     pub collector: CollectorConfig,
+    pub spool: SpoolConfig,
     /// A MaxMind database (any that knows countries). Without one events have no country.
     pub mmdb: Option<PathBuf>,
 }
@@ -115,6 +119,24 @@ pub struct CollectorConfig {
     pub in_flight_bytes_max: usize,
 }
 
+/// Where events wait while the log is away: on the collector's own disk, in `data_dir/spool`. For Kafka only: the
+/// embedded log lies on that same disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// Bytes of batches; beyond it the answer is 503 with `Retry-After`. 0: no spool.
+    ///
+    /// 1,000 events/s × ~150 B = 150 kB/s: 4 GiB last 8 h. A lone event takes ~600 B: at 100 of those a second, 20 h.
+    pub bytes_max: u64,
+    /// How long the log may take for an append before its events go into the spool, and all others after them until
+    /// the log is back: at most half of `collector.append_timeout`.
+    ///
+    /// It answers within milliseconds; a leader's election takes some seconds, which are better spent in the spool than
+    /// in a browser that is about to close the page.
+    #[serde(with = "humantime_serde")]
+    pub after: Duration,
+}
+
 impl Default for LimitsConfig {
     fn default() -> Self {
         let rate = |per_second, burst| RateLimit { per_second, burst: NonZeroU32::new(burst).expect("not 0") };
@@ -143,6 +165,12 @@ impl Default for HttpConfig {
 impl Default for CollectorConfig {
     fn default() -> Self {
         Self { append_timeout: Duration::from_secs(10), in_flight_bytes_max: 64 << 20 }
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { bytes_max: 4 << 30, after: Duration::from_secs(1) }
     }
 }
 
@@ -196,6 +224,13 @@ impl IngestConfig {
             if value == 0 {
                 return Err(refuse(&format!("ingest.{field}"), "is 0: nothing would be taken (raise it)"));
             }
+        }
+        if (1..SPOOL_BYTES_MIN).contains(&self.spool.bytes_max) {
+            let what = format!("is below {SPOOL_BYTES_MIN}: a few batches would fill it (raise it; 0: no spool)");
+            return Err(refuse("ingest.spool.bytes_max", what));
+        }
+        if self.spool.after.is_zero() {
+            return Err(refuse("ingest.spool.after", "is 0: the log could never answer in time (raise it)"));
         }
         if self.limits.bodies_bytes_max < self.limits.body_bytes_max {
             let what = "is below body_bytes_max: the largest body would never be taken (raise it)";
@@ -303,6 +338,8 @@ mod tests {
         assert!(wrong(&site("hosts = [\"https://a\"]")).starts_with("ingest.sites[0].hosts: "));
         assert!(wrong(&site("write_token_sha256 = \"secret\"")).starts_with("ingest.sites[0].write_token_sha256: "));
         assert!(wrong("trusted_proxies = [\"10.0.0.0/99\"]").starts_with("ingest.trusted_proxies: "));
+        assert!(wrong("[spool]\nbytes_max = 1000").starts_with("ingest.spool.bytes_max: "));
+        assert!(wrong("[spool]\nafter = \"0s\"").starts_with("ingest.spool.after: "));
         assert!(wrong("[limits]\nbody_bytes_max = 0").starts_with("ingest.limits.body_bytes_max: "));
     }
 }

@@ -1,15 +1,15 @@
 //! HTTP in, acknowledged events in the log out.
 //!
 //! ```text
-//!  POST /v1/events ─┐
-//!  POST /api/event ─┼─▶ limits ─▶ body ─▶ Hit ─▶ check ─▶ Event ─▶ Collector ─▶ log ─▶ 202
-//!  GET  /pixel.gif ─┘                             │ ▲
+//!  POST /v1/events ─┐                                                         ┌─▶ log ─▶ 202
+//!  POST /api/event ─┼─▶ limits ─▶ body ─▶ Hit ─▶ check ─▶ Event ─▶ Collector ─┤    ▲ drained in order
+//!  GET  /pixel.gif ─┘                             │ ▲                         └─▶ spool ─▶ 202, while the log is away
 //!                                      rejected, │ │ salt of the day, country, sites
 //!                                   with a reason ▼
 //! ```
 //!
 //! Invariants
-//! - an event is acknowledged after the log has it durably, never before
+//! - an event is acknowledged after the log or the spool has it durably, never before
 //! - one bad event never costs its neighbours
 //! - a visitor's address never leaves this crate: what goes on is a hash under the day's salt, and a country
 //! - of a URL only path, allowed parameters and campaign parameters go on
@@ -34,6 +34,7 @@ mod routes;
 mod salts;
 mod serve;
 mod sites;
+mod spool;
 mod telemetry;
 mod visitor;
 
@@ -41,6 +42,7 @@ pub use check::{Asker, Checker, PROP_NAME_BYTES_MAX};
 pub use collector::{AppendError, Collector};
 pub use config::{
     CollectorConfig, ConfigError, HttpConfig, IngestConfig, LimitsConfig, RateLimit, SITE_BYTES_MAX, SiteConfig,
+    SpoolConfig,
 };
 pub use country::{Countries, CountriesError};
 pub use hit::{Hit, Props, Text, Time};
@@ -50,4 +52,5 @@ pub use reject::{Reason, Reject};
 pub use salts::SaltBook;
 pub use serve::{Ingest, IngestError, serve};
 pub use sites::{Site, Sites, Token};
+pub use spool::{Spool, SpoolError, SpoolUsage};
 pub use visitor::Salt;

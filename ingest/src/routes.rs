@@ -320,11 +320,10 @@ impl Batch {
         let accepted = self.events.len();
         if accepted > 0 {
             let events = self.events.into_iter().map(|(_, event)| event).collect();
-            ingest
-                .collector
-                .append(events)
-                .await
-                .map_err(|error: AppendError| Failure::unavailable(error.to_string()))?;
+            ingest.collector.append(events).await.map_err(|error: AppendError| Failure {
+                retry_after: Some(retry_after(&error)),
+                ..Failure::unavailable(error.to_string())
+            })?;
             telemetry::EventsAccepted { route, events: accepted }.emit();
         }
         self.rejected.sort_by_key(|(index, _)| *index);
@@ -363,6 +362,11 @@ impl Answer {
         }
         response
     }
+}
+
+/// When to come again: a log that is slow is so for seconds, one that has been away until the spool was full for longer.
+fn retry_after(error: &AppendError) -> Duration {
+    Duration::from_secs(if matches!(error, AppendError::Full(_)) { 30 } else { 2 })
 }
 
 /// A request as a whole was not taken.

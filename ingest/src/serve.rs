@@ -23,7 +23,7 @@ use tokio::{
 use weir_log::{Clock, Log, LogError};
 
 use crate::{
-    Collector, ConfigError, Countries, CountriesError, IngestConfig, Limits, SaltBook, Sites,
+    Collector, ConfigError, Countries, CountriesError, IngestConfig, Limits, SaltBook, Sites, Spool, SpoolUsage,
     body::Bodies,
     routes::{self, Peer},
     telemetry,
@@ -72,13 +72,43 @@ impl Ingest {
         config: IngestConfig,
         partitions: watch::Receiver<u32>,
     ) -> Result<Arc<Self>, IngestError> {
+        Self::start_with(log, clock, config, partitions, None).await
+    }
+
+    /// The same with a spool: while the log is away events are taken all the same, from the start on.
+    pub async fn start_spooling(
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        config: IngestConfig,
+        partitions: watch::Receiver<u32>,
+        spool: Spool,
+    ) -> Result<Arc<Self>, IngestError> {
+        Self::start_with(log, clock, config, partitions, Some(spool)).await
+    }
+
+    async fn start_with(
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        config: IngestConfig,
+        partitions: watch::Receiver<u32>,
+        spool: Option<Spool>,
+    ) -> Result<Arc<Self>, IngestError> {
         config.validate()?;
         let countries = match &config.mmdb {
             Some(path) => Countries::open(path)?,
             None => Countries::none(),
         };
-        let salts = SaltBook::open(Arc::clone(&log), Arc::clone(&clock)).await?;
-        let collector = Collector::start(log, Arc::clone(&clock), config.collector.clone(), partitions);
+        let (collecting, ticking) = (config.collector.clone(), Arc::clone(&clock));
+        let (salts, collector) = match spool {
+            None => {
+                let salts = SaltBook::open(Arc::clone(&log), Arc::clone(&clock)).await?;
+                (salts, Collector::start(log, ticking, collecting, partitions))
+            }
+            Some(spool) => {
+                let salts = SaltBook::open_remembering(Arc::clone(&log), Arc::clone(&clock), spool.clone()).await;
+                (salts, Collector::start_spooling(log, ticking, collecting, partitions, spool))
+            }
+        };
         let limits = &config.limits;
         Ok(Arc::new(Self {
             sites: Sites::new(&config),
@@ -97,6 +127,16 @@ impl Ingest {
     /// The way into the log for events that do not come by HTTP.
     pub fn collector(&self) -> &Collector {
         &self.collector
+    }
+
+    /// Agrees with all collectors on the salts of today and, an hour ahead, of tomorrow. [`serve`] does so by itself.
+    pub async fn tend_salts(&self) -> Result<(), LogError> {
+        self.salts.tend().await
+    }
+
+    /// How full the spool is; `None` if there is none.
+    pub fn spool(&self) -> Option<Result<SpoolUsage, LogError>> {
+        self.collector.spool().map(Spool::usage)
     }
 
     /// Whether new requests should come here.
@@ -205,9 +245,13 @@ fn tend_once(ingest: &Arc<Ingest>, connections: usize) {
     let bytes_in_flight = ingest.collector.bytes_in_flight();
     let limited_keys = ingest.limits.keys();
     telemetry::Load { connections, body_bytes, bytes_in_flight, limited_keys }.emit();
+    if let Some(spool) = ingest.collector.spool() {
+        spool.measure();
+        spool.memory().remember_partitions(ingest.collector.partitions());
+    }
     let ingest = Arc::clone(ingest);
     tokio::spawn(async move {
-        if let Err(error) = ingest.salts.tend().await {
+        if let Err(error) = ingest.tend_salts().await {
             telemetry::SaltsUntended { error: &error }.emit();
         }
     });

@@ -1,19 +1,19 @@
 //! One fact, one function: it writes the log line and moves the counters.
 
-use std::time::Duration;
+use std::{fmt::Display, path::Path, time::Duration};
 
 use metrics::{counter, gauge, histogram};
 use weir_log::LogError;
 
-use crate::{AppendError, Reason};
+use crate::{AppendError, Reason, SpoolUsage, collector::Place};
 
-/// A batch of events reached the log, or was given up.
+/// A batch of events reached the log or the spool, or was given up.
 pub(crate) struct BatchAppended<'a> {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
     pub(crate) partition: u32,
     pub(crate) seconds: Duration,
-    pub(crate) answer: &'a Result<(), AppendError>,
+    pub(crate) answer: &'a Result<Place, AppendError>,
 }
 
 impl BatchAppended<'_> {
@@ -21,14 +21,16 @@ impl BatchAppended<'_> {
         let Self { events, bytes, partition, seconds, answer } = self;
         histogram!("weir_ingest_append_seconds").record(seconds);
         match answer {
-            Ok(()) => {
+            // Counted by the spool, and again when it reaches the log.
+            Ok(Place::Spool) => {}
+            Ok(Place::Log) => {
                 counter!("weir_ingest_appended_events_total").increment(events as u64);
                 counter!("weir_ingest_appended_bytes_total").increment(bytes as u64);
                 counter!("weir_ingest_appended_batches_total").increment(1);
             }
             Err(error) => {
                 counter!("weir_ingest_unappended_events_total").increment(events as u64);
-                tracing::error!(events, bytes, partition, %error, "events are not known to be in the log; their senders were told so");
+                tracing::error!(events, bytes, partition, %error, "events are not known to be durable; their senders were told so");
             }
         }
     }
@@ -45,6 +47,142 @@ impl AppendTriedAgain<'_> {
         counter!("weir_ingest_append_retries_total").increment(1);
         tracing::warn!(partition = self.partition, error = %self.error, "append is tried again");
     }
+}
+
+/// A spool was opened. There is no torn end to cut: a batch that was not whole when a process died was never in it.
+pub(crate) struct SpoolOpened<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) usage: &'a SpoolUsage,
+    pub(crate) now_ms: i64,
+}
+
+impl SpoolOpened<'_> {
+    pub(crate) fn emit(self) {
+        let Self { path, usage: SpoolUsage { bytes, bytes_max, batches, .. }, now_ms } = self;
+        let (path, age_s) = (path.display(), age_s(self.usage, now_ms));
+        match batches {
+            0 => tracing::info!(%path, bytes_max, "the spool is empty"),
+            _ => {
+                tracing::warn!(%path, batches, bytes, bytes_max, age_s, "the spool holds whole batches that an earlier collector took; they go into the log now")
+            }
+        }
+    }
+}
+
+/// A batch became durable in the spool.
+pub(crate) struct BatchSpooled {
+    pub(crate) events: u32,
+}
+
+impl BatchSpooled {
+    pub(crate) fn emit(self) {
+        counter!("weir_ingest_spooled_events_total").increment(self.events.into());
+        counter!("weir_ingest_spooled_batches_total").increment(1);
+    }
+}
+
+/// A batch found no room in the spool; its senders were told to come again.
+pub(crate) struct SpoolRefused<'a> {
+    pub(crate) events: u32,
+    pub(crate) error: &'a LogError,
+    /// None before it, since one was taken.
+    pub(crate) first: bool,
+}
+
+impl SpoolRefused<'_> {
+    pub(crate) fn emit(self) {
+        counter!("weir_ingest_spool_refused_events_total").increment(self.events.into());
+        if self.first {
+            tracing::error!(error = %self.error, "the log is away and the spool takes no more: events are answered 503 until the log is back (or ingest.spool.bytes_max is raised, or there is room on the disk)");
+        }
+    }
+}
+
+/// The log stopped answering.
+pub(crate) struct LogAway<'a> {
+    pub(crate) error: &'a dyn Display,
+}
+
+impl LogAway<'_> {
+    pub(crate) fn emit(self) {
+        counter!("weir_ingest_log_away_total").increment(1);
+        tracing::warn!(error = %self.error, "the log is away: events go into the spool until it is back");
+    }
+}
+
+/// The log answers again.
+pub(crate) struct LogBack;
+
+impl LogBack {
+    pub(crate) fn emit(self) {
+        tracing::info!("the log is back: events go straight to it, and the spool is drained");
+    }
+}
+
+/// A group of spooled batches could not all be appended, and is tried again.
+pub(crate) struct DrainTriedAgain<'a> {
+    pub(crate) error: &'a LogError,
+    /// Whether the last one said something else.
+    pub(crate) changed: bool,
+}
+
+impl DrainTriedAgain<'_> {
+    pub(crate) fn emit(self) {
+        counter!("weir_ingest_spool_retries_total").increment(1);
+        if self.changed {
+            tracing::warn!(error = %self.error, "spooled batches are tried again until the log takes them");
+        }
+    }
+}
+
+/// Spooled batches that might have been in the log already were looked up there.
+pub(crate) struct SpoolLookedUp {
+    pub(crate) batches: usize,
+    pub(crate) found: usize,
+}
+
+impl SpoolLookedUp {
+    pub(crate) fn emit(self) {
+        tracing::info!(batches = self.batches, found = self.found, "spooled batches were looked up in the log");
+    }
+}
+
+/// Spooled batches are in the log.
+pub(crate) struct SpoolDrained {
+    pub(crate) batches: usize,
+    pub(crate) events: u64,
+    pub(crate) left: i64,
+}
+
+impl SpoolDrained {
+    pub(crate) fn emit(self) {
+        counter!("weir_ingest_spool_drained_events_total").increment(self.events);
+        counter!("weir_ingest_spool_drained_batches_total").increment(self.batches as u64);
+        if self.left <= 0 {
+            tracing::info!("the spool is empty");
+        }
+    }
+}
+
+/// How full the spool is: sampled, not counted.
+pub(crate) struct SpoolLevel<'a> {
+    pub(crate) usage: &'a SpoolUsage,
+    pub(crate) now_ms: i64,
+    pub(crate) away: bool,
+}
+
+impl SpoolLevel<'_> {
+    pub(crate) fn emit(self) {
+        gauge!("weir_ingest_spool_bytes").set(self.usage.bytes as f64);
+        gauge!("weir_ingest_spool_bytes_max").set(self.usage.bytes_max as f64);
+        gauge!("weir_ingest_spool_batches").set(self.usage.batches as f64);
+        gauge!("weir_ingest_spool_age_seconds").set(age_s(self.usage, self.now_ms) as f64);
+        gauge!("weir_ingest_log_away").set(f64::from(u8::from(self.away)));
+    }
+}
+
+fn age_s(usage: &SpoolUsage, now_ms: i64) -> i64 {
+    usage.oldest_ms.map_or(0, |oldest_ms| (now_ms - oldest_ms).max(0) / 1000)
 }
 
 /// A request was answered.

@@ -8,6 +8,7 @@ mod limiting;
 mod pixel;
 mod plausible;
 mod salts;
+mod spooling;
 mod stopping;
 mod support;
 mod visitors;

@@ -14,7 +14,7 @@ use tokio::{
     sync::{Semaphore, oneshot, watch},
     task::JoinHandle,
 };
-use weir_ingest::{Ingest, IngestConfig, SiteConfig};
+use weir_ingest::{Ingest, IngestConfig, SiteConfig, Spool};
 use weir_log::{Appended, Bounds, Clock, Committed, EmbeddedLog, Log, LogError, Reader, TopicKind};
 use weir_schemas::{
     Event,
@@ -92,6 +92,7 @@ pub(crate) struct Server {
     pub(crate) clock: TestClock,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) http: reqwest::Client,
+    pub(crate) ingest: Arc<Ingest>,
     _partitions: watch::Sender<u32>,
     stop: Option<oneshot::Sender<()>>,
     pub(crate) served: JoinHandle<std::io::Result<()>>,
@@ -109,14 +110,30 @@ pub(crate) async fn serve(config: IngestConfig) -> Server {
 pub(crate) async fn serve_on(log: Arc<dyn Log>, clock: TestClock, config: IngestConfig) -> Server {
     let (partitions, in_use) = watch::channel(PARTITIONS);
     let ingest = Ingest::start(Arc::clone(&log), Arc::new(clock.clone()), config, in_use).await.unwrap();
+    serve_ingest(log, clock, ingest, partitions).await
+}
+
+pub(crate) async fn serve_spooling(log: Arc<dyn Log>, clock: TestClock, config: IngestConfig, spool: Spool) -> Server {
+    let (partitions, in_use) = watch::channel(PARTITIONS);
+    let (theirs, ticking) = (Arc::clone(&log), Arc::new(clock.clone()));
+    let ingest = Ingest::start_spooling(theirs, ticking, config, in_use, spool).await.unwrap();
+    serve_ingest(log, clock, ingest, partitions).await
+}
+
+async fn serve_ingest(
+    log: Arc<dyn Log>,
+    clock: TestClock,
+    ingest: Arc<Ingest>,
+    partitions: watch::Sender<u32>,
+) -> Server {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = tokio::spawn(weir_ingest::serve(listener, ingest, async move {
+    let served = tokio::spawn(weir_ingest::serve(listener, Arc::clone(&ingest), async move {
         let _ = stopped.await;
     }));
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-    Server { address, clock, log, http, _partitions: partitions, stop: Some(stop), served, _dir: None }
+    Server { address, clock, log, http, ingest, _partitions: partitions, stop: Some(stop), served, _dir: None }
 }
 
 impl Server {
