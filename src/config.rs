@@ -268,6 +268,11 @@ impl Config {
         }
     }
 
+    /// Where events wait while the log is away. `None`: nowhere, because the log lies on the same disk, or by configuration.
+    pub(crate) fn spool_dir(&self) -> Option<PathBuf> {
+        (self.log.kind == LogKind::Kafka && self.ingest.spool.bytes_max > 0).then(|| self.data_dir.join("spool"))
+    }
+
     /// Names of the sites with the time zones that their days are shown in.
     pub(crate) fn timezones(&self) -> BTreeMap<String, String> {
         self.ingest.sites.iter().map(|site| (site.name.clone(), site.timezone.clone())).collect()

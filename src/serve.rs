@@ -1,6 +1,9 @@
 //! `weir serve` and its parts apart: collector, runs, console, each until the process is asked to stop.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    time::Duration,
+};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -8,14 +11,16 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
 };
-use tracing::info;
+use tracing::{info, warn};
 use weir_console::{Health, Snapshot};
-use weir_ingest::Ingest;
-use weir_log::{Clock, Log, SystemClock, TopicKind};
+use weir_ingest::{Ingest, Spool};
+use weir_log::{Clock, Log, LogError, SystemClock, TopicKind};
 use weir_schemas::control::{CONTROL_TOPIC, EVENTS_TOPIC, SALTS_TOPIC};
 
-use crate::{config::Config, control::Control, supervisor::Supervisor};
+use crate::{config::Config, control::Control, status, supervisor::Supervisor};
 
 /// Which parts this process is. The console is always there: a part that cannot be asked is a part that is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,35 +36,94 @@ impl Parts {
     pub(crate) const CONSOLE: Parts = Parts { ingest: false, pipeline: false };
 }
 
+/// How long a start waits for the log before a collector that remembers what it needs begins without it.
+const REACH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a log that is away at the start is asked again; each question takes seconds by itself.
+const REACH_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a look at the log may take before a snapshot is made without it.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Runs the parts until SIGTERM or Ctrl-C, then stops them in the order in which nothing is lost: collector (what it
-/// has acknowledged is in the log), runs, ClickHouse.
+/// has acknowledged is in the log or the spool), runs, ClickHouse.
+///
+/// A collector whose spool knows what it needs takes events although the log is away at the start; the rest begins when
+/// the log is there.
 pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
-    let signals = Signals::listen()?;
+    let mut signals = Signals::listen()?;
     let metrics = PrometheusBuilder::new().install_recorder().context("metrics cannot be set up")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let log = open_log(config, clock.clone()).await?;
-    let following = log.clone();
-    let control = tokio::task::spawn_blocking(move || Control::open(following)).await??;
+    let (opened, ticking) = (config.log_config(), clock.clone());
+    let log = tokio::task::spawn_blocking(move || weir_log::open(&opened, ticking)).await??;
     let console = listen(config.listen.console, "listen.console").await?;
     let (shutdown, stopping) = watch::channel(false);
 
+    let spool = if parts.ingest { open_spool(config, clock.clone())? } else { None };
+    let remembered = spool.as_ref().and_then(Spool::partitions);
+    let mut reaching = reach(config, log.clone(), clock.clone(), remembered.is_some());
+    let mut reached = match (&spool, remembered) {
+        (Some(spool), Some(_)) => match timeout(REACH_PATIENCE, &mut reaching).await {
+            Ok(control) => Some(control??),
+            Err(_) => {
+                warn!("the log is away: the collector takes events into its spool until it is there");
+                spool.hold();
+                None
+            }
+        },
+        _ => Some((&mut reaching).await??),
+    };
+
     let ingest = match parts.ingest {
-        true => Some(start_ingest(config, log.clone(), &control, clock.clone(), stopping.clone()).await?),
+        true => {
+            let (known, partitions) = watch::channel(remembered.unwrap_or(1));
+            let partitions = match &reached {
+                Some(control) => control.partitions_in_use(clock.clone(), stopping.clone()),
+                None => partitions,
+            };
+            let part = start_ingest(config, log.clone(), partitions, clock.clone(), stopping.clone(), spool.clone());
+            Some((part.await?, known))
+        }
         false => None,
     };
-    let pipeline = match parts.pipeline {
-        true => Some(start_pipeline(config, log.clone(), control.clone(), clock.clone(), stopping.clone()).await?),
-        false => None,
-    };
-    let health =
-        Arc::new(Process { log, control, clock, metrics, ingest: ingest.as_ref().map(|part| part.ingest.clone()) });
+    let control = Arc::new(OnceLock::new());
+    let health = Arc::new(Process {
+        looking: Mutex::default(),
+        log: log.clone(),
+        control: control.clone(),
+        clock: clock.clone(),
+        metrics,
+        ingest: ingest.as_ref().map(|(part, _)| part.ingest.clone()),
+        config: config.clone(),
+    });
     info!(console = %console.local_addr()?, "console answers");
     let console = tokio::spawn(weir_console::serve(console, health, until(stopping.clone())));
 
-    signals.asked().await;
+    if reached.is_none() {
+        reached = tokio::select! {
+            late = &mut reaching => Some(late??),
+            () = signals.asked() => None,
+        };
+        if let (Some(control), Some((_, known))) = (&reached, &ingest) {
+            let in_use = control.partitions_in_use(clock.clone(), stopping.clone());
+            forward(in_use, known.clone());
+        }
+        if let (Some(_), Some(spool)) = (&reached, &spool) {
+            spool.reached();
+        }
+    }
+    let mut pipeline = None;
+    if let Some(known) = reached {
+        let _ = control.set(known.clone());
+        if parts.pipeline {
+            pipeline = Some(start_pipeline(config, log, known, clock, stopping.clone()).await?);
+        }
+        signals.asked().await;
+    }
+    reaching.abort();
     info!("stopping: what was accepted is finished first");
     shutdown.send_replace(true);
-    if let Some(part) = ingest {
+    if let Some((part, _)) = ingest {
         part.served.await?.context("the collector")?;
     }
     if let Some(part) = pipeline {
@@ -81,17 +145,76 @@ struct IngestPart {
 async fn start_ingest(
     config: &Config,
     log: Arc<dyn Log>,
-    control: &Control,
+    partitions: watch::Receiver<u32>,
     clock: Arc<dyn Clock>,
     stopping: watch::Receiver<bool>,
+    spool: Option<Spool>,
 ) -> anyhow::Result<IngestPart> {
     let listener = listen(config.listen.collector, "listen.collector").await?;
-    let partitions = control.partitions_in_use(clock.clone(), stopping.clone());
-    let ingest = Ingest::start(log, clock, config.ingest.clone(), partitions).await?;
+    let ingest = match spool {
+        Some(spool) => Ingest::start_spooling(log, clock, config.ingest.clone(), partitions, spool).await?,
+        None => Ingest::start(log, clock, config.ingest.clone(), partitions).await?,
+    };
     info!(collector = %listener.local_addr()?, sites = config.ingest.sites.len(), "collector answers");
     let serving = ingest.clone();
     let served = tokio::spawn(async move { Ok(weir_ingest::serve(listener, serving, until(stopping)).await?) });
     Ok(IngestPart { ingest, served })
+}
+
+/// The collector's spool, if there is to be one. One that was left behind holds acknowledged events: that is said.
+fn open_spool(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Option<Spool>> {
+    if let Some(dir) = config.spool_dir() {
+        return Ok(Some(Spool::open(dir, clock, config.ingest.spool.clone())?));
+    }
+    let dir = config.data_dir.join("spool");
+    if let Some(left) = Spool::look(&dir, clock, 0)?.filter(|left| left.batches > 0) {
+        warn!(
+            path = %dir.display(), batches = left.batches, bytes = left.bytes,
+            "there is no spool by configuration, and an earlier one holds events that are not in its log (start weir once with log.kind=kafka and a spool)"
+        );
+    }
+    Ok(None)
+}
+
+/// Sees to the topics and reads the control topic; with `patient`, for as long as it takes.
+fn reach(
+    config: &Config,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    patient: bool,
+) -> JoinHandle<anyhow::Result<Control>> {
+    let events = config.events_kind();
+    tokio::spawn(async move {
+        loop {
+            let (log, clock, events) = (log.clone(), clock.clone(), events.clone());
+            let prepared = tokio::task::spawn_blocking(move || {
+                prepare(&log, clock.as_ref(), &events)?;
+                Control::open(log)
+            });
+            match prepared.await? {
+                Err(error) if patient && is_away(&error) => sleep(REACH_EVERY).await,
+                done => return done,
+            }
+        }
+    })
+}
+
+fn is_away(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<LogError>(),
+        Some(LogError::Unavailable(_) | LogError::Kafka(_) | LogError::Unclear { .. })
+    )
+}
+
+fn forward(mut from: watch::Receiver<u32>, to: watch::Sender<u32>) {
+    tokio::spawn(async move {
+        loop {
+            to.send_replace(*from.borrow_and_update());
+            if from.changed().await.is_err() {
+                return;
+            }
+        }
+    });
 }
 
 struct PipelinePart {
@@ -128,18 +251,24 @@ async fn clickhouse(config: &Config) -> anyhow::Result<(weir_sink::Target, Optio
 /// Opens the log, and sees to it that its topics are there, as they must be.
 pub(crate) async fn open_log(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Log>> {
     let (config, events) = (config.log_config(), config.events_kind());
-    tokio::task::spawn_blocking(move || -> anyhow::Result<Arc<dyn Log>> {
+    tokio::task::spawn_blocking(move || {
         let log = weir_log::open(&config, clock.clone())?;
-        for (topic, kind) in topics(&events) {
-            log.create_topic(topic, &kind)?;
-        }
-        let TopicKind::Events { partitions, .. } = events else { unreachable!("live events") };
-        let control = weir_log::ControlLog::open(log.clone())?;
-        weir_log::ensure_partitions_in_use(&control, &who(), partitions, clock.now_ms())?;
-        weir_log::add_partitions(log.as_ref(), &control, EVENTS_TOPIC, &who(), partitions, clock.now_ms())?;
+        prepare(&log, clock.as_ref(), &events)?;
         Ok(log)
     })
     .await?
+}
+
+/// Sees to it that the topics are there, as they must be. Blocks the thread.
+fn prepare(log: &Arc<dyn Log>, clock: &dyn Clock, events: &TopicKind) -> anyhow::Result<()> {
+    for (topic, kind) in topics(events) {
+        log.create_topic(topic, &kind)?;
+    }
+    let TopicKind::Events { partitions, .. } = events else { unreachable!("live events") };
+    let control = weir_log::ControlLog::open(log.clone())?;
+    weir_log::ensure_partitions_in_use(&control, &who(), *partitions, clock.now_ms())?;
+    weir_log::add_partitions(log.as_ref(), &control, EVENTS_TOPIC, &who(), *partitions, clock.now_ms())?;
+    Ok(())
 }
 
 /// The topics that weir needs from the start.
@@ -176,7 +305,7 @@ impl Signals {
     }
 
     /// Resolves when one has come.
-    async fn asked(mut self) {
+    async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -186,17 +315,54 @@ impl Signals {
 
 /// What the console asks of this process.
 struct Process {
+    looking: Mutex<Option<mpsc::Receiver<Result<Snapshot, String>>>>,
     log: Arc<dyn Log>,
-    control: Control,
+    /// Not there until the log was reached.
+    control: Arc<OnceLock<Control>>,
     clock: Arc<dyn Clock>,
     metrics: PrometheusHandle,
     ingest: Option<Arc<Ingest>>,
+    config: Config,
+}
+
+impl Process {
+    /// Looks at the log, for a moment: one that is away takes its time to say so, which would keep from scrapes what is
+    /// known without it. One look at a time; one that is still under way is waited for again.
+    fn look(&self) -> Result<Snapshot, String> {
+        let control = self.control.get().ok_or("it was not reached since the start")?;
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = looking.take().filter(|look| matches!(look.try_recv(), Err(mpsc::TryRecvError::Empty)));
+        let look = under_way.unwrap_or_else(|| {
+            let (answer, look) = mpsc::channel();
+            let (log, records, clock) = (self.log.clone(), control.records(), self.clock.clone());
+            std::thread::spawn(move || {
+                let looked = weir_console::observe(log.as_ref(), &records, clock.now_ms());
+                // Who asked may have gone.
+                let _ = answer.send(looked.map_err(|error| error.to_string()));
+            });
+            look
+        });
+        match look.recv_timeout(LOOK_PATIENCE) {
+            Ok(looked) => looked,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                *looking = Some(look);
+                Err(format!("no answer within {} s", LOOK_PATIENCE.as_secs()))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err("the look at it failed".to_owned()),
+        }
+    }
 }
 
 impl Health for Process {
     fn snapshot(&self) -> Result<Snapshot, String> {
-        weir_console::observe(self.log.as_ref(), &self.control.records(), self.clock.now_ms())
-            .map_err(|error| error.to_string())
+        let now_ms = self.clock.now_ms();
+        let mut snapshot = self.look().unwrap_or_else(|reason| Snapshot::without_log(now_ms, reason));
+        let spool = match self.ingest.as_ref().and_then(|ingest| ingest.spool()) {
+            Some(usage) => usage.map(|usage| Some(status::spool_status(&usage, now_ms))),
+            None => status::spool(&self.config),
+        };
+        snapshot.spool = spool.map_err(|error| error.to_string())?;
+        Ok(snapshot)
     }
 
     fn metrics(&self) -> String {

@@ -1,9 +1,11 @@
-//! `weir status`: one snapshot, from the log alone.
+//! `weir status`: one snapshot, from the log, and from the spool if there is one on this machine.
 
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use weir_log::{Clock, ControlLog, SystemClock};
+use weir_console::{Snapshot, SpoolStatus};
+use weir_ingest::{Spool, SpoolUsage};
+use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 
 use crate::config::Config;
 
@@ -14,17 +16,41 @@ pub(crate) struct StatusArgs {
     json: bool,
 }
 
-/// Prints the snapshot; exit code 1 when a run has stopped and needs a person.
+/// Prints the snapshot; exit code 1 when a run has stopped and needs a person, or the log is away.
 pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let log = weir_log::open(&config.log_config(), Arc::new(SystemClock)).context("the log cannot be opened")?;
-    let control = ControlLog::open(log.clone())?.read_all()?;
-    let control: Vec<_> = control.records.into_iter().map(|(_, record)| record).collect();
-    let snapshot = weir_console::observe(log.as_ref(), &control, SystemClock.now_ms())?;
+    let mut snapshot = match look(&log) {
+        Ok(snapshot) => snapshot,
+        Err(error @ (LogError::Unavailable(_) | LogError::Kafka(_))) => {
+            Snapshot::without_log(SystemClock.now_ms(), error.to_string())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    snapshot.spool = spool(config)?;
     if args.json {
         println!("{}", serde_json::to_string(&snapshot)?);
     } else {
         println!("{}", weir_console::render(&snapshot));
     }
     let stopped = snapshot.runs.iter().filter_map(|run| run.progress.as_ref()).any(|run| run.stopped.is_some());
-    Ok(if stopped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if stopped || snapshot.log_away.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn look(log: &Arc<dyn Log>) -> Result<Snapshot, LogError> {
+    let control = ControlLog::open(log.clone())?.read_all()?;
+    let control: Vec<_> = control.records.into_iter().map(|(_, record)| record).collect();
+    weir_console::observe(log.as_ref(), &control, SystemClock.now_ms())
+}
+
+/// The spool on this machine, whoever has it open.
+pub(crate) fn spool(config: &Config) -> Result<Option<SpoolStatus>, LogError> {
+    let Some(dir) = config.spool_dir() else { return Ok(None) };
+    let usage = Spool::look(dir, Arc::new(SystemClock), config.ingest.spool.bytes_max)?;
+    Ok(usage.map(|usage| spool_status(&usage, SystemClock.now_ms())))
+}
+
+pub(crate) fn spool_status(usage: &SpoolUsage, now_ms: i64) -> SpoolStatus {
+    let SpoolUsage { bytes, bytes_max, batches, oldest_ms } = *usage;
+    let age_ms = oldest_ms.map_or(0, |oldest_ms| (now_ms - oldest_ms).max(0));
+    SpoolStatus { bytes, bytes_max, batches, oldest_ms, age_ms }
 }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants
-//! - a snapshot needs the log alone: it is right while pipeline and ClickHouse are down
+//! - a snapshot needs the log alone: it is right while pipeline and ClickHouse are down; without the log it says so, and
+//!   shows the spool of this machine's collector
 //! - every partition is counted from the moment it is in use, also before its first record
 //!
 //! Start at [`observe`]. Not here: HTTP of the collector, SQL.
@@ -16,5 +17,5 @@ mod snapshot;
 mod text;
 
 pub use http::{Health, serve};
-pub use snapshot::{ImportState, ImportStatus, PartitionStatus, RunStatus, Snapshot, observe};
+pub use snapshot::{ImportState, ImportStatus, PartitionStatus, RunStatus, Snapshot, SpoolStatus, observe};
 pub use text::render;

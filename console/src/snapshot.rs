@@ -15,6 +15,32 @@ pub struct Snapshot {
     /// The live run first, then those of imports.
     pub runs: Vec<RunStatus>,
     pub imports: Vec<ImportStatus>,
+    /// Why the log could not be looked at; then nothing is known of runs and imports.
+    #[serde(default)]
+    pub log_away: Option<String>,
+    /// The spool of the collector on this machine; `None`: there is none here.
+    #[serde(default)]
+    pub spool: Option<SpoolStatus>,
+}
+
+/// What waits on a collector's disk for the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    pub bytes: u64,
+    pub bytes_max: u64,
+    pub batches: u64,
+    /// When the oldest batch was made; `None`: nothing waits.
+    pub oldest_ms: Option<i64>,
+    /// How long that is ago; 0: nothing waits.
+    pub age_ms: i64,
+}
+
+impl Snapshot {
+    /// What there is to say when the log cannot be looked at.
+    pub fn without_log(at_ms: i64, reason: String) -> Self {
+        let (runs, imports) = (Vec::new(), Vec::new());
+        Self { at_ms, retention_s: None, runs, imports, log_away: Some(reason), spool: None }
+    }
 }
 
 /// One run, as its progress in the log shows it.
@@ -103,7 +129,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<
             Err(error) => return Err(error),
         }
     }
-    Ok(Snapshot { at_ms: now_ms, retention_s, runs, imports })
+    Ok(Snapshot { at_ms: now_ms, retention_s, runs, imports, log_away: None, spool: None })
 }
 
 /// A run that begins again at its checkpoint reads from a horizon and a clock's step before it.

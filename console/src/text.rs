@@ -1,6 +1,6 @@
 use jiff::Timestamp;
 
-use crate::{ImportState, PartitionStatus, RunStatus, Snapshot};
+use crate::{ImportState, PartitionStatus, RunStatus, Snapshot, SpoolStatus};
 
 /// The snapshot as a person reads it in a terminal: one paragraph a run, the reason for waiting always named.
 pub fn render(snapshot: &Snapshot) -> String {
@@ -8,7 +8,9 @@ pub fn render(snapshot: &Snapshot) -> String {
     for run in &snapshot.runs {
         render_run(run, snapshot, &mut lines);
     }
-    if snapshot.runs.is_empty() {
+    if let Some(reason) = &snapshot.log_away {
+        lines.push(format!("LOG AWAY: nothing is known of the runs · {reason}"));
+    } else if snapshot.runs.is_empty() {
         lines.push("nothing has run on this log yet (start `weir serve`)".to_owned());
     }
     for import in &snapshot.imports {
@@ -20,7 +22,35 @@ pub fn render(snapshot: &Snapshot) -> String {
         };
         lines.push(format!("import {} of {}: {state}", import.id, import.site));
     }
+    lines.extend(snapshot.spool.as_ref().map(render_spool));
     lines.join("\n")
+}
+
+/// Four fifths full is near full: at a steady rate a quarter of the time since it began is left.
+fn render_spool(spool: &SpoolStatus) -> String {
+    let SpoolStatus { bytes, bytes_max, batches, age_ms, .. } = *spool;
+    let room = format!("{} of {}", size(bytes), size(bytes_max));
+    match batches {
+        0 => format!("spool: empty, {room}"),
+        _ if bytes > bytes_max / 5 * 4 => format!(
+            "spool: NEARLY FULL, {room} · {} to go into the log, the oldest {} old (bring the log back, or raise ingest.spool.bytes_max)",
+            count(batches as i64, "batch"),
+            span(age_ms),
+        ),
+        _ => format!(
+            "spool: {} to go into the log, the oldest {} old · {room}",
+            count(batches as i64, "batch"),
+            span(age_ms),
+        ),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..0x10_0000 => format!("{} KiB", bytes >> 10),
+        0x10_0000..0x4000_0000 => format!("{} MiB", bytes >> 20),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
 }
 
 fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
@@ -106,7 +136,8 @@ fn waits_for(partition: &PartitionStatus, now_ms: i64) -> String {
 }
 
 fn count(number: i64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    let plural = if what.ends_with("ch") { "es" } else { "s" };
+    format!("{number} {what}{}", if number == 1 { "" } else { plural })
 }
 
 fn instant(at_ms: Option<i64>) -> String {
@@ -179,6 +210,8 @@ mod tests {
             retention_s: Some(100_000),
             runs: vec![run(Some(progress)), run(None)],
             imports: vec![import],
+            log_away: None,
+            spool: None,
         };
         expect![[r#"
             live: complete through 2023-11-14 22:14:00 UTC, 21s ago · 1 window open · 12 records to go
@@ -194,7 +227,24 @@ mod tests {
 
     fn shown(progress: RunProgress, headroom_ms: Option<i64>) -> String {
         let run = RunStatus { retention_headroom_ms: headroom_ms, ..run(Some(progress)) };
-        render(&Snapshot { at_ms: 1_700_000_061_000, retention_s: Some(100), runs: vec![run], imports: Vec::new() })
+        let (at_ms, retention_s, imports) = (1_700_000_061_000, Some(100), Vec::new());
+        render(&Snapshot { at_ms, retention_s, runs: vec![run], imports, log_away: None, spool: None })
+    }
+
+    #[test]
+    fn the_spool_says_how_full_and_how_old_it_is_also_while_the_log_is_away() {
+        let shown = |batches, bytes, age_ms| {
+            let oldest_ms = (batches > 0).then_some(0);
+            let mut snapshot = Snapshot::without_log(age_ms, "no answer within 2 s".into());
+            snapshot.spool = Some(SpoolStatus { bytes, bytes_max: 4 << 30, batches, oldest_ms, age_ms });
+            render(&snapshot)
+        };
+        expect![[r#"
+            LOG AWAY: nothing is known of the runs · no answer within 2 s
+            spool: 1 batch to go into the log, the oldest 1m 5s old · 4 KiB of 4.0 GiB"#]]
+        .assert_eq(&shown(1, 4_500, 65_000));
+        assert!(shown(0, 0, 0).ends_with("\nspool: empty, 0 KiB of 4.0 GiB"));
+        assert!(shown(9, 7 << 29, 0).contains("\nspool: NEARLY FULL, 3.5 GiB of 4.0 GiB · 9 batches to go"));
     }
 
     #[test]
