@@ -104,10 +104,15 @@ impl Place {
     }
 
     pub(crate) fn start(&self) -> Serve {
-        let serve = Serve { child: self.command(&["serve"]).spawn().unwrap() };
+        let serve = self.start_part(&["serve"]);
         let url = format!("http://{}/readyz", self.collector);
         wait_for("the collector", || get(&url).filter(|(status, _)| *status == 200));
         serve
+    }
+
+    /// A part of weir in a process of its own.
+    pub(crate) fn start_part(&self, args: &[&str]) -> Serve {
+        Serve { child: self.command(args).spawn().unwrap() }
     }
 
     /// One POST of events; the answer's status and body. An error is a connection that gave no answer.
@@ -153,7 +158,7 @@ pub(crate) fn token_hash() -> String {
     sha2::Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A `weir serve`; killed when dropped.
+/// A `weir serve`, or a part of it; killed when dropped.
 pub(crate) struct Serve {
     pub child: Child,
 }
@@ -254,6 +259,17 @@ impl Broker {
     pub(crate) fn restart(&mut self) {
         signal(self.child.id() as i32, libc::SIGTERM);
         self.child.wait().unwrap();
+        self.child = spawn_broker(self.dir.path(), self.port);
+    }
+
+    /// SIGKILL: nobody answers on its port any more.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Another process on the same folder and port, after [`kill`](Self::kill).
+    pub(crate) fn start_again(&mut self) {
         self.child = spawn_broker(self.dir.path(), self.port);
     }
 

@@ -211,6 +211,8 @@ impl Shared {
     /// Writes and commits; `placed` gets the answer for each append, in order, which holds if this returns `Ok`.
     fn write(&self, group: &[Append], placed: &mut Vec<Result<Appended>>) -> std::result::Result<(), Failure> {
         let store = &self.store;
+        let bytes: i64 = group.iter().map(|append| topics::disk_bytes(append.payload.len() + 8)).sum();
+        store.make_room(bytes.unsigned_abs()).map_err(Failure::undone)?;
         let mut wtxn = store.env.write_txn().map_err(Failure::undone)?;
         let mut writing = Writing {
             store,

@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, LazyLock, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
@@ -31,10 +32,15 @@ const READERS_MAX: u32 = 1_024;
 const LOOK_EVERY_MAX: Duration = Duration::from_millis(5);
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(1);
 
+/// Bytes of the file that appends leave to deletes, which write the pages that they change anew: a sweep copies a few
+/// dozen pages of 4 kB.
+const ROOM_BYTES: u64 = 1 << 20;
+
 /// The LMDB environment, opened once a process and path (LMDB's rule: its locks are the process's), and its tables.
 pub(super) struct Store {
     pub(super) path: PathBuf,
     pub(super) env: Env<WithoutTls>,
+    file: File,
     /// Name → [`super::topics::TopicRow`], JSON.
     pub(super) topics: Table,
     /// (topic, partition) → [`PartitionState`].
@@ -103,10 +109,13 @@ impl Store {
             unreachable!("nothing above aborts");
         };
         // The names of the files are durable only when their directory is.
-        std::fs::File::open(&path).and_then(|dir| dir.sync_all()).map_err(|error| failed(error.into()))?;
+        File::open(&path).and_then(|dir| dir.sync_all()).map_err(|error| failed(error.into()))?;
+        let file = File::options().read(true).write(true).open(path.join("data.mdb"));
+        let file = file.map_err(|error| failed(error.into()))?;
         Ok(Store {
             path,
             env,
+            file,
             topics,
             partitions,
             records,
@@ -141,6 +150,32 @@ impl Store {
 
     pub(super) fn write(&self) -> Result<RwTxn<'_>> {
         self.env.write_txn().map_err(|error| self.error(error))
+    }
+
+    /// Sees to it that `bytes` can be appended and [`ROOM_BYTES`] are left then; an error if the disk has not so many.
+    ///
+    /// Without that room nothing could be deleted from a full disk, and so it would stay full.
+    pub(super) fn make_room(&self, bytes: u64) -> heed::Result<()> {
+        let used = (self.env.info().last_page_number as u64 + 1) * PAGE_BYTES;
+        let (has, wanted) = (self.file.metadata()?.len(), used + bytes + ROOM_BYTES);
+        if has >= wanted {
+            return Ok(());
+        }
+        // A step ahead, so that few appends come here.
+        let more = wanted + ROOM_BYTES - has;
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), has, more) {
+            // Of a file system that cannot promise anything nothing is asked.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(_) if has.saturating_sub(self.in_use()?) >= bytes + ROOM_BYTES => Ok(()),
+            Err(error) => Err(heed::Error::Io(error.into())),
+        }
+    }
+
+    /// Bytes of the file that are not free to be used again.
+    fn in_use(&self) -> heed::Result<u64> {
+        let txn = self.env.read_txn()?;
+        let tables = [self.topics, self.partitions, self.records, self.times, self.progress, self.state];
+        tables.iter().map(|table| Ok(table.stat(&txn)?.non_free_page_size() as u64)).sum()
     }
 
     /// Makes the transaction durable and wakes those who wait for one, here at once, in other processes soon.
@@ -223,6 +258,8 @@ fn open_env(path: &Path, mut map_bytes: usize) -> heed::Result<Env<WithoutTls>> 
     }
 }
 
+/// LMDB's pages are those of the machine's memory; larger ones only make the room smaller.
+const PAGE_BYTES: u64 = 4_096;
 /// Of Linux, macOS and the BSDs: more address space than this process may have.
 const ENOMEM: i32 = 12;
 const EIO: i32 = 5;
@@ -243,7 +280,9 @@ pub(super) fn cause_of(error: &heed::Error) -> String {
         heed::Error::Mdb(MdbError::Panic) => {
             "a write to its head failed earlier (look at the disk, then restart this process)".to_owned()
         }
-        heed::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+        heed::Error::Io(error)
+            if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::FileTooLarge) =>
+        {
             "the disk is full (free some space; nothing that was acknowledged is lost)".to_owned()
         }
         // A write that the disk takes only a part of is an I/O error to LMDB.
