@@ -14,7 +14,7 @@ fn the_demos_sums_agree_over_kills_of_serve_and_each_of_its_children() {
     let log = repository().join("examples/blog-access.log").display().to_string();
     let rejects = place.dir.path().join("rejects").display().to_string();
     let url = format!("http://{}", place.collector);
-    let generate = ["generate", "--json", "--to", &url, "--token", TOKEN, "--rate", "300", "--for", "12s"];
+    let generate = ["generate", "--json", "--to", &url, "--token", TOKEN, "--rate", "300", "--for", "10m"];
     let generate = spawn(&place, &generate);
     let import = spawn(&place, &["import", "--json", "--rejects", &rejects, "--site", "one.example", &log]);
 
@@ -29,6 +29,7 @@ fn the_demos_sums_agree_over_kills_of_serve_and_each_of_its_children() {
     serve.kill();
     serve = place.start();
     kill(&serve, "run", 1);
+    signal(generate.id() as i32, libc::SIGINT);
     let generated = finish(generate);
 
     place.wait_complete();
