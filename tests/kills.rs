@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::process::{Child, Stdio};
+use std::{
+    net::TcpListener,
+    process::{Child, Stdio},
+};
 
 use serde_json::Value;
 use support::{Place, Serve, TOKEN, repository, signal, token_hash, wait_for};
@@ -25,8 +28,9 @@ fn the_demos_sums_agree_over_kills_of_serve_and_each_of_its_children() {
     // The import's run as well, as soon as there is one. It may just have been done: then only live comes again.
     kill(&serve, "run", 2);
     kill(&serve, "clickhouse", 1);
-    // And serve itself, with all that it started.
+    // And serve itself, with all that it started. It comes back after the generator has met somebody who hangs up.
     serve.kill();
+    drop(TcpListener::bind(&place.collector).unwrap().accept().unwrap());
     serve = place.start();
     kill(&serve, "run", 1);
     signal(generate.id() as i32, libc::SIGINT);
