@@ -211,13 +211,13 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
         from: checkpoint,
         to: order.to,
     };
+    if order.to.is_some_and(|to| checkpoint >= to) {
+        say_ended(order, log.as_ref(), checkpoint)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let status = Arc::new(Status::default());
     let done = Arc::new(Done::new(checkpoint));
     let reporter = Reporter { order: order.clone(), log: log.clone(), status: status.clone(), done: done.clone() };
-    if order.to.is_some_and(|to| checkpoint >= to) {
-        reporter.say(|progress| progress.ended = true)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     info!(run = order.run, checkpoint_ms = checkpoint.ms(), workers = order.workers, "goes on from its checkpoint");
 
     std::fs::create_dir_all(&order.spill_dir).context("the folder for spilled windows cannot be made")?;
@@ -399,6 +399,28 @@ impl Reporter {
         self.log.commit(&group_of(&self.order.run), &self.order.topic, &commits)?;
         Ok(())
     }
+}
+
+/// Tells what the process before this one had no time to tell: the run is at its end, all of its topic is in the table.
+fn say_ended(order: &RunOrder, log: &dyn Log, through: WindowStart) -> anyhow::Result<()> {
+    let group = group_of(&order.run);
+    let before = log.committed(&group, &order.topic)?;
+    let commit = |partition| -> anyhow::Result<Committed> {
+        let told = before.iter().find(|committed| committed.partition == partition);
+        let told = told.and_then(|committed| serde_json::from_str(&committed.metadata).ok());
+        let mut metadata: Metadata = told.unwrap_or_default();
+        if partition == 0 {
+            let run = metadata.run.get_or_insert_default();
+            run.at_ms = SystemClock.now_ms();
+            run.complete_through_ms = Some(through.ms());
+            run.stopped = None;
+            run.ended = true;
+        }
+        let offset = log.bounds(&order.topic, partition)?.end;
+        Ok(Committed { partition, offset, metadata: serde_json::to_string(&metadata)? })
+    };
+    let commits: Vec<_> = (0..log.partitions(&order.topic)?).map(commit).collect::<Result<_, _>>()?;
+    Ok(log.commit(&group, &order.topic, &commits)?)
 }
 
 /// Tells those who ask for the status that the run has stopped, and why; its offsets stay as they were.

@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::json;
 use support::{Place, is_alive, kafka, signal, wait_for};
+use weir_schemas::control::{import_run, import_topic};
 
 /// Sends `events` page views in POSTs of ten, each with an id, and repeats a POST until it is acknowledged.
 fn send(place: &Place, name: &str, events: u32) {
@@ -150,6 +151,35 @@ fn an_import_is_counted_whole_and_taken_back_whole() {
     let id = import["id"].as_str().unwrap();
     assert!(place.weir(&["import", "undo", id]).status.success());
     wait_for("the import to be taken back", || (place.page_views()? == 0).then_some(()));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn an_end_that_was_not_told_before_a_kill_is_told_by_the_next_process() {
+    let place = Place::new("");
+    let serve = place.start();
+    let log = support::repository().join("examples/blog-access.log").display().to_string();
+    let rejects = place.dir.path().join("rejects").display().to_string();
+    let import = place.json(&["import", "--json", "--rejects", &rejects, "--site", "one.example", &log]);
+    let counted = || (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(());
+    wait_for("the import to be counted", counted);
+    assert_eq!(serve.stop(), Some(0));
+
+    // As if the run had been killed between its last batch and its last word.
+    let id = import["id"].as_str().unwrap();
+    let (group, topic) = (weir_schemas::progress::group_of(&import_run(id)), import_topic(id));
+    let config = weir_log::LogConfig::Embedded { path: place.dir.path().join("data/log") };
+    let embedded = weir_log::open(&config, std::sync::Arc::new(weir_log::SystemClock)).unwrap();
+    let mut told = embedded.committed(&group, &topic).unwrap();
+    for partition in &mut told {
+        partition.metadata = partition.metadata.replace(r#""ended":true"#, r#""ended":false"#);
+    }
+    assert!(told.iter().any(|partition| partition.metadata.contains(r#""ended":false"#)), "{told:?}");
+    embedded.commit(&group, &topic, &told).unwrap();
+    drop(embedded);
+
+    let serve = place.start();
+    wait_for("the import to be told as counted", counted);
     assert_eq!(serve.stop(), Some(0));
 }
 
