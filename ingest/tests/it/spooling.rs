@@ -2,8 +2,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use weir_ingest::{AppendError, Collector, CollectorConfig, Ingest, Spool, SpoolConfig, SpoolError};
-use weir_log::Log;
+use weir_ingest::{AppendError, Collector, CollectorConfig, Spool, SpoolConfig, SpoolError};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Event,
     control::{EVENTS_TOPIC, SALTS_TOPIC},
@@ -11,7 +10,7 @@ use weir_schemas::{
 };
 
 use crate::support::{
-    Fault, FaultyLog, NOON_MS, PARTITIONS, Server, TestClock, TestLog, answer, config, decode, events, eventually, log,
+    Fault, FaultyLog, NOON_MS, PARTITIONS, Server, TestClock, TestLog, config, decode, events, eventually, log,
     payloads, serve_spooling,
 };
 
@@ -75,7 +74,7 @@ impl Setup {
     }
 
     /// Every record of the log, as (partition, batch, ids of its events).
-    fn records(&self) -> Vec<(u32, ([u8; 16], u64), Vec<String>)> {
+    fn records(&self) -> Vec<(u32, Name, Vec<String>)> {
         let of =
             |partition| payloads(&*self.inner.log, EVENTS_TOPIC, partition).into_iter().map(move |p| (partition, p));
         let records = (0..PARTITIONS).flat_map(of);
@@ -93,7 +92,10 @@ impl Setup {
     }
 }
 
-fn name(payload: &[u8]) -> ([u8; 16], u64) {
+/// A batch's collector and sequence.
+type Name = ([u8; 16], u64);
+
+fn name(payload: &[u8]) -> Name {
     let Content::Batch(batch) = wire::decode(payload).unwrap().content else { panic!("not a batch") };
     (batch.collector, batch.sequence)
 }
