@@ -5,6 +5,7 @@ mod control;
 mod demo;
 mod doctor;
 mod run;
+mod runs;
 mod serve;
 mod sources;
 mod status;

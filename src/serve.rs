@@ -20,7 +20,7 @@ use weir_ingest::{Ingest, Spool};
 use weir_log::{Clock, Log, LogError, SystemClock, TopicKind};
 use weir_schemas::control::{CONTROL_TOPIC, EVENTS_TOPIC, SALTS_TOPIC};
 
-use crate::{config::Config, control::Control, status, supervisor::Supervisor};
+use crate::{config::Config, control::Control, runs::Runs, status};
 
 /// Which parts this process is. The console is always there: a part that cannot be asked is a part that is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,10 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// the log is there.
 pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
+    if parts.pipeline && config.clickhouse.url.is_empty() {
+        // What only a person can mend is better said before anybody relies on us.
+        config.clickhouse_server()?.check()?;
+    }
     let metrics = PrometheusBuilder::new().install_recorder().context("metrics cannot be set up")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (opened, ticking) = (config.log_config(), clock.clone());
@@ -116,7 +120,8 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
     if let Some(known) = reached {
         let _ = control.set(known.clone());
         if parts.pipeline {
-            pipeline = Some(start_pipeline(config, log, known, clock, stopping.clone()).await?);
+            let runs = Runs { config: config.clone(), log, control: known, clock };
+            pipeline = Some(tokio::spawn(runs.keep_up(stopping.clone())));
         }
         signals.asked().await;
     }
@@ -127,10 +132,7 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
         part.served.await?.context("the collector")?;
     }
     if let Some(part) = pipeline {
-        part.supervised.await?.context("the supervisor")?;
-        if let Some(server) = part.server {
-            server.stop().await;
-        }
+        part.await?;
     }
     console.await?.context("the console")?;
     info!("stopped");
@@ -215,37 +217,6 @@ fn forward(mut from: watch::Receiver<u32>, to: watch::Sender<u32>) {
             }
         }
     });
-}
-
-struct PipelinePart {
-    server: Option<weir_sink::server::Server>,
-    supervised: tokio::task::JoinHandle<anyhow::Result<()>>,
-}
-
-async fn start_pipeline(
-    config: &Config,
-    log: Arc<dyn Log>,
-    control: Control,
-    clock: Arc<dyn Clock>,
-    stopping: watch::Receiver<bool>,
-) -> anyhow::Result<PipelinePart> {
-    let (target, server) = clickhouse(config).await?;
-    let version = config.schema_version()?;
-    weir_sink::prepare(&target, &version).await?;
-    weir_sink::show(&target, &version, &config.timezones()).await?;
-    let supervisor = Supervisor { config: config.clone(), log, control, clock, target };
-    Ok(PipelinePart { server, supervised: tokio::spawn(supervisor.run(stopping)) })
-}
-
-/// The ClickHouse that is configured, else one of our own, started here.
-async fn clickhouse(config: &Config) -> anyhow::Result<(weir_sink::Target, Option<weir_sink::server::Server>)> {
-    if !config.clickhouse.url.is_empty() {
-        return Ok((config.target()?, None));
-    }
-    let server = weir_sink::server::Server::start(config.clickhouse_server()?).await?;
-    let target = server.target().clone();
-    info!(url = target.url, play = format!("{}/play?user=analyst", target.url), "ClickHouse answers");
-    Ok((target, Some(server)))
 }
 
 /// Opens the log, and sees to it that its topics are there, as they must be.

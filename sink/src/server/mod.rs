@@ -75,6 +75,30 @@ pub struct ServerSpec {
     pub memory_bytes: u64,
 }
 
+impl ServerSpec {
+    /// What keeps it from starting, and a person must mend: no such program, an open door.
+    pub fn check(&self) -> Result<(), SinkError> {
+        let loopback = matches!(self.listen_host.as_str(), "127.0.0.1" | "::1" | "localhost");
+        if !loopback && self.analyst_password.is_empty() {
+            return Err(SinkError::Server(format!(
+                "clickhouse is to listen on {}, and its analyst has no password (set clickhouse.analyst_password, or listen on 127.0.0.1)",
+                self.listen_host
+            )));
+        }
+        if !self.dir.is_absolute() {
+            return Err(SinkError::Server(format!("the directory {} is not absolute", self.dir.display())));
+        }
+        let (path, how) = match &self.program {
+            Program::Embedded { lib } => (lib, "run ./dev once, or set WEIR_CHDB_LIB to libchdb.so"),
+            Program::Clickhouse { path } => (path, "install ClickHouse, or give clickhouse.url"),
+        };
+        if !path.is_file() {
+            return Err(SinkError::Server(format!("{} is not there ({how})", path.display())));
+        }
+        Ok(())
+    }
+}
+
 /// A quarter of the machine's memory, within 512 MiB and 8 GiB: the rest is for the pipeline and the page cache.
 pub fn memory_default_bytes() -> u64 {
     // SAFETY: plain calls.
@@ -103,7 +127,7 @@ impl Server {
     ///
     /// Errors: [`SinkError::Server`] when it does not start, with what it said.
     pub async fn start(spec: ServerSpec) -> Result<Server, SinkError> {
-        check(&spec)?;
+        spec.check()?;
         let cannot =
             |what: &Path, why: std::io::Error| SinkError::Server(format!("cannot write {}: {why}", what.display()));
         for sub in ["data", "log", "backups"] {
@@ -166,27 +190,6 @@ impl Drop for Server {
         // The child is killed when its handle goes with the task.
         self.watcher.abort();
     }
-}
-
-fn check(spec: &ServerSpec) -> Result<(), SinkError> {
-    let loopback = matches!(spec.listen_host.as_str(), "127.0.0.1" | "::1" | "localhost");
-    if !loopback && spec.analyst_password.is_empty() {
-        return Err(SinkError::Server(format!(
-            "clickhouse is to listen on {}, and its analyst has no password (set clickhouse.analyst_password, or listen on 127.0.0.1)",
-            spec.listen_host
-        )));
-    }
-    if !spec.dir.is_absolute() {
-        return Err(SinkError::Server(format!("the directory {} is not absolute", spec.dir.display())));
-    }
-    let (path, how) = match &spec.program {
-        Program::Embedded { lib } => (lib, "run ./dev once, or set WEIR_CHDB_LIB to libchdb.so"),
-        Program::Clickhouse { path } => (path, "install ClickHouse, or give clickhouse.url"),
-    };
-    if !path.is_file() {
-        return Err(SinkError::Server(format!("{} is not there ({how})", path.display())));
-    }
-    Ok(())
 }
 
 async fn watch_over(
