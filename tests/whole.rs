@@ -1,5 +1,7 @@
 //! The whole of weir on real parts: what is acknowledged is counted, once, whatever is killed meanwhile.
 
+#[path = "support/awk.rs"]
+mod awk;
 mod support;
 
 use serde_json::json;
@@ -128,8 +130,14 @@ fn partitions_that_are_added_are_waited_for_and_counted_while_everything_goes_on
     assert_eq!(serve.stop(), Some(0));
 }
 
+/// Rows of a name and a number.
+fn counts(rows: &str) -> std::collections::BTreeMap<String, u64> {
+    let pairs = rows.lines().map(|row| row.split_once('\t').expect("two columns"));
+    pairs.map(|(name, count)| (name.to_owned(), count.parse().expect("a number"))).collect()
+}
+
 #[test]
-fn an_import_is_counted_whole_and_taken_back_whole() {
+fn an_import_is_counted_as_awk_counts_it_and_taken_back_whole() {
     let place = Place::new("");
     let serve = place.start();
     let log = support::repository().join("examples/blog-access.log");
@@ -144,6 +152,12 @@ fn an_import_is_counted_whole_and_taken_back_whole() {
     assert_eq!(place.page_views(), Some(page_views));
     let late = place.query("SELECT count() FROM stats WHERE origin != '' AND window_start != emitted_in").unwrap();
     assert_eq!(late.trim(), "0", "an import is never late");
+
+    let (days, pages) = awk::page_views(log.as_ref());
+    let of_days = "SELECT toDate(window_start, 'UTC'), sum(page_views) FROM stats WHERE dimension = 'site' GROUP BY 1";
+    assert_eq!(counts(&place.query(of_days).unwrap()), days);
+    let of_pages = "SELECT page, sum(page_views) AS views FROM pages GROUP BY page HAVING views > 0";
+    assert_eq!(counts(&place.query(of_pages).unwrap()), pages);
 
     let again = place.weir(&["import", "--rejects", &rejects, "--site", "one.example", &log]);
     assert!(!again.status.success(), "the same file again is refused");
@@ -181,6 +195,37 @@ fn an_end_that_was_not_told_before_a_kill_is_told_by_the_next_process() {
     let serve = place.start();
     wait_for("the import to be told as counted", counted);
     assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_clickhouse_that_is_away_at_the_start_stops_no_collection_and_is_used_when_it_comes() {
+    use weir_sink::server::{Program, Server, ServerSpec, WRITER, memory_default_bytes, writer_password};
+    let place = Place::new("");
+    let dir = place.dir.path().join("another-clickhouse");
+    std::fs::create_dir(&dir).unwrap();
+    let mut command = place.command(&["serve"]);
+    command.env("WEIR_CLICKHOUSE__URL", format!("http://127.0.0.1:{}", place.clickhouse));
+    command.env("WEIR_CLICKHOUSE__USER", WRITER).env("WEIR_CLICKHOUSE__PASSWORD", writer_password(&dir).unwrap());
+    let serve = support::Serve { child: command.spawn().unwrap() };
+    wait_for("the collector", || support::get(&format!("http://{}/readyz", place.collector)));
+    send(&place, "away", 100);
+    assert_eq!(place.page_views(), None);
+    let spec = ServerSpec {
+        program: Program::Embedded { lib: std::env::var_os("WEIR_CHDB_LIB").expect("set by ./dev test").into() },
+        child_command: vec![support::WEIR.into(), "clickhouse".into()],
+        dir,
+        listen_host: "127.0.0.1".into(),
+        http_port: place.clickhouse,
+        database: "weir".into(),
+        analyst_password: String::new(),
+        memory_bytes: memory_default_bytes(),
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(Server::start(spec)).unwrap();
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(100));
+    assert_eq!(serve.stop(), Some(0));
+    runtime.block_on(server.stop());
 }
 
 #[test]

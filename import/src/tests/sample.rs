@@ -1,7 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    process::Command,
 };
 
 use expect_test::expect;
@@ -10,45 +9,14 @@ use weir_schemas::{Kind, rules::Rules};
 use super::support::{Place, sample};
 use crate::Class;
 
-/// Days and pages of page views, by no code of ours. `BOTS` is a file of the user agents that are bots.
-const AWK: &str = r#"
-    BEGIN { FS = "\"" ; while ((getline agent < BOTS) > 0) bot[agent] = 1 }
-    {
-        split($2, request, " "); split($3, answer, " "); split($1, begin, "[[/:]")
-        page = request[2]; sub(/[?#].*/, "", page)
-        name = tolower(page); sub(/.*\//, "", name)
-    }
-    request[1] != "GET" || answer[1] !~ /^(2..|304)$/ || $6 in bot || name == "robots.txt" { next }
-    name ~ /\.(gif|jpg|jpeg|png|bmp|ico|svg|ttf|woff|css|js|xml|xsl|json)$/ { next }
-    name ~ /\.(pdf|doc|zip|gz|tgz|bz2|exe|deb|rpm|jar|mp3|tar|csv|iso)$/ { next }
-    { days[begin[4] "-" begin[3] "-" begin[2]]++; pages[page]++ }
-    END { for (day in days) print "day", day, days[day]; for (page in pages) print "page", page, pages[page] }
-"#;
-
-fn awk(bots: &str) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
-    let found = Command::new("awk").args(["-v", &format!("BOTS={bots}"), AWK]).arg(sample()).output().unwrap();
-    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
-    let (mut days, mut pages) = (BTreeMap::new(), BTreeMap::new());
-    for line in String::from_utf8(found.stdout).unwrap().lines() {
-        let [what, name, count] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-        let into = if what == "day" { &mut days } else { &mut pages };
-        into.insert(name.replace("-May-", "-05-"), count.parse().unwrap());
-    }
-    (days, pages)
-}
+#[path = "../../../tests/support/awk.rs"]
+mod awk;
 
 #[test]
 fn days_and_pages_are_those_that_awk_finds() {
     let place = Place::new();
-    let agents: BTreeSet<String> = fs::read_to_string(sample())
-        .unwrap()
-        .lines()
-        .filter_map(|line| Some(line.split('"').nth(5)?.to_owned()))
-        .collect();
     let rules = Rules::version(1).unwrap();
-    let bots: Vec<String> = agents.into_iter().filter(|agent| rules.agent(agent).bot).collect();
-    assert!(bots.len() > 10);
-    let (days, pages) = awk(&place.file("bots", bots.join("\n") + "\n"));
+    let (days, pages) = awk::page_views(&sample());
 
     let summary = place.import(&[&sample().display().to_string()]).unwrap();
     let said: BTreeMap<String, u64> = summary.days.iter().map(|day| (day.day.clone(), day.page_views)).collect();
