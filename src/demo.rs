@@ -51,7 +51,7 @@ const BLOG: &str = "blog.example";
 const BLOG_HOST: &str = "semicomplete.com";
 
 /// The last line of `weir demo --once --json`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 struct Outcome {
     /// Lines of the access log that became events.
     imported: u64,
@@ -109,33 +109,20 @@ pub(crate) async fn main(args: DemoArgs) -> anyhow::Result<ExitCode> {
     println!("starting weir in {} …", dir.display());
     let mut serve = Serve::start(&place).await?;
 
-    println!("importing {} …", args.access_log.display());
-    let rejects = dir.join("import.rejects").display().to_string();
-    let import = place.weir(&[
-        "import",
-        "--json",
-        "--rejects",
-        &rejects,
-        "--site",
-        BLOG,
-        &args.access_log.display().to_string(),
-    ])?;
-    println!("generating {} events a second for {} …", args.rate, humantime::format_duration(args.duration));
-    let url = place.collector_url();
-    let rate = args.rate.to_string();
+    println!(
+        "importing {} and generating {} events a second for {} beside it …",
+        args.access_log.display(),
+        args.rate,
+        humantime::format_duration(args.duration)
+    );
+    let (rejects, access_log) = (dir.join("import.rejects"), args.access_log.display().to_string());
+    let rejects = rejects.display().to_string();
+    let importing = place.weir(&["import", "--json", "--rejects", &rejects, "--site", BLOG, &access_log])?;
+    let (url, rate) = (place.collector_url(), args.rate.to_string());
     let duration = format!("{}ms", args.duration.as_millis());
-    let generate = place.weir(&[
-        "generate",
-        "--json",
-        "--to",
-        &url,
-        "--token",
-        &place.token,
-        "--rate",
-        &rate,
-        "--for",
-        &duration,
-    ])?;
+    let traffic = ["--to", &url, "--token", &place.token, "--rate", &rate, "--for", &duration];
+    let generating = place.weir(&[&["generate", "--json"], traffic.as_slice()].concat())?;
+    let (import, generate) = tokio::try_join!(importing, generating)?;
 
     let mut outcome = Outcome {
         imported: number(&import, "events")?,
@@ -188,7 +175,7 @@ pub(crate) async fn main(args: DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What an analyst would type first; the README shows the same.
-const EXAMPLES: [(&str, &str); 3] = [
+const EXAMPLES: [(&str, &str); 4] = [
     (
         "Page views and visitors by site",
         "SELECT site, sum(page_views) AS page_views, uniqCombined64Merge(visitors) AS visitors
@@ -203,6 +190,11 @@ const EXAMPLES: [(&str, &str); 3] = [
         "Where its readers came from",
         "SELECT source, sum(page_views) AS page_views FROM sources
            WHERE site = 'blog.example' GROUP BY source ORDER BY page_views DESC, source LIMIT 8",
+    ),
+    (
+        "And from which countries",
+        "SELECT country, sum(page_views) AS page_views, uniqCombined64Merge(visitors) AS visitors
+           FROM countries WHERE site = 'blog.example' GROUP BY country ORDER BY page_views DESC, country LIMIT 8",
     ),
 ];
 
@@ -283,18 +275,23 @@ impl Place {
         Ok(command)
     }
 
-    /// Runs a weir command that prints a JSON object as its last line.
-    fn weir(&self, args: &[&str]) -> anyhow::Result<serde_json::Value> {
-        let output = self.command()?.args(args).stderr(Stdio::inherit()).output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let last = text.lines().last().unwrap_or_default();
-        for line in text.lines().filter(|line| *line != last) {
-            println!("{line}");
-        }
-        if !output.status.success() {
-            bail!("weir {} ended with {}", args[0], output.status);
-        }
-        serde_json::from_str(last).with_context(|| format!("weir {} said {last:?}", args[0]))
+    /// Starts a weir command that prints a JSON object as its last line; resolves to that when it has ended.
+    fn weir(&self, args: &[&str]) -> anyhow::Result<impl Future<Output = anyhow::Result<serde_json::Value>> + use<>> {
+        let name = args[0].to_owned();
+        let mut command = tokio::process::Command::from(self.command()?);
+        let child = command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        Ok(async move {
+            let output = child.wait_with_output().await?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let last = text.lines().last().unwrap_or_default();
+            for line in text.lines().filter(|line| *line != last) {
+                println!("{line}");
+            }
+            if !output.status.success() {
+                bail!("weir {name} ended with {}", output.status);
+            }
+            serde_json::from_str(last).with_context(|| format!("weir {name} said {last:?}"))
+        })
     }
 
     fn analyst(&self) -> Analyst {
@@ -408,5 +405,27 @@ impl Drop for Serve {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_that_do_not_agree_are_said() {
+        let even = Outcome {
+            generated: 5,
+            accepted: 4,
+            rejected: BTreeMap::from([("malformed".to_owned(), 1)]),
+            import_page_views: 3,
+            generator_page_views: 4,
+            page_views_in_clickhouse: 7,
+            ..Outcome::default()
+        };
+        assert!(even.faults().is_empty());
+        assert_eq!(Outcome { page_views_in_clickhouse: 8, ..even.clone() }.faults().len(), 1);
+        assert_eq!(Outcome { accepted: 5, ..even.clone() }.faults().len(), 1);
+        assert!(!Outcome::default().faults().is_empty(), "nothing sent, nothing shown");
     }
 }
