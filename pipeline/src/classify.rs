@@ -10,8 +10,11 @@ use crate::buffer::{BOT, Layout, Row};
 /// to all events.
 const UNKNOWN: &str = "(unknown)";
 
-/// Entries of a cache before it is emptied: about 100 MB of the longest user agents, a few MB of usual ones.
-const CACHE_ENTRIES_MAX: usize = 50_000;
+/// What the caches hold before they are emptied, bytes of a worker: some 30,000 usual user agents and referrers.
+const CACHE_BYTES_MAX: usize = 8 << 20;
+
+/// What an entry of a cache takes beside its text, at most.
+const CACHE_ENTRY_BYTES: usize = 128;
 
 /// Not looked at yet.
 const UNSET: u32 = u32::MAX;
@@ -44,6 +47,8 @@ pub(crate) struct Classifier {
     pub(crate) symbols: Interner,
     agents: FxHashMap<Box<str>, AgentSymbols>,
     sources: FxHashMap<Box<str>, SourceSymbols>,
+    /// Of `agents` and `sources`.
+    cache_bytes: usize,
     /// Per string of the batch at hand: its symbol, and that of its user agent.
     texts: Vec<u32>,
     agent_of: Vec<Option<AgentSymbols>>,
@@ -65,6 +70,7 @@ impl Classifier {
             symbols: Interner::default(),
             agents: FxHashMap::default(),
             sources: FxHashMap::default(),
+            cache_bytes: 0,
             texts: Vec::new(),
             agent_of: Vec::new(),
             prop_of: Vec::new(),
@@ -84,8 +90,11 @@ impl Classifier {
     /// Forgets every symbol: nothing may hold one any more.
     pub(crate) fn forget(&mut self) {
         self.symbols = Interner::default();
-        self.agents.clear();
-        self.sources.clear();
+        self.empty_caches();
+    }
+
+    fn empty_caches(&mut self) {
+        (self.agents, self.sources, self.cache_bytes) = (FxHashMap::default(), FxHashMap::default(), 0);
     }
 
     /// To be called before the rows of another batch are asked for.
@@ -99,11 +108,8 @@ impl Classifier {
         self.source_at.clear();
         self.source_at.resize(batch.strings.len(), None);
         self.source_of.clear();
-        if self.agents.len() > CACHE_ENTRIES_MAX {
-            self.agents.clear();
-        }
-        if self.sources.len() > CACHE_ENTRIES_MAX {
-            self.sources.clear();
+        if self.cache_bytes > CACHE_BYTES_MAX {
+            self.empty_caches();
         }
     }
 
@@ -141,6 +147,7 @@ impl Classifier {
                     device: known(&agent.device),
                 };
                 self.agents.insert(text.into(), found);
+                self.cache_bytes += text.len() + CACHE_ENTRY_BYTES;
                 found
             }
         };
@@ -191,6 +198,7 @@ impl Classifier {
                     utm: utm.map(|value| self.symbols.intern(value)),
                 };
                 self.sources.insert(self.key.as_str().into(), found);
+                self.cache_bytes += self.key.len() + CACHE_ENTRY_BYTES;
                 found
             }
         };
