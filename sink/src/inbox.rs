@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::{Notify, mpsc::Receiver};
 use weir_schemas::Closed;
 
-use crate::pending::Ready;
+use crate::pending::{Pending, Ready};
 
 /// Rows whose digests are made without another thread: 2,000 × ~0.2 µs is less than handing them over and back is worth.
 const ROWS_AT_ONCE: usize = 2_000;
@@ -64,12 +64,17 @@ impl Inbox {
         state.ready_bytes + state.taken_bytes < self.bytes_max
     }
 
-    /// What has come, in order, and whether that is all; the writer holds `held_bytes` without it.
-    pub(crate) fn take(&self, held_bytes: u64) -> (VecDeque<Ready>, bool) {
+    /// Hands over what has come, in order, and says whether that is all.
+    ///
+    /// What counts from then on is what `pending` has kept of it: windows that another owner has done meanwhile take no
+    /// room, or nothing more would ever be taken while it has none to write.
+    pub(crate) fn hand_over(&self, pending: &mut Pending) -> bool {
         let mut state = self.lock();
-        state.taken_bytes = held_bytes + std::mem::take(&mut state.ready_bytes);
+        state.ready_bytes = 0;
+        std::mem::take(&mut state.ready).into_iter().for_each(|ready| pending.push(ready));
+        state.taken_bytes = pending.bytes();
         self.room.notify_one();
-        (std::mem::take(&mut state.ready), state.over)
+        state.over
     }
 
     /// Resolves when there may be something to take.
@@ -86,4 +91,48 @@ async fn make_ready(message: Closed) -> Ready {
     // Digests of a large window take a while; the connection's tasks go on meanwhile.
     let ready = tokio::task::spawn_blocking(move || Ready::of(message)).await;
     ready.unwrap_or_else(|why| std::panic::resume_unwind(why.into_panic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        limits::Limits,
+        pending::tests::{at, closed_window, width},
+    };
+
+    /// As a writer does that waits for a window it may write.
+    async fn wait_for_a_batch(inbox: &Inbox, pending: &mut Pending) {
+        inbox.hand_over(pending);
+        while pending.batch(None).is_none() {
+            inbox.changed().await;
+            inbox.hand_over(pending);
+        }
+    }
+
+    #[tokio::test]
+    async fn windows_that_another_owner_has_done_make_room_for_those_after_them() {
+        let limits = Limits { pending_bytes_max: 1, ..Limits::of_memory(768 << 20) };
+        let inbox = Inbox::new(limits.pending_bytes_max);
+        let mut pending = Pending::new(width(), at(0), false, limits);
+        pending.done_through(at(6)).expect("nothing is held");
+        let (sender, closed) = mpsc::channel(1);
+        let feed = async move {
+            for hour in 0..7 {
+                sender.send(closed_window(hour)).await.expect("it is taken");
+            }
+        };
+        let come = async { tokio::join!(feed, inbox.fill(closed)) };
+        let writer = tokio::time::timeout(Duration::from_secs(10), wait_for_a_batch(&inbox, &mut pending));
+        tokio::select! {
+            waited = writer => waited.expect("the inbox takes what comes"),
+            _ = come => unreachable!("the last window fills it"),
+        }
+        let batch = pending.batch(None).map(|batch| (batch.from, batch.to, batch.wanted.rows));
+        assert_eq!(batch, Some((at(6), at(7), 1)));
+    }
 }

@@ -182,22 +182,27 @@ fn month(window: WindowStart) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use weir_schemas::Strings;
 
     use super::*;
 
     const HOUR_MS: i64 = 60 * 60 * 1000;
 
-    fn width() -> WindowWidth {
+    pub(crate) fn width() -> WindowWidth {
         WindowWidth::new(HOUR_MS).expect("divides a day")
     }
 
-    fn at(hour: i64) -> WindowStart {
+    pub(crate) fn at(hour: i64) -> WindowStart {
         width().window_of(hour * HOUR_MS)
     }
 
     fn window(hour: i64) -> Ready {
+        Ready::of(closed_window(hour))
+    }
+
+    /// One row.
+    pub(crate) fn closed_window(hour: i64) -> Closed {
         let mut strings = Strings::default();
         let text = strings.push("a");
         let block = RowBlock {
@@ -210,7 +215,7 @@ mod tests {
             visitors: vec![7],
             visitors_end: vec![1],
         };
-        Ready::of(Closed::Window(Emission { window: at(hour), blocks: vec![block] }))
+        Closed::Window(Emission { window: at(hour), blocks: vec![block] })
     }
 
     fn pending(by_month: bool) -> Pending {

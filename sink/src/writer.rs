@@ -179,9 +179,7 @@ impl<T: Table> Writer<'_, T> {
     }
 
     fn take(&mut self, inbox: &Inbox) {
-        let (ready, over) = inbox.take(self.pending.bytes());
-        ready.into_iter().for_each(|ready| self.pending.push(ready));
-        self.drained = over;
+        self.drained = inbox.hand_over(&mut self.pending);
     }
 
     fn next(&self) -> Next {
