@@ -210,6 +210,7 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
         origin: order.origin.clone(),
         from: checkpoint,
         to: order.to,
+        left: weir_sink::Left::Passed,
     };
     if order.to.is_some_and(|to| checkpoint >= to) {
         say_ended(order, log.as_ref(), checkpoint)?;

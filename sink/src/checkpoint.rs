@@ -8,9 +8,10 @@ use crate::connection::Target;
 use crate::decide::first_hole;
 use crate::digest::seconds;
 use crate::error::Failure;
-use crate::table::Table;
+use crate::table::{State, Table, Windows};
 
-/// Where a run goes on: the first window at or after `from` that no batch of this version and origin covers.
+/// Where a run goes on: the first window at or after `from` that no batch of this version and origin covers, and that was
+/// not left.
 ///
 /// Errors: [`SinkError`] when ClickHouse does not answer, or has no tables yet ([`crate::prepare()`] makes them).
 pub async fn checkpoint(
@@ -26,7 +27,53 @@ pub async fn checkpoint(
 
 /// The same of any table.
 pub async fn checkpoint_of(table: &impl Table, width: WindowWidth, from: WindowStart) -> Result<WindowStart, Failure> {
-    let from_s = seconds(from.ms());
-    let covered = table.covered(from_s).await?;
-    Ok(width.window_of(i64::from(first_hole(from_s, covered)) * 1000))
+    let recorded = table.recorded(seconds(from.ms()), u32::MAX).await?;
+    let covered = recorded.iter().map(|recorded| (recorded.from_s, recorded.to_s)).collect();
+    Ok(window_at(width, first_hole(seconds(from.ms()), covered)))
+}
+
+/// What the gap run does next: from the first window that was left and is not done, to the end of what was left with it.
+/// `None`: there is no gap.
+///
+/// Errors: as of [`checkpoint`].
+pub async fn gap(
+    target: &Target,
+    run: &str,
+    version: &SchemaVersion,
+    origin: &str,
+) -> Result<Option<Windows>, SinkError> {
+    let table = ClickHouse::new(target, run, version, origin);
+    gap_of(&table, version.width).await.map_err(|failure| failure.into_error(&target.url, run))
+}
+
+/// The same of any table.
+pub async fn gap_of(table: &impl Table, width: WindowWidth) -> Result<Option<Windows>, Failure> {
+    let mut left = table.left().await?;
+    left.sort_unstable();
+    for range in left {
+        let from = done_through(table, width, window_at(width, range.from_s), window_at(width, range.to_s)).await?;
+        let to = window_at(width, range.to_s);
+        if from < to {
+            return Ok(Some(Windows { from, to }));
+        }
+    }
+    Ok(None)
+}
+
+/// The first window from `from` on that is not done, left or not, as far as `to`.
+pub(crate) async fn done_through(
+    table: &impl Table,
+    width: WindowWidth,
+    from: WindowStart,
+    to: WindowStart,
+) -> Result<WindowStart, Failure> {
+    let (from_s, to_s) = (seconds(from.ms()), seconds(to.ms()));
+    let recorded = table.recorded(from_s, to_s).await?;
+    let done = recorded.iter().filter(|recorded| recorded.state == State::Done);
+    let covered = done.map(|done| (done.from_s, done.to_s)).collect();
+    Ok(window_at(width, first_hole(from_s, covered).min(to_s)))
+}
+
+fn window_at(width: WindowWidth, at_s: u32) -> WindowStart {
+    width.window_of(i64::from(at_s) * 1000)
 }

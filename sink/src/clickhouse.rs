@@ -8,7 +8,7 @@ use crate::digest::{self, Content, seconds};
 use crate::error::Failure;
 use crate::events::word;
 use crate::owner::Owner;
-use crate::table::{Mutations, Statement, Table, Windows};
+use crate::table::{Mutations, Recorded, Running, State, Statement, Table, Windows};
 use crate::{body, prepare};
 
 /// What a refused INSERT says, after ClickHouse's own words.
@@ -76,9 +76,68 @@ impl ClickHouse {
         format!("database = {} AND table = {}", quote(&self.connection.database_name), quote(&self.table))
     }
 
+    async fn records(&self, which: &str) -> Result<Vec<Recorded>, Failure> {
+        let sql = format!(
+            "SELECT DISTINCT toUnixTimestamp(window_from), toUnixTimestamp(window_to), state = 'left' \
+             FROM {}.emissions WHERE generation = {} AND origin = {} AND {which}",
+            self.connection.database,
+            self.version.number,
+            quote(&self.origin)
+        );
+        let rows: Vec<(u32, u32, u8)> = self.connection.rows(&sql, LONG).await?;
+        let state = |left| if left == 1 { State::Left } else { State::Done };
+        Ok(rows.into_iter().map(|(from_s, to_s, left)| Recorded { from_s, to_s, state: state(left) }).collect())
+    }
+
+    async fn put_record(
+        &self,
+        as_: Statement<'_>,
+        state: &str,
+        windows: Windows,
+        content: Content,
+    ) -> Result<(), Failure> {
+        let sql = format!(
+            "INSERT INTO {}.emissions (generation, origin, run, state, window_from, window_to, rows, digest) \
+             SELECT {}, {}, {}, {}, toDateTime({}, 'UTC'), toDateTime({}, 'UTC'), {}, {} WHERE {}",
+            self.connection.database,
+            self.version.number,
+            quote(&self.origin),
+            quote(&self.run),
+            quote(state),
+            seconds(windows.from.ms()),
+            seconds(windows.to.ms()),
+            content.rows,
+            content.digest,
+            self.or_fail(as_.owner),
+        );
+        self.connection.execute(&sql, Some(self.query_id(as_)), QUICK).await
+    }
+
     /// A mutation shows whose it is by the fence in its command.
     fn own_mutations(&self) -> String {
         format!("{} AND NOT is_done AND position(command, {}) > 0", self.of_table(), quote(&quote(&self.key)))
+    }
+}
+
+impl Running for ClickHouse {
+    async fn kill_queries(&self) -> Result<(), Failure> {
+        let prefix = quote(&self.query_prefix);
+        self.connection.execute(&format!("KILL QUERY WHERE startsWith(query_id, {prefix}) SYNC"), None, LONG).await
+    }
+
+    async fn mutations(&self) -> Result<Mutations, Failure> {
+        let sql = format!(
+            "SELECT assumeNotNull((SELECT count() FROM system.mutations WHERE {})), \
+             assumeNotNull((SELECT count() FROM system.merges WHERE {} AND is_mutation))",
+            self.own_mutations(),
+            self.of_table()
+        );
+        let (unfinished, rewriting) = self.connection.row(&sql, QUICK).await?;
+        Ok(Mutations { unfinished, rewriting })
+    }
+
+    async fn kill_mutations(&self) -> Result<(), Failure> {
+        self.connection.execute(&format!("KILL MUTATION WHERE {} SYNC", self.own_mutations()), None, LONG).await
     }
 }
 
@@ -109,36 +168,14 @@ impl Table for ClickHouse {
         self.connection.execute(&sql, Some(query_id), QUICK).await
     }
 
-    async fn kill_queries(&self) -> Result<(), Failure> {
-        let prefix = quote(&self.query_prefix);
-        self.connection.execute(&format!("KILL QUERY WHERE startsWith(query_id, {prefix}) SYNC"), None, LONG).await
+    async fn recorded(&self, from_s: u32, to_s: u32) -> Result<Vec<Recorded>, Failure> {
+        // A batch that only reaches into them matters too.
+        let within = format!("window_to > toDateTime({from_s}, 'UTC') AND window_from < toDateTime({to_s}, 'UTC')");
+        self.records(&within).await
     }
 
-    async fn mutations(&self) -> Result<Mutations, Failure> {
-        let sql = format!(
-            "SELECT assumeNotNull((SELECT count() FROM system.mutations WHERE {})), \
-             assumeNotNull((SELECT count() FROM system.merges WHERE {} AND is_mutation))",
-            self.own_mutations(),
-            self.of_table()
-        );
-        let (unfinished, rewriting) = self.connection.row(&sql, QUICK).await?;
-        Ok(Mutations { unfinished, rewriting })
-    }
-
-    async fn kill_mutations(&self) -> Result<(), Failure> {
-        self.connection.execute(&format!("KILL MUTATION WHERE {} SYNC", self.own_mutations()), None, LONG).await
-    }
-
-    async fn covered(&self, from_s: u32) -> Result<Vec<(u32, u32)>, Failure> {
-        // What ends before `from_s` cannot matter; a batch that holds it does.
-        let sql = format!(
-            "SELECT DISTINCT toUnixTimestamp(window_from), toUnixTimestamp(window_to) FROM {}.emissions \
-             WHERE generation = {} AND origin = {} AND state = 'done' AND window_to > toDateTime({from_s}, 'UTC')",
-            self.connection.database,
-            self.version.number,
-            quote(&self.origin)
-        );
-        self.connection.rows(&sql, LONG).await
+    async fn left(&self) -> Result<Vec<Recorded>, Failure> {
+        self.records("state = 'left'").await
     }
 
     async fn ask(&self, windows: Windows) -> Result<Content, Failure> {
@@ -181,20 +218,11 @@ impl Table for ClickHouse {
     }
 
     async fn record(&self, as_: Statement<'_>, windows: Windows, content: Content) -> Result<(), Failure> {
-        let sql = format!(
-            "INSERT INTO {}.emissions (generation, origin, run, state, window_from, window_to, rows, digest) \
-             SELECT {}, {}, {}, 'done', toDateTime({}, 'UTC'), toDateTime({}, 'UTC'), {}, {} WHERE {}",
-            self.connection.database,
-            self.version.number,
-            quote(&self.origin),
-            quote(&self.run),
-            seconds(windows.from.ms()),
-            seconds(windows.to.ms()),
-            content.rows,
-            content.digest,
-            self.or_fail(as_.owner),
-        );
-        self.connection.execute(&sql, Some(self.query_id(as_)), QUICK).await
+        self.put_record(as_, "done", windows, content).await
+    }
+
+    async fn leave(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
+        self.put_record(as_, "left", windows, Content::default()).await
     }
 
     async fn differs(&self) -> Result<Option<String>, Failure> {

@@ -12,9 +12,11 @@ pub enum Deed {
     Delete,
     /// The table holds nothing of them: put the batch in.
     Insert,
+    /// What is not done before a window is another run's from now on: record that.
+    Leave,
 }
 
-/// Law: `Done` if and only if the table holds exactly what is wanted, and `Insert` only where it holds nothing.
+/// Law: never `Leave`; `Done` if and only if the table holds exactly what is wanted, and `Insert` only where it holds nothing.
 pub fn next_deed(held: Content, wanted: Content) -> Deed {
     if held == wanted {
         Deed::Done
@@ -42,7 +44,7 @@ pub(crate) fn after(deed: Deed, answer: Result<(), Kind>) -> After {
         (_, Err(Kind::Refused | Kind::Hopeless(_))) => After::Stop,
         (_, Err(Kind::Unclear)) => After::RaiseLater,
         (Deed::Done, Ok(())) => After::Keep,
-        (Deed::Delete | Deed::Insert, Ok(())) => After::Raise,
+        (Deed::Delete | Deed::Insert | Deed::Leave, Ok(())) => After::Raise,
     }
 }
 
@@ -82,6 +84,7 @@ mod tests {
     fn an_ok_is_believed_of_a_done_alone() {
         assert_eq!(after(Deed::Insert, Ok(())), After::Raise);
         assert_eq!(after(Deed::Delete, Ok(())), After::Raise);
+        assert_eq!(after(Deed::Leave, Ok(())), After::Raise);
         assert_eq!(after(Deed::Done, Ok(())), After::Keep);
         assert_eq!(after(Deed::Done, Err(Kind::Unclear)), After::RaiseLater);
         assert_eq!(after(Deed::Insert, Err(Kind::Refused)), After::Stop);

@@ -54,6 +54,19 @@ impl BatchDiffered<'_> {
     }
 }
 
+/// Live leaves windows to the gap run, to be with today's at once.
+pub(crate) struct WindowsLeft<'a> {
+    pub(crate) run: &'a str,
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
+}
+
+impl WindowsLeft<'_> {
+    pub(crate) fn emit(&self) {
+        info!(run = self.run, from_ms = self.from_ms, to_ms = self.to_ms, "leaves windows to the gap run");
+    }
+}
+
 /// ClickHouse did not do something, or did not say; it is tried again.
 pub(crate) struct Waiting<'a> {
     pub(crate) run: &'a str,
@@ -150,5 +163,6 @@ pub(crate) fn word(deed: Deed) -> &'static str {
         Deed::Done => "done",
         Deed::Delete => "delete",
         Deed::Insert => "insert",
+        Deed::Leave => "leave",
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::connection::LONG;
 use crate::error::Failure;
-use crate::table::Table;
+use crate::table::{Running, Table};
 
 /// Between looks at mutations that are being ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -34,11 +34,11 @@ pub(crate) async fn raise(table: &impl Table) -> Result<Owner, Failure> {
     Ok(owner)
 }
 
-/// Ends everything of the run that still runs, and returns when it is gone.
+/// Ends everything that still runs, and returns when it is gone.
 ///
 /// An INSERT that started before the raise would land after it. A killed mutation's parts are still being rewritten
 /// when `KILL MUTATION` answers, so that is waited for.
-pub(crate) async fn end_running(table: &impl Table) -> Result<(), Failure> {
+pub(crate) async fn end_running(table: &impl Running) -> Result<(), Failure> {
     table.kill_queries().await?;
     let deadline = tokio::time::Instant::now() + LONG;
     loop {

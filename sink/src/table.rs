@@ -23,7 +23,23 @@ pub struct Statement<'a> {
     pub number: u64,
 }
 
-/// DELETEs of a run that are not over.
+/// What the record says of windows, an interval in s since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Recorded {
+    pub from_s: u32,
+    pub to_s: u32,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// A batch that is in the table.
+    Done,
+    /// Live does not write them any more, whether they are done or not: the gap run does.
+    Left,
+}
+
+/// DELETEs that are not over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mutations {
     /// Those that will still rewrite parts.
@@ -32,12 +48,24 @@ pub struct Mutations {
     pub rewriting: u64,
 }
 
+/// What has started and is not over: of one run, or, for a restore, of all.
+pub trait Running: Send + Sync {
+    /// Ends the queries that have started, raises and DELETEs too, and answers when they are gone. A DELETE's mutation
+    /// goes on.
+    fn kill_queries(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    fn mutations(&self) -> impl Future<Output = Result<Mutations, Failure>> + Send;
+
+    /// Ends the mutations; may answer while parts are still being rewritten.
+    fn kill_mutations(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
 /// The table, and the record of owners and batches beside it, as one run sees them.
 ///
 /// Each method is one statement, which may be done in part, late, twice, or not at all, whatever it answers: the
 /// protocol is in what calls them. Of a statement with an owner the law is: when it starts, it does nothing unless its
-/// owner is the run's largest. INSERT and the record of a batch then answer [`Kind::Refused`]; a DELETE answers well.
-pub trait Table: Send + Sync {
+/// owner is the run's largest. INSERT and the two records then answer [`Kind::Refused`]; a DELETE answers well.
+pub trait Table: Running {
     /// Where it is, for errors: a URL.
     fn place(&self) -> &str;
 
@@ -55,18 +83,11 @@ pub trait Table: Send + Sync {
     /// Adds an owner of the run.
     fn raise(&self, owner: &Owner) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Ends the run's queries that have started, raises and DELETEs too, and answers when they are gone. A DELETE's
-    /// mutation goes on.
-    fn kill_queries(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// What is recorded, by whichever run, of windows from `from_s` to `to_s`, in any order.
+    fn recorded(&self, from_s: u32, to_s: u32) -> impl Future<Output = Result<Vec<Recorded>, Failure>> + Send;
 
-    fn mutations(&self) -> impl Future<Output = Result<Mutations, Failure>> + Send;
-
-    /// Ends the run's mutations; may answer while parts are still being rewritten.
-    fn kill_mutations(&self) -> impl Future<Output = Result<(), Failure>> + Send;
-
-    /// The windows of all batches that are done and reach beyond `from_s`, as intervals `(begin, end)` in s since the
-    /// Unix epoch, in any order.
-    fn covered(&self, from_s: u32) -> impl Future<Output = Result<Vec<(u32, u32)>, Failure>> + Send;
+    /// All that was ever left, done since or not: few.
+    fn left(&self) -> impl Future<Output = Result<Vec<Recorded>, Failure>> + Send;
 
     /// What it holds of these windows, whoever wrote it.
     fn ask(&self, windows: Windows) -> impl Future<Output = Result<Content, Failure>> + Send;
@@ -84,6 +105,9 @@ pub trait Table: Send + Sync {
         windows: Windows,
         content: Content,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Records these windows as left.
+    fn leave(&self, as_: Statement<'_>, windows: Windows) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// What is wrong with how the table was made, in words.
     fn differs(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send;

@@ -11,12 +11,12 @@ use crate::connection::Target;
 use crate::decide::{After, Deed, after, next_deed};
 use crate::digest::Content;
 use crate::error::{Failure, Kind};
-use crate::events::{BatchDiffered, BatchDone, Raised, Waiting, word};
+use crate::events::{BatchDiffered, BatchDone, Raised, Waiting, WindowsLeft, word};
 use crate::inbox::Inbox;
 use crate::limits::Limits;
 use crate::owner::{self, Owner};
 use crate::pending::{Batch, Pending};
-use crate::table::{Statement, Table};
+use crate::table::{Statement, Table, Windows};
 use crate::{SinkError, body, checkpoint};
 
 /// Between tries, doubling.
@@ -30,10 +30,33 @@ pub struct RunSpec {
     pub run: String,
     pub version: SchemaVersion,
     pub origin: Origin,
-    /// Where its pipeline begins: what [`crate::checkpoint()`] gave.
+    /// Where the run goes on: what [`crate::checkpoint()`] gave, or [`crate::gap()`].
     pub from: WindowStart,
-    /// Where the run ends; `None`: never.
+    /// Where the run ends; `None`: never. There always is one with [`Left::Own`].
     pub to: Option<WindowStart>,
+    pub left: Left,
+}
+
+/// How a run stands to windows that were left for later (`weir resume live --live-first`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Left {
+    /// They are as good as done.
+    #[default]
+    Passed,
+    /// The same; and before anything else, all from the checkpoint to here is left.
+    To(WindowStart),
+    /// They are what it is there for: the gap run.
+    Own,
+}
+
+impl RunSpec {
+    /// The first window that its pipeline hands over.
+    pub fn begins(&self) -> WindowStart {
+        match self.left {
+            Left::To(to) => to.max(self.from),
+            Left::Passed | Left::Own => self.from,
+        }
+    }
 }
 
 /// A batch is in the table: the windows `[from, through)`.
@@ -165,7 +188,7 @@ impl<T: Table> Writer<'_, T> {
     fn new(table: &T, spec: RunSpec, limits: Limits) -> Writer<'_, T> {
         Writer {
             table,
-            pending: Pending::new(spec.version.width, spec.from, !spec.origin.is_empty(), limits),
+            pending: Pending::new(spec.version.width, spec.begins(), !spec.origin.is_empty(), limits),
             spec,
             limits,
             owner: None,
@@ -232,9 +255,22 @@ impl<T: Table> Writer<'_, T> {
                 *self.owner.insert(owner)
             }
         };
-        let checkpoint = checkpoint::checkpoint_of(self.table, self.spec.version.width, self.pending.from())
-            .await
-            .map_err(failed("read the checkpoint"))?;
+        let width = self.spec.version.width;
+        if let Left::To(to) = self.spec.left {
+            let from = checkpoint::checkpoint_of(self.table, width, self.spec.from).await;
+            let from = from.map_err(failed("read the checkpoint"))?;
+            if from < to {
+                return self.leave(&owner, Windows { from, to }).await;
+            }
+            // What is recorded stays recorded, or this owner is refused.
+            self.spec.left = Left::Passed;
+        }
+        let from = self.pending.from();
+        let checkpoint = match (self.spec.left, self.spec.to) {
+            (Left::Own, Some(to)) => checkpoint::done_through(self.table, width, from, to).await,
+            _ => checkpoint::checkpoint_of(self.table, width, from).await,
+        };
+        let checkpoint = checkpoint.map_err(failed("read the checkpoint"))?;
         self.pending.done_through(checkpoint).map_err(|held_from| Trouble::Moved { checkpoint, held_from })?;
         if let Some((batch, began)) = self.recording.take_if(|(batch, _)| checkpoint >= batch.to) {
             self.tell(batch, began, on_done);
@@ -261,18 +297,32 @@ impl<T: Table> Writer<'_, T> {
                 self.table.delete(statement, batch.windows()).await
             }
             Deed::Insert => self.insert(&owner, &batch).await,
+            Deed::Leave => unreachable!("the table decides among the others"),
         };
-        let next = after(deed, answer.as_ref().copied().map_err(|failure| failure.kind));
-        if next != After::Keep {
-            self.owner = None;
-        }
-        answer.map_err(failed(word(deed)))?;
-        self.backoff = BACKOFF_MIN;
+        let next = self.answered(deed, answer)?;
         if deed == Deed::Done
             && let Some((batch, began)) = self.recording.take()
         {
             self.tell(batch, began, on_done);
         }
+        Ok(next)
+    }
+
+    async fn leave(&mut self, owner: &Owner, windows: Windows) -> Result<After, Trouble> {
+        WindowsLeft { run: &self.spec.run, from_ms: windows.from.ms(), to_ms: windows.to.ms() }.emit();
+        self.statements += 1;
+        let statement = Statement { owner, deed: Deed::Leave, number: self.statements };
+        let answer = self.table.leave(statement, windows).await;
+        self.answered(Deed::Leave, answer)
+    }
+
+    fn answered(&mut self, deed: Deed, answer: Result<(), Failure>) -> Result<After, Trouble> {
+        let next = after(deed, answer.as_ref().copied().map_err(|failure| failure.kind));
+        if next != After::Keep {
+            self.owner = None;
+        }
+        answer.map_err(|failure| Trouble::Failed(word(deed), failure))?;
+        self.backoff = BACKOFF_MIN;
         Ok(next)
     }
 

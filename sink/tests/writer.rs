@@ -11,11 +11,11 @@ use tokio::task::JoinHandle;
 use weir_schemas::{Closed, SchemaVersion, WindowStart};
 use weir_sink::audit::{Audit, Finding};
 use weir_sink::server::Server;
-use weir_sink::{Done, End, Limits, RunSpec, SinkError, Target, checkpoint, prepare, run, show, undo};
+use weir_sink::{Done, End, Left, Limits, RunSpec, SinkError, Target, checkpoint, prepare, run, show, undo};
 
 fn run_spec(origin: &str, from: WindowStart, to: Option<WindowStart>) -> RunSpec {
     let run = if origin.is_empty() { "live".to_owned() } else { format!("import-{origin}") };
-    RunSpec { run, version: version(), origin: origin.to_owned(), from, to }
+    RunSpec { run, version: version(), origin: origin.to_owned(), from, to, left: Left::Passed }
 }
 
 fn limits() -> Limits {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use weir_schemas::{Closed, RowBlock};
 use weir_sink::{
     Content, Owner,
-    table::{Failure, Mutations, Statement, Table, Windows},
+    table::{Failure, Mutations, Recorded, Running, Statement, Table, Windows},
 };
 
 use crate::{native, table::SimTable};
@@ -33,6 +33,12 @@ pub enum Bug {
     RaisedOnce,
     /// What still runs is not ended after a raise.
     NothingEnded,
+    /// The record of what is left carries no owner.
+    LeftWithoutOwner,
+    /// A copy takes the rows first, then the record.
+    RowsFirst,
+    /// A restore leaves `owners` where it is while it works.
+    RestoreOpen,
     /// An event is late if its window has closed by the run's merged watermark.
     MergedWatermark,
     /// A reader drops ticks.
@@ -60,6 +66,16 @@ impl Bug {
     /// Found where statements arrive late or twice.
     pub(crate) fn is_about_owners(self) -> bool {
         matches!(self, Bug::BelievedAnswers | Bug::WithoutOwner | Bug::RaisedOnce)
+    }
+
+    /// Found where live goes on with today, and another run fills the gap.
+    pub(crate) fn is_about_gaps(self) -> bool {
+        self == Bug::LeftWithoutOwner
+    }
+
+    /// Found where a copy is brought back.
+    pub(crate) fn is_about_restores(self) -> bool {
+        matches!(self, Bug::RowsFirst | Bug::RestoreOpen)
     }
 
     pub(crate) fn is_in_table(self) -> bool {
@@ -147,6 +163,25 @@ fn content(body: &[u8]) -> Content {
     })
 }
 
+impl Running for PlantedTable {
+    async fn kill_queries(&self) -> Result<(), Failure> {
+        if self.has_ended() { Ok(()) } else { self.inner.kill_queries().await }
+    }
+
+    async fn mutations(&self) -> Result<Mutations, Failure> {
+        if self.has_ended() {
+            return Ok(Mutations::default());
+        }
+        let mutations = self.inner.mutations().await?;
+        self.remembered().ended = mutations == Mutations::default();
+        Ok(mutations)
+    }
+
+    async fn kill_mutations(&self) -> Result<(), Failure> {
+        self.inner.kill_mutations().await
+    }
+}
+
 impl Table for PlantedTable {
     fn place(&self) -> &str {
         self.inner.place()
@@ -173,25 +208,12 @@ impl Table for PlantedTable {
         Ok(())
     }
 
-    async fn kill_queries(&self) -> Result<(), Failure> {
-        if self.has_ended() { Ok(()) } else { self.inner.kill_queries().await }
+    async fn recorded(&self, from_s: u32, to_s: u32) -> Result<Vec<Recorded>, Failure> {
+        self.inner.recorded(from_s, to_s).await
     }
 
-    async fn mutations(&self) -> Result<Mutations, Failure> {
-        if self.has_ended() {
-            return Ok(Mutations::default());
-        }
-        let mutations = self.inner.mutations().await?;
-        self.remembered().ended = mutations == Mutations::default();
-        Ok(mutations)
-    }
-
-    async fn kill_mutations(&self) -> Result<(), Failure> {
-        self.inner.kill_mutations().await
-    }
-
-    async fn covered(&self, from_s: u32) -> Result<Vec<(u32, u32)>, Failure> {
-        self.inner.covered(from_s).await
+    async fn left(&self) -> Result<Vec<Recorded>, Failure> {
+        self.inner.left().await
     }
 
     async fn ask(&self, windows: Windows) -> Result<Content, Failure> {
@@ -232,6 +254,11 @@ impl Table for PlantedTable {
             self.inner.insert(as_, body).await?;
         }
         Ok(())
+    }
+
+    async fn leave(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
+        let owner = self.owner(as_);
+        self.inner.leave(Statement { owner: &owner, ..as_ }, windows).await
     }
 
     async fn differs(&self) -> Result<Option<String>, Failure> {

@@ -103,6 +103,8 @@ struct ViewState {
     epoch: u64,
     readers: BTreeMap<u64, ReaderState>,
     made: u64,
+    /// Readers that have begun to read, and were not made for one look, gone or not.
+    reading: BTreeSet<u64>,
 }
 
 #[derive(Default)]
@@ -136,10 +138,10 @@ impl View {
     /// Once is not enough: a partition that waits for a slower one is let go by the look after that one's last record.
     pub(crate) fn is_read(&self, readers: usize, waits: impl Fn(&BTreeSet<u32>) -> bool) -> bool {
         let state = self.state();
-        let reading = state.readers.values().filter(|reader| !reader.partitions.is_empty());
+        let mut reading = state.readers.values().filter(|reader| !reader.partitions.is_empty());
         let found_nothing = |reader: &ReaderState| reader.empty.0 == state.epoch && reader.empty.1 >= 2;
-        let idle = reading.clone().all(|reader| found_nothing(reader) || waits(&reader.partitions));
-        idle && reading.count() == readers
+        let idle = reading.all(|reader| found_nothing(reader) || waits(&reader.partitions));
+        idle && state.reading.len() == readers
     }
 
     /// Whether there were readers, and there are none any more: the run has ended, or is about to.
@@ -302,7 +304,11 @@ impl Reader for SimReader {
 
     fn set_wake(&mut self, wake: Wake) {
         let mut state = self.view.state();
-        state.readers.get_mut(&self.number).expect("until it is dropped").wake = Some(wake);
+        let reader = state.readers.get_mut(&self.number).expect("until it is dropped");
+        reader.wake = Some(wake);
+        if !reader.partitions.is_empty() {
+            state.reading.insert(self.number);
+        }
     }
 }
 

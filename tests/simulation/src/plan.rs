@@ -73,7 +73,17 @@ pub(crate) struct Process {
     pub(crate) starts_after_ms: i64,
 }
 
-/// The statements of [`weir_sink::table::Table`].
+/// What a process is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    Live,
+    /// Fills what live has left.
+    Gap,
+    Copy,
+    Restore,
+}
+
+/// The statements of [`weir_sink::table::Table`] and [`weir_sink::Vault`], and the reading of the control topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Largest,
@@ -81,11 +91,23 @@ pub(crate) enum Kind {
     KillQueries,
     Mutations,
     KillMutations,
-    Covered,
+    Recorded,
+    Left,
     Ask,
     Insert,
     Delete,
     Record,
+    Leave,
+    Owners,
+    CopyRecord,
+    CopyRows,
+    Close,
+    TakeOver,
+    BringRecord,
+    BringRows,
+    Open,
+    /// Not a statement: a process has read the control topic to its end.
+    Control,
 }
 
 /// How far a statement has come.
@@ -129,6 +151,14 @@ pub(crate) enum What {
     Silence,
     /// Retention cuts what no run needs any more.
     Cut,
+    /// Live ends at a batch boundary, and is started again after so long.
+    Pause(i64),
+    /// Live goes on with the window of so long ago, and leaves what is not done before it to the gap run.
+    LiveFirst(i64),
+    /// A copy of the tables is taken.
+    Copy,
+    /// Back to the last copy, if there is one.
+    Restore,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +167,7 @@ pub(crate) struct Fault {
     pub(crate) what: What,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Insert,
     Kind::Record,
     Kind::Ask,
@@ -147,8 +177,14 @@ const KINDS: [Kind; 10] = [
     Kind::KillQueries,
     Kind::Mutations,
     Kind::KillMutations,
-    Kind::Covered,
+    Kind::Recorded,
+    Kind::Leave,
+    Kind::Control,
 ];
+
+/// Those of a restore.
+const RESTORING: [Kind; 7] =
+    [Kind::Close, Kind::TakeOver, Kind::KillQueries, Kind::Mutations, Kind::BringRecord, Kind::BringRows, Kind::Open];
 
 impl What {
     pub(crate) fn name(self) -> &'static str {
@@ -164,6 +200,10 @@ impl What {
             What::Error => "errors after all",
             What::Silence => "answers lost",
             What::Cut => "cuts by retention",
+            What::Pause(_) => "pauses",
+            What::LiveFirst(_) => "live first",
+            What::Copy => "copies of the tables",
+            What::Restore => "restores",
         }
     }
 }
@@ -374,6 +414,8 @@ fn faults(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>) -
         let kind = pick(rng, &[Kind::Insert, Kind::Insert, Kind::Delete]);
         faults.push(Fault { when: When::On(kind, Phase::Started, rng.random_range(0..20)), what });
     }
+    away(rng, begin_ms, duration_ms, bug, &mut faults);
+    back(rng, begin_ms, duration_ms, bug, &mut faults);
     let more = if bug.is_some_and(Bug::is_about_owners) { 12 } else { 0 };
     for _ in 0..more {
         // An INSERT that arrives when nobody waits for it any more, or twice.
@@ -383,6 +425,48 @@ fn faults(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>) -
         faults.push(Fault { when: When::On(Kind::Insert, Phase::Sent, rng.random_range(0..30)), what });
     }
     faults
+}
+
+/// Live is away for minutes, and then perhaps goes on with what is now, while another run fills the gap.
+fn away(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>, faults: &mut Vec<Fault>) {
+    let often = if bug.is_some_and(Bug::is_about_gaps) { 1.0 } else { 0.3 };
+    let mut at_ms = begin_ms;
+    while rng.random_bool(often) {
+        at_ms += rng.random_range(0..duration_ms / 2);
+        let for_ms = pick(rng, &[20_000, 3 * MINUTE_MS, 12 * MINUTE_MS]);
+        if at_ms + for_ms >= begin_ms + duration_ms {
+            break;
+        }
+        faults.push(Fault { when: When::At(at_ms), what: What::Pause(for_ms) });
+        if rng.random_bool(0.7) {
+            // Today may begin a little after now: where clocks differ.
+            let ago_ms = pick(rng, &[0, 0, 30_000, 2 * MINUTE_MS, -20_000]);
+            faults.push(Fault { when: When::At(at_ms + for_ms), what: What::LiveFirst(ago_ms) });
+            // What live was doing is cut; and what it does next is.
+            let what = pick(rng, &[What::Kill, What::Silence, What::Error, What::Stop(20_000), What::Second]);
+            let phase = pick(rng, &[Phase::Started, Phase::Applied]);
+            faults.push(Fault { when: When::On(Kind::Leave, phase, rng.random_range(0..2)), what });
+        }
+        at_ms += for_ms;
+    }
+}
+
+/// Copies are taken, and one is brought back; whoever does that is killed on the way.
+fn back(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>, faults: &mut Vec<Fault>) {
+    if !rng.random_bool(if bug.is_some_and(Bug::is_about_restores) { 1.0 } else { 0.25 }) {
+        return;
+    }
+    for _ in 0..rng.random_range(1..3) {
+        let at_ms = begin_ms + rng.random_range(0..duration_ms * 2 / 3);
+        faults.push(Fault { when: When::At(at_ms), what: What::Copy });
+        let at_ms = rng.random_range(at_ms..begin_ms + duration_ms);
+        faults.push(Fault { when: When::At(at_ms), what: What::Restore });
+    }
+    for _ in 0..rng.random_range(0..3) {
+        let what = pick(rng, &[What::Kill, What::Error, What::Silence, What::Second, What::Crash(5_000)]);
+        let phase = pick(rng, &[Phase::Sent, Phase::Started, Phase::Applied]);
+        faults.push(Fault { when: When::On(pick(rng, &RESTORING), phase, rng.random_range(0..2)), what });
+    }
 }
 
 fn fault(rng: &mut StdRng, begin_ms: i64, duration_ms: i64) -> Fault {
@@ -396,6 +480,7 @@ fn fault(rng: &mut StdRng, begin_ms: i64, duration_ms: i64) -> Fault {
     // Deeds more often than the rest.
     let kind = KINDS[if rng.random_bool(0.6) { rng.random_range(0..4) } else { rng.random_range(0..KINDS.len()) }];
     let phase = pick(rng, &[Phase::Sent, Phase::Started, Phase::Applied]);
+    let phase = if kind == Kind::Control { Phase::Applied } else { phase };
     let statement = match phase {
         Phase::Sent => {
             [What::Late(pick(rng, &[500, 40_000, 200_000])), What::Lose, What::Twice(pick(rng, &[1, 50, 3_000]))]

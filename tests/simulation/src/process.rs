@@ -1,4 +1,5 @@
-//! A process of the run: from its checkpoint on, the pipeline's windows into the sink, as `weir run` wires them.
+//! A process of a run: from its checkpoint on, the pipeline's windows into the sink, as `weir run` wires them; and those
+//! that take a copy and bring it back.
 
 use std::{
     collections::VecDeque,
@@ -9,15 +10,19 @@ use std::{
 use tokio::sync::{Notify, mpsc};
 use weir_log::PartitionInUse;
 use weir_schemas::{Closed, WindowStart};
-use weir_sink::{Done, RunSpec, SinkError, checkpoint_of, run_on, table::Table};
+use weir_sink::{
+    Done, End, Left, RunSpec, SinkError, checkpoint_of, copy_on, gap_of, restore_on, run_on,
+    table::{Table, Windows},
+};
 
 use crate::{
     Bug,
     control::Control,
     log::SimLog,
-    plan::{Plan, Process},
+    plan::{Kind, Phase, Plan, Process, Role},
     reading::{Order, Reading},
     server::Server,
+    table::SimVault,
 };
 
 /// Windows on their way from pipeline to sink, as in `weir run`.
@@ -33,6 +38,7 @@ pub(crate) struct Shared {
 
 /// One process, as the world has it.
 pub(crate) struct Running {
+    pub(crate) role: Role,
     pub(crate) control: Arc<Control>,
     /// Its pipeline, once it has begun, until it is over.
     pub(crate) reading: Arc<Mutex<Option<Reading>>>,
@@ -53,6 +59,13 @@ impl Shared {
         self.plan.version.width.window_of(first_ms)
     }
 
+    /// A process reads the control topic to its end; from where live is to go on.
+    fn control(&self, number: usize) -> Option<i64> {
+        let mut state = self.server.state();
+        let _ = state.reach(number, Kind::Control, Phase::Applied);
+        state.live_first_ms
+    }
+
     /// The partitions in use, by the control records that there are.
     fn partitions_in_use(&self) -> Vec<PartitionInUse> {
         let now_ms = self.server.state().now_ms();
@@ -69,8 +82,9 @@ impl Shared {
 }
 
 impl Running {
-    pub(crate) fn new() -> Running {
+    pub(crate) fn new(role: Role) -> Running {
         Running {
+            role,
             control: Arc::new(Control::new()),
             reading: Arc::new(Mutex::new(None)),
             queue: Arc::new(Queue::default()),
@@ -96,6 +110,9 @@ impl Running {
         self.queue.closed.lock().expect("no holder panics").extend(windows);
         self.queue.more.notify_one();
         if let Some(ended) = ended {
+            if ended.at_end {
+                return Ok(());
+            }
             if ended.for_good {
                 return Err(format!("liveness: the run stopped for a person: {}", ended.said));
             }
@@ -105,10 +122,31 @@ impl Running {
         Ok(())
     }
 
-    /// Its life: returns when it is over, however; `Err` is what must never be.
-    pub(crate) async fn live(&self, shared: &Shared, nth: usize, table: impl Table) -> Result<(), String> {
+    /// The life of one that copies or restores. Whatever fails, it ends: a copy is void, a restore is begun again.
+    pub(crate) async fn serve(&self, shared: &Shared, vault: SimVault) {
+        let work = async {
+            match self.role {
+                Role::Copy if copy_on(&vault).await.is_ok_and(|whole| whole) => {
+                    shared.server.state().copied_whole(vault.id);
+                }
+                Role::Restore if restore_on(&vault).await.is_err() => shared.server.state().happens("restores cut"),
+                _ => {}
+            }
+        };
+        self.control.govern(work).await;
+        self.control.kill();
+    }
+
+    /// The life of a run's: returns when it is over, however; `Err` is what must never be.
+    pub(crate) async fn live(
+        &self,
+        shared: &Shared,
+        nth: usize,
+        number: usize,
+        table: impl Table,
+    ) -> Result<(), String> {
         let process = &shared.plan.processes[nth % shared.plan.processes.len()];
-        let said = self.control.govern(self.work(shared, process, &table)).await;
+        let said = self.control.govern(self.work(shared, process, number, &table)).await;
         self.control.kill();
         if let Some(reading) = self.reading.lock().expect("no holder panics").take() {
             for (what, times) in reading.seen().happened {
@@ -118,29 +156,46 @@ impl Running {
         said.unwrap_or(Ok(()))
     }
 
-    async fn work(&self, shared: &Shared, process: &Process, table: &impl Table) -> Result<(), String> {
+    /// What the process has to do, as the control topic and the table say; `None`: nothing, or it cannot be told now.
+    async fn spec(&self, shared: &Shared, number: usize, table: &impl Table) -> Option<RunSpec> {
+        let version = shared.plan.version.clone();
+        let (run, origin) = (if self.role == Role::Gap { "gap" } else { "live" }.to_owned(), String::new());
+        let live_first_ms = shared.control(number);
+        if self.role == Role::Gap {
+            let Windows { from, to } = gap_of(table, version.width).await.ok()??;
+            return Some(RunSpec { run, version, origin, from, to: Some(to), left: Left::Own });
+        }
+        let from = checkpoint_of(table, version.width, shared.first()).await.ok()?;
+        let left = live_first_ms.map_or(Left::Passed, |at_ms| Left::To(version.width.window_of(at_ms)));
+        Some(RunSpec { run, version, origin, from, to: None, left })
+    }
+
+    async fn work(&self, shared: &Shared, process: &Process, number: usize, table: &impl Table) -> Result<(), String> {
         let version = &shared.plan.version;
-        let from = match checkpoint_of(table, version.width, shared.first()).await {
-            Ok(from) => from,
-            // As `weir run`: the process ends, and another is started.
-            Err(_) => return Ok(()),
-        };
+        // As `weir run`: where it cannot begin the process ends, and another is started.
+        let Some(spec) = self.spec(shared, number, table).await else { return Ok(()) };
+        let (from, to) = (spec.begins(), spec.to);
         let partitions = shared.partitions_in_use();
         let now_ms = shared.server.state().now_ms();
-        let order = Order { version, from, partitions: partitions.clone(), process, now_ms, bug: shared.bug };
+        let order = Order { version, from, to, partitions: partitions.clone(), process, now_ms, bug: shared.bug };
         let reading = Reading::start(shared.log.clone(), &order)?;
         *self.reading.lock().expect("no holder panics") = Some(reading);
-        let spec = RunSpec { run: "live".into(), version: version.clone(), origin: String::new(), from, to: None };
         let (sender, closed) = mpsc::channel(CLOSED_MAX);
         let mut through = from;
+        let restores = shared.server.state().restores;
         let on_done = |done: Done| {
             let mut state = shared.server.state();
-            let complete_s = state.complete_through_s((shared.first().ms() / 1_000) as u32);
+            let seconds = |at: WindowStart| (at.ms() / 1_000) as u32;
+            let known_s = match self.role {
+                Role::Gap => state.complete_through_s(seconds(from)),
+                _ => state.covered_through_s(seconds(shared.first())),
+            };
             if done.from > done.through || done.through < through {
                 state.wrong.get_or_insert(format!("order: {done:?} after {through:?}"));
             }
-            if done.through.ms() / 1_000 > i64::from(complete_s) {
-                state.wrong.get_or_insert(format!("order: {done:?} was told, complete through {complete_s} s"));
+            // A restore that began between the record and its answer has taken it back.
+            if seconds(done.through) > known_s && state.restores == restores {
+                state.wrong.get_or_insert(format!("order: {done:?} was told, complete through {known_s} s"));
             }
             through = done.through;
         };
@@ -148,7 +203,12 @@ impl Running {
         tokio::select! {
             biased;
             ended = sink => match ended {
-                Ok(_) => Ok(()),
+                Ok(ended) => {
+                    if ended == End::Complete {
+                        shared.server.state().happens("gaps filled");
+                    }
+                    Ok(())
+                }
                 Err(SinkError::Refused { .. }) => {
                     shared.server.state().happens("processes refused");
                     Ok(())
@@ -160,7 +220,7 @@ impl Running {
                 Err(error) => Err(format!("liveness: the sink stopped for a person: {error}")),
             },
             // Other partitions are in use: it must be started again.
-            () = self.feed(shared, process, &partitions, sender) => {
+            () = self.feed(shared, process, number, &partitions, sender) => {
                 shared.server.state().happens("partitions added under a process");
                 Ok(())
             }
@@ -173,6 +233,7 @@ impl Running {
         &self,
         shared: &Shared,
         process: &Process,
+        number: usize,
         partitions: &[PartitionInUse],
         sender: mpsc::Sender<Closed>,
     ) {
@@ -182,6 +243,7 @@ impl Running {
                 self.queue.more.notified().await;
                 continue;
             };
+            shared.control(number);
             if shared.bug != Some(Bug::NewPartition) && shared.partitions_in_use() != partitions {
                 return;
             }

@@ -43,12 +43,15 @@ pub(crate) struct Ended {
     pub(crate) said: String,
     /// Starting it again would come to the same.
     pub(crate) for_good: bool,
+    /// It has handed over all up to its end.
+    pub(crate) at_end: bool,
 }
 
 /// What to read.
 pub(crate) struct Order<'a> {
     pub(crate) version: &'a SchemaVersion,
     pub(crate) from: WindowStart,
+    pub(crate) to: Option<WindowStart>,
     pub(crate) partitions: Vec<PartitionInUse>,
     pub(crate) process: &'a Process,
     pub(crate) now_ms: i64,
@@ -64,6 +67,7 @@ pub(crate) struct Reading {
     thread: Option<JoinHandle<Result<(), Ended>>>,
     seen: Box<dyn Fn() -> Seen + Send>,
     version: SchemaVersion,
+    to: Option<WindowStart>,
     through: WindowStart,
     /// What had closed when it had read what there was at its start.
     early: Vec<Closed>,
@@ -85,7 +89,7 @@ macro_rules! start {
             topic: TOPIC.into(),
             kind: $pipeline::SourceKind::Live,
             from: order.from,
-            to: None,
+            to: order.to,
             partitions: order.partitions.clone(),
             workers: order.process.workers,
             memory_bytes_max: order.process.memory_bytes_max,
@@ -97,7 +101,12 @@ macro_rules! start {
         let (said, log, clock) = (status.clone(), Arc::new(ViewLog($view)), $clock);
         let thread = std::thread::spawn(move || {
             let ended = $pipeline::run(spec, log, clock, sender, said, stop);
-            ended.map(drop).map_err(|error| Ended { said: error.to_string(), for_good: error.needs_a_person() })
+            let failed = |error: $pipeline::PipelineError| Ended {
+                said: error.to_string(),
+                for_good: error.needs_a_person(),
+                at_end: false,
+            };
+            ended.map(drop).map_err(failed)
         });
         let seen = move || {
             let seen = status.snapshot();
@@ -144,6 +153,7 @@ impl Reading {
             thread: Some(thread),
             seen,
             version: order.version.clone(),
+            to: order.to,
             through: order.from,
             early: Vec::new(),
             handed: order.from,
@@ -182,7 +192,10 @@ impl Reading {
         let ended = match self.thread.take_if(|thread| thread.is_finished()) {
             None => None,
             Some(thread) => match thread.join() {
-                Ok(Ok(())) => Some(Ended { said: "it ended without being asked".into(), for_good: true }),
+                Ok(Ok(())) => {
+                    let said = "it ended without being asked".into();
+                    Some(Ended { said, for_good: true, at_end: self.to.is_some_and(|to| self.through >= to) })
+                }
                 Ok(Err(ended)) => Some(ended),
                 Err(_) => return Err("the pipeline panicked".into()),
             },
@@ -195,7 +208,12 @@ impl Reading {
     fn settle(&mut self, windows: &mut Vec<Closed>) -> Result<(), String> {
         let begin = Instant::now();
         loop {
-            let over = self.view.is_left() || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+            let finished = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+            if self.to.is_some() && self.view.is_left() && !finished {
+                // It is about to end; what writes its ticks need not be waited for.
+                self.clock.end();
+            }
+            let over = if self.to.is_some() { finished } else { self.view.is_left() || finished };
             let seen = (self.seen)();
             let read = self.view.is_read(self.readers, |partitions| self.stands_still(&seen, partitions));
             self.take(windows)?;
@@ -205,7 +223,8 @@ impl Reading {
             if read && let Some(watermark_ms) = (self.seen)().watermark_ms {
                 // What was read last has moved the watermark, perhaps after it was seen.
                 let closed = self.version.width.window_of(watermark_ms);
-                if self.through >= closed {
+                // One that has come to its end ends.
+                if self.through >= closed && self.to.is_none_or(|to| self.through < to) {
                     return Ok(());
                 }
             }
@@ -221,7 +240,8 @@ impl Reading {
         let (width, lateness_ms) = (self.version.width, self.version.lateness_ms);
         let of_worker = seen.arrivals.iter().filter(|(partition, _)| partitions.contains(partition));
         let slowest = of_worker.map(|(_, arrival_ms)| width.window_of(arrival_ms - lateness_ms)).min();
-        slowest.is_some_and(|slowest| width.index_of(slowest) - width.index_of(self.through) > IN_FLIGHT as i64)
+        let far = |slowest| width.index_of(slowest) - width.index_of(self.through) > IN_FLIGHT as i64;
+        slowest.is_some_and(|slowest| far(slowest) || self.to.is_some_and(|to| slowest >= to))
     }
 
     /// Windows ascend, each comes once, and none after it has closed.

@@ -20,18 +20,21 @@ use tokio::{
 };
 use weir_sink::{
     Content, Owner,
-    table::{Failure, Kind as Why, Mutations},
+    table::{Failure, Kind as Why, Mutations, Recorded, State as Recording},
 };
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     control::Control,
     native::Row,
-    plan::{Fault, Kind, Phase, What, When},
+    plan::{Fault, Kind, Phase, Role, What, When},
 };
 
 /// How long a client waits for an answer.
 const CLIENT_WAITS: Duration = Duration::from_secs(30);
+
+/// Restores of a history: each brings the runs back by minutes.
+const RESTORES_MAX: u64 = 2;
 
 /// What a statement does.
 #[derive(Debug, Clone)]
@@ -41,12 +44,22 @@ pub(crate) enum Work {
     KillQueries,
     Mutations,
     KillMutations,
-    Covered(u32),
+    Recorded(u32, u32),
+    Left,
     Ask(u32, u32),
     /// The body's rows, decoded when it is applied.
     Insert(Option<Owner>, Arc<Vec<Row>>),
     Delete(Option<Owner>, u32, u32),
     Record(Option<Owner>, Batch),
+    Leave(Option<Owner>, u32, u32),
+    Owners,
+    CopyRecord(u128),
+    CopyRows(u128),
+    Close,
+    TakeOver(u128),
+    BringRecord(u128),
+    BringRows(u128),
+    Open(u128),
 }
 
 /// What a statement answers.
@@ -55,8 +68,9 @@ pub(crate) enum Answer {
     Nothing,
     Number(u64),
     Mutations(Mutations),
-    Intervals(Vec<(u32, u32)>),
+    Records(Vec<Recorded>),
     Content(Content),
+    Owners(Option<String>),
 }
 
 /// A batch that is recorded as done, windows in s.
@@ -75,27 +89,78 @@ impl Work {
             Work::KillQueries => Kind::KillQueries,
             Work::Mutations => Kind::Mutations,
             Work::KillMutations => Kind::KillMutations,
-            Work::Covered(_) => Kind::Covered,
+            Work::Recorded(..) => Kind::Recorded,
+            Work::Left => Kind::Left,
             Work::Ask(..) => Kind::Ask,
             Work::Insert(..) => Kind::Insert,
             Work::Delete(..) => Kind::Delete,
             Work::Record(..) => Kind::Record,
+            Work::Leave(..) => Kind::Leave,
+            Work::Owners => Kind::Owners,
+            Work::CopyRecord(_) => Kind::CopyRecord,
+            Work::CopyRows(_) => Kind::CopyRows,
+            Work::Close => Kind::Close,
+            Work::TakeOver(_) => Kind::TakeOver,
+            Work::BringRecord(_) => Kind::BringRecord,
+            Work::BringRows(_) => Kind::BringRows,
+            Work::Open(_) => Kind::Open,
         }
     }
 
     fn owner(&self) -> Option<Owner> {
         match self {
-            Work::Insert(owner, _) | Work::Delete(owner, ..) | Work::Record(owner, _) => *owner,
+            Work::Insert(owner, _) | Work::Delete(owner, ..) | Work::Record(owner, _) | Work::Leave(owner, ..) => {
+                *owner
+            }
             _ => None,
         }
+    }
+
+    /// The restore that it is a deed of.
+    fn restore(&self) -> Option<u128> {
+        match self {
+            Work::BringRecord(id) | Work::BringRows(id) | Work::Open(id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Whether `KILL QUERY` finds it, by an id that begins with the run's prefix, or, for a restore, with anybody's.
+    fn is_known(&self) -> bool {
+        let read = matches!(
+            self.kind(),
+            Kind::Largest | Kind::KillQueries | Kind::Mutations | Kind::KillMutations | Kind::Recorded | Kind::Left
+        );
+        !read && !matches!(self.kind(), Kind::Ask | Kind::Owners | Kind::Close | Kind::TakeOver)
     }
 }
 
 /// Something that is to be done to processes; the world does it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Deed {
-    Second,
+    Second(Role),
     Cut,
+}
+
+/// A copy of the tables, as far as it was taken.
+#[derive(Default)]
+struct Copied {
+    record: Option<(Vec<Batch>, Vec<(u32, u32)>)>,
+    rows: Option<Vec<Vec<Row>>>,
+}
+
+/// A restore that is not over.
+struct Restore {
+    /// Which copy is brought back.
+    copy: u128,
+    /// Who is at it: others' deeds fail.
+    by: u128,
+}
+
+struct Query {
+    role: Role,
+    work: Work,
+    /// Dropped, it ends.
+    _end: oneshot::Sender<()>,
 }
 
 pub(crate) struct Server {
@@ -116,14 +181,27 @@ pub(crate) struct State {
     /// What the parts hold, by window.
     held: BTreeMap<u32, Content>,
     emissions: Vec<Batch>,
-    largest: Option<Owner>,
-    /// The queries of the run that have started: dropping the sender ends one.
-    running: BTreeMap<u64, (Work, oneshot::Sender<()>)>,
+    left: Vec<(u32, u32)>,
+    /// Of each run the largest; `None`: there is no such table.
+    owners: Option<BTreeMap<Role, Owner>>,
+    /// How often `owners` was made.
+    owners_made: u64,
+    /// The queries that have started.
+    running: BTreeMap<u64, Query>,
     mutations: BTreeMap<u64, Mutation>,
     statements: u64,
     crashes: u64,
     down_until: Instant,
-    processes: Vec<Arc<Control>>,
+    processes: Vec<(Arc<Control>, Role)>,
+    copies: BTreeMap<u128, Copied>,
+    /// The last copy that is whole.
+    copy: Option<u128>,
+    restore: Option<Restore>,
+    pub(crate) restores: u64,
+    /// Until when live is paused.
+    pub(crate) paused_ms: i64,
+    /// From where live was told to go on.
+    pub(crate) live_first_ms: Option<i64>,
     pub(crate) deeds: Vec<Deed>,
     pub(crate) wrong: Option<String>,
     trace: Xxh3,
@@ -134,6 +212,7 @@ pub(crate) struct State {
 }
 
 struct Mutation {
+    role: Role,
     windows: (u32, u32),
     todo: Vec<u64>,
     killed: bool,
@@ -159,13 +238,21 @@ impl Server {
                 parts_made: 0,
                 held: BTreeMap::new(),
                 emissions: Vec::new(),
-                largest: None,
+                left: Vec::new(),
+                owners: Some(BTreeMap::new()),
+                owners_made: 1,
                 running: BTreeMap::new(),
                 mutations: BTreeMap::new(),
                 statements: 0,
                 crashes: 0,
                 down_until: now,
                 processes: Vec::new(),
+                copies: BTreeMap::new(),
+                copy: None,
+                restore: None,
+                restores: 0,
+                paused_ms: i64::MIN,
+                live_first_ms: None,
                 deeds: Vec::new(),
                 wrong: None,
                 trace: Xxh3::new(),
@@ -218,27 +305,29 @@ impl Server {
                 return;
             }
             state.tell(process, "starts", &work);
-            if let (Kind::Insert | Kind::Delete | Kind::Record, Some(owner)) = (kind, work.owner())
-                && state.largest != Some(owner)
-            {
-                state.happens("refusals");
-                let refused = Failure { kind: Why::Refused, said: "another owns the run".to_owned() };
-                let answer = if kind == Kind::Delete { Ok(Answer::Nothing) } else { Err(refused) };
-                drop(client.map(|client| client.send(answer)));
+            if let Some(refused) = state.refusal(process, &work) {
+                drop(client.map(|client| client.send(refused)));
                 return;
             }
             let fault = state.reach(process, kind, Phase::Started);
             state.statements += 1;
             let id = state.statements;
             let (end, ended) = oneshot::channel();
-            state.running.insert(id, (work.clone(), end));
+            let role = state.processes[process].1;
+            state.running.insert(id, Query { role, work: work.clone(), _end: end });
             // What a process that is gone has left running, others meet.
-            let left = !state.processes[process].is_up();
+            let left = !state.processes[process].0.is_up();
             let slow = state.rng.random_bool(if left { 0.6 } else { 0.05 });
-            let takes = Duration::from_millis(state.rng.random_range(1..if slow { 20_000 } else { 60 }));
+            let most_ms = match kind {
+                // All rows are read, or written.
+                Kind::CopyRecord | Kind::CopyRows | Kind::BringRows => 25_000,
+                _ if slow => 20_000,
+                _ => 60,
+            };
+            let takes = Duration::from_millis(state.rng.random_range(1..most_ms));
             let mutated = if let Work::Delete(_, from_s, to_s) = work {
                 let todo = state.parts_with(from_s, to_s);
-                let mutation = Mutation { windows: (from_s, to_s), todo, killed: false, working: false };
+                let mutation = Mutation { role, windows: (from_s, to_s), todo, killed: false, working: false };
                 state.mutations.insert(id, mutation);
                 let (done, mutated) = oneshot::channel();
                 tokio::spawn(self.clone().mutate(id, done));
@@ -261,11 +350,11 @@ impl Server {
                 let mut state = self.state();
                 match state.running.remove(&id) {
                     None => Err(unclear("killed")),
-                    Some(_) => {
-                        let answer = state.apply(&work);
+                    Some(query) => {
+                        let answer = state.apply(query.role, &work);
                         state.tell(process, "is done", &work);
                         fault = fault.or(state.reach(process, kind, Phase::Applied));
-                        Ok(answer)
+                        answer
                     }
                 }
             }
@@ -323,7 +412,7 @@ impl Server {
     /// Everything from here on goes well, and what was stopped goes on.
     pub(crate) fn calm(&self) {
         let state = self.state();
-        state.processes.iter().for_each(|control| control.wake());
+        state.processes.iter().for_each(|(control, _)| control.wake());
     }
 }
 
@@ -337,13 +426,13 @@ impl State {
     }
 
     /// A process that may send statements; its number.
-    pub(crate) fn add_process(&mut self, control: Arc<Control>) -> usize {
-        self.processes.push(control);
+    pub(crate) fn add_process(&mut self, control: Arc<Control>, role: Role) -> usize {
+        self.processes.push((control, role));
         self.processes.len() - 1
     }
 
     /// A statement has come to a phase: faults that wait for it happen. Those of the statement itself are given back.
-    fn reach(&mut self, process: usize, kind: Kind, phase: Phase) -> Option<What> {
+    pub(crate) fn reach(&mut self, process: usize, kind: Kind, phase: Phase) -> Option<What> {
         let seen = self.seen.entry((kind, phase)).or_insert(0);
         let nth = *seen;
         *seen += 1;
@@ -368,8 +457,8 @@ impl State {
         let now_ms = self.now_ms();
         self.note(|| format!("{now_ms} {process:?} {what:?}"));
         let targets: Vec<Arc<Control>> = match process {
-            Some(process) => vec![self.processes[process].clone()],
-            None => self.processes.clone(),
+            Some(process) => vec![self.processes[process].0.clone()],
+            None => self.processes.iter().map(|(control, _)| control.clone()).collect(),
         };
         match what {
             What::Kill => targets.iter().for_each(|control| control.kill()),
@@ -383,9 +472,27 @@ impl State {
                     });
                 }
             }
-            What::Second => self.deeds.push(Deed::Second),
+            What::Second => {
+                self.deeds.push(Deed::Second(process.map_or(Role::Live, |process| self.processes[process].1)))
+            }
             What::Cut => self.deeds.push(Deed::Cut),
             What::Crash(down_ms) => self.crash(Duration::from_millis(down_ms as u64)),
+            What::Pause(for_ms) => {
+                self.paused_ms = self.paused_ms.max(now_ms + for_ms);
+                self.shut_down(Role::Live);
+            }
+            What::LiveFirst(ago_ms) => {
+                self.live_first_ms = self.live_first_ms.max(Some(now_ms - ago_ms));
+                // As the supervisor: it goes on with another order.
+                self.shut_down(Role::Live);
+            }
+            What::Copy => self.deeds.push(Deed::Second(Role::Copy)),
+            What::Restore => {
+                if let (Some(copy), true) = (self.copy, self.restores < RESTORES_MAX) {
+                    self.restores += 1;
+                    self.restore.get_or_insert(Restore { copy, by: 0 });
+                }
+            }
             What::Late(_) | What::Lose | What::Twice(_) | What::Error | What::Silence => {
                 unreachable!("faults of a statement")
             }
@@ -399,45 +506,96 @@ impl State {
         self.end_queries(|_| true);
     }
 
+    fn shut_down(&self, role: Role) {
+        self.processes.iter().filter(|(_, of)| *of == role).for_each(|(control, _)| control.shut_down());
+    }
+
+    /// Why a statement does nothing, and what it answers: its fence, looked at when it starts.
+    fn refusal(&mut self, process: usize, work: &Work) -> Option<Result<Answer, Failure>> {
+        let refused = |said: &str| Some(Err(Failure { kind: Why::Refused, said: said.to_owned() }));
+        if work.restore().is_some_and(|by| self.restore.as_ref().is_none_or(|restore| restore.by != by)) {
+            self.happens("restores taken over");
+            return refused("another restore has taken over");
+        }
+        let asks = matches!(work, Work::Raise(_) | Work::Largest) || work.owner().is_some();
+        match &self.owners {
+            None if asks => {
+                self.happens("refusals without owners");
+                refused("there is no table owners")
+            }
+            Some(owners)
+                if work.owner().is_some() && owners.get(&self.processes[process].1) != work.owner().as_ref() =>
+            {
+                self.happens("refusals");
+                if matches!(work, Work::Delete(..)) {
+                    Some(Ok(Answer::Nothing))
+                } else {
+                    refused("another owns the run")
+                }
+            }
+            _ => None,
+        }
+    }
+
     /// Those that run end: done or not done.
-    fn end_queries(&mut self, which: fn(&Work) -> bool) {
-        let (ending, others) = std::mem::take(&mut self.running).into_iter().partition(|(_, (work, _))| which(work));
+    fn end_queries(&mut self, which: impl Fn(&Query) -> bool) {
+        let (ending, others) = std::mem::take(&mut self.running).into_iter().partition(|(_, query)| which(query));
         self.running = others;
-        let ending: BTreeMap<u64, (Work, oneshot::Sender<()>)> = ending;
-        for (work, _end) in ending.into_values() {
+        let ending: BTreeMap<u64, Query> = ending;
+        for Query { role, work, .. } in ending.into_values() {
             let done = !matches!(work, Work::Delete(..)) && self.rng.random_bool(0.5);
             if matches!(work, Work::Insert(..)) {
                 self.happens(if done { "INSERTs killed, and done" } else { "INSERTs killed, not done" });
             }
             if done {
-                self.apply(&work);
+                // It is answered that it was killed.
+                let _ = self.apply(role, &work);
             }
         }
     }
 
-    fn apply(&mut self, work: &Work) -> Answer {
+    fn apply(&mut self, role: Role, work: &Work) -> Result<Answer, Failure> {
+        // A restore ends everybody's.
+        let is_its = move |of: Role| role == Role::Restore || of == role;
         match work {
-            Work::Largest => return Answer::Number(self.largest.map_or(0, |owner| owner.number)),
-            Work::Raise(owner) => self.largest = self.largest.max(Some(*owner)),
-            // Those that have an id by which they are known as the run's.
-            Work::KillQueries => self.end_queries(|work| {
-                matches!(work, Work::Raise(_) | Work::Insert(..) | Work::Delete(..) | Work::Record(..))
-            }),
+            Work::Largest => {
+                let owner = self.owners.as_ref().and_then(|owners| owners.get(&role));
+                return Ok(Answer::Number(owner.map_or(0, |owner| owner.number)));
+            }
+            // Without such a table it goes into the one that was dropped.
+            Work::Raise(owner) => {
+                if let Some(owners) = &mut self.owners {
+                    let largest = owners.entry(role).or_insert(*owner);
+                    *largest = (*largest).max(*owner);
+                }
+            }
+            Work::KillQueries => self.end_queries(|query| query.work.is_known() && is_its(query.role)),
             Work::Mutations => {
                 let all = self.mutations.values();
-                let unfinished = all.clone().filter(|mutation| !mutation.killed).count() as u64;
+                let unfinished =
+                    all.clone().filter(|mutation| !mutation.killed && is_its(mutation.role)).count() as u64;
                 let rewriting = all.filter(|mutation| mutation.working).count() as u64;
-                return Answer::Mutations(Mutations { unfinished, rewriting });
+                return Ok(Answer::Mutations(Mutations { unfinished, rewriting }));
             }
             Work::KillMutations => {
                 self.happens("mutations killed");
-                self.mutations.values_mut().for_each(|mutation| mutation.killed = true);
+                let its = self.mutations.values_mut().filter(|mutation| is_its(mutation.role));
+                its.for_each(|mutation| mutation.killed = true);
             }
-            Work::Covered(from_s) => {
-                let beyond = self.emissions.iter().filter(|batch| batch.to_s > *from_s);
-                return Answer::Intervals(beyond.map(|batch| (batch.from_s, batch.to_s)).collect());
+            Work::Recorded(from_s, to_s) => {
+                let done = self.emissions.iter().map(|batch| (batch.from_s, batch.to_s, Recording::Done));
+                let left = self.left.iter().map(|(from_s, to_s)| (*from_s, *to_s, Recording::Left));
+                let all = done.chain(left).filter(|(from, to, _)| to > from_s && from < to_s);
+                return Ok(Answer::Records(
+                    all.map(|(from_s, to_s, state)| Recorded { from_s, to_s, state }).collect(),
+                ));
             }
-            Work::Ask(from_s, to_s) => return Answer::Content(self.content(*from_s, *to_s)),
+            Work::Left => {
+                let left = self.left.iter();
+                let left = left.map(|(from_s, to_s)| Recorded { from_s: *from_s, to_s: *to_s, state: Recording::Left });
+                return Ok(Answer::Records(left.collect()));
+            }
+            Work::Ask(from_s, to_s) => return Ok(Answer::Content(self.content(*from_s, *to_s))),
             Work::Insert(_, rows) => {
                 self.happens("chunks inserted");
                 self.parts_made += 1;
@@ -459,8 +617,76 @@ impl State {
                 }
                 self.check("after a batch was recorded");
             }
+            Work::Leave(_, from_s, to_s) => {
+                if !self.left.contains(&(*from_s, *to_s)) {
+                    self.left.push((*from_s, *to_s));
+                    self.happens("ranges left");
+                }
+            }
+            Work::Owners => {
+                return Ok(Answer::Owners(self.owners.as_ref().map(|_| self.owners_made.to_string())));
+            }
+            Work::CopyRecord(id) => {
+                let record = (self.emissions.clone(), self.left.clone());
+                self.copies.entry(*id).or_default().record = Some(record);
+            }
+            Work::CopyRows(id) => {
+                let rows = self.parts.values().cloned().collect();
+                self.copies.entry(*id).or_default().rows = Some(rows);
+            }
+            Work::Close => self.owners = None,
+            Work::TakeOver(id) => {
+                if let Some(restore) = &mut self.restore {
+                    restore.by = *id;
+                }
+            }
+            Work::BringRecord(id) => {
+                let copied = self.copied(*id)?;
+                (self.emissions, self.left) = copied.record.clone().expect("a whole copy");
+            }
+            Work::BringRows(id) => {
+                let rows = self.copied(*id)?.rows.clone().expect("a whole copy");
+                let covered = |row: &Row| {
+                    self.emissions.iter().any(|batch| (batch.from_s..batch.to_s).contains(&row.emitted_s()))
+                };
+                let parts = rows.into_iter().map(|part| part.into_iter().filter(covered).collect::<Vec<Row>>());
+                let first = self.parts_made + 1;
+                self.parts = (first..).zip(parts).collect();
+                self.parts_made = first + self.parts.len() as u64;
+                self.count_held();
+            }
+            Work::Open(id) => {
+                self.copied(*id)?;
+                self.owners = Some(BTreeMap::new());
+                self.owners_made += 1;
+                self.restore = None;
+                self.happens("restored");
+                self.check("after a restore");
+            }
         }
-        Answer::Nothing
+        Ok(Answer::Nothing)
+    }
+
+    /// The copy that the restore brings back, if it is the one that is at it.
+    fn copied(&self, by: u128) -> Result<&Copied, Failure> {
+        let restore = self.restore.as_ref().filter(|restore| restore.by == by);
+        let restore = restore.ok_or_else(|| unclear("another restore has taken over"))?;
+        Ok(&self.copies[&restore.copy])
+    }
+
+    /// A copy is whole.
+    pub(crate) fn copied_whole(&mut self, id: u128) {
+        self.happens("whole copies");
+        self.copy = Some(id);
+    }
+
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.restore.is_some()
+    }
+
+    /// Whether something that was left is not done.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.left.iter().any(|(from_s, to_s)| self.done_from_s(&self.emissions, *from_s) < *to_s)
     }
 
     /// Takes the windows' rows out of a part.
@@ -468,11 +694,15 @@ impl State {
         self.happens("parts rewritten");
         let Some(rows) = self.parts.get_mut(&part) else { return };
         rows.retain(|row| !(from_s..to_s).contains(&row.emitted_s()));
+        self.count_held();
+        self.check("after a DELETE");
+    }
+
+    fn count_held(&mut self) {
         self.held.clear();
         for row in self.parts.values().flatten() {
             *self.held.entry(row.emitted_s()).or_default() += row.content();
         }
-        self.check("after a DELETE");
     }
 
     fn parts_with(&self, from_s: u32, to_s: u32) -> Vec<u64> {
@@ -487,8 +717,11 @@ impl State {
         })
     }
 
-    /// What is recorded as done is in the table exactly, at every moment.
+    /// What is recorded as done is in the table exactly, at every moment but within a restore.
     fn check(&mut self, when: &str) {
+        if self.restore.is_some() {
+            return;
+        }
         let differs = self.emissions.iter().find(|batch| self.content(batch.from_s, batch.to_s) != batch.content);
         if let Some(batch) = differs {
             let held = self.content(batch.from_s, batch.to_s);
@@ -498,8 +731,32 @@ impl State {
 
     /// Everything from `from_s` to here is done.
     pub(crate) fn complete_through_s(&self, from_s: u32) -> u32 {
+        self.done_from_s(&self.emissions, from_s)
+    }
+
+    /// Everything from `from_s` to here is done or left.
+    pub(crate) fn covered_through_s(&self, from_s: u32) -> u32 {
         let mut at = from_s;
-        while let Some(batch) = self.emissions.iter().find(|batch| batch.from_s <= at && at < batch.to_s) {
+        loop {
+            let done = self.done_from_s(&self.emissions, at);
+            let left = self.left.iter().filter(|(from_s, to_s)| *from_s <= done && done < *to_s);
+            match left.map(|(_, to_s)| *to_s).max() {
+                Some(to_s) => at = to_s,
+                None => return done,
+            }
+        }
+    }
+
+    /// Before here no run reads any more, also not after a restore.
+    pub(crate) fn needed_from_s(&self, from_s: u32) -> u32 {
+        let copied = self.copies.values().filter_map(|copied| copied.record.as_ref());
+        let copied = copied.map(|(emissions, _)| self.done_from_s(emissions, from_s));
+        copied.fold(self.complete_through_s(from_s), u32::min)
+    }
+
+    fn done_from_s(&self, emissions: &[Batch], from_s: u32) -> u32 {
+        let mut at = from_s;
+        while let Some(batch) = emissions.iter().find(|batch| batch.from_s <= at && at < batch.to_s) {
             at = batch.to_s;
         }
         at

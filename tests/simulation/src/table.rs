@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use weir_sink::{
-    Content, Owner,
-    table::{Failure, Mutations, Statement, Table, Windows},
+    Content, Owner, Vault,
+    table::{Failure, Mutations, Recorded, Running, Statement, Table, Windows},
 };
 
 use crate::{
-    native,
+    Bug, native,
     server::{Answer, Batch, Server, Work},
 };
 
@@ -18,8 +18,7 @@ use crate::{
 pub(crate) struct SimTable {
     pub(crate) server: Arc<Server>,
     pub(crate) process: usize,
-    /// Whether statements carry their owner: they do.
-    pub(crate) fenced: bool,
+    pub(crate) bug: Option<Bug>,
 }
 
 impl SimTable {
@@ -27,13 +26,37 @@ impl SimTable {
         self.server.ask(self.process, work).await.map(drop)
     }
 
+    async fn records(&self, work: Work) -> Result<Vec<Recorded>, Failure> {
+        match self.server.ask(self.process, work).await? {
+            Answer::Records(records) => Ok(records),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
     fn owner(&self, statement: Statement<'_>) -> Option<Owner> {
-        self.fenced.then_some(*statement.owner)
+        Some(*statement.owner).filter(|_| self.bug != Some(Bug::WithoutOwner))
     }
 }
 
 pub(crate) fn seconds(windows: Windows) -> (u32, u32) {
     ((windows.from.ms() / 1_000) as u32, (windows.to.ms() / 1_000) as u32)
+}
+
+impl Running for SimTable {
+    async fn kill_queries(&self) -> Result<(), Failure> {
+        self.nothing(Work::KillQueries).await
+    }
+
+    async fn mutations(&self) -> Result<Mutations, Failure> {
+        match self.server.ask(self.process, Work::Mutations).await? {
+            Answer::Mutations(mutations) => Ok(mutations),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    async fn kill_mutations(&self) -> Result<(), Failure> {
+        self.nothing(Work::KillMutations).await
+    }
 }
 
 impl Table for SimTable {
@@ -60,26 +83,12 @@ impl Table for SimTable {
         self.nothing(Work::Raise(*owner)).await
     }
 
-    async fn kill_queries(&self) -> Result<(), Failure> {
-        self.nothing(Work::KillQueries).await
+    async fn recorded(&self, from_s: u32, to_s: u32) -> Result<Vec<Recorded>, Failure> {
+        self.records(Work::Recorded(from_s, to_s)).await
     }
 
-    async fn mutations(&self) -> Result<Mutations, Failure> {
-        match self.server.ask(self.process, Work::Mutations).await? {
-            Answer::Mutations(mutations) => Ok(mutations),
-            other => unreachable!("{other:?}"),
-        }
-    }
-
-    async fn kill_mutations(&self) -> Result<(), Failure> {
-        self.nothing(Work::KillMutations).await
-    }
-
-    async fn covered(&self, from_s: u32) -> Result<Vec<(u32, u32)>, Failure> {
-        match self.server.ask(self.process, Work::Covered(from_s)).await? {
-            Answer::Intervals(intervals) => Ok(intervals),
-            other => unreachable!("{other:?}"),
-        }
+    async fn left(&self) -> Result<Vec<Recorded>, Failure> {
+        self.records(Work::Left).await
     }
 
     async fn ask(&self, windows: Windows) -> Result<Content, Failure> {
@@ -104,7 +113,73 @@ impl Table for SimTable {
         self.nothing(Work::Record(self.owner(as_), Batch { from_s, to_s, content })).await
     }
 
+    async fn leave(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
+        let (from_s, to_s) = seconds(windows);
+        let owner = self.owner(as_).filter(|_| self.bug != Some(Bug::LeftWithoutOwner));
+        self.nothing(Work::Leave(owner, from_s, to_s)).await
+    }
+
     async fn differs(&self) -> Result<Option<String>, Failure> {
         Ok(None)
+    }
+}
+
+/// The same server, as a copy or a restore sees it.
+pub(crate) struct SimVault {
+    pub(crate) table: SimTable,
+    pub(crate) id: u128,
+    pub(crate) bug: Option<Bug>,
+}
+
+impl Running for SimVault {
+    async fn kill_queries(&self) -> Result<(), Failure> {
+        self.table.kill_queries().await
+    }
+
+    async fn mutations(&self) -> Result<Mutations, Failure> {
+        self.table.mutations().await
+    }
+
+    async fn kill_mutations(&self) -> Result<(), Failure> {
+        self.table.kill_mutations().await
+    }
+}
+
+impl Vault for SimVault {
+    async fn owners(&self) -> Result<Option<String>, Failure> {
+        match self.table.server.ask(self.table.process, Work::Owners).await? {
+            Answer::Owners(owners) => Ok(owners),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    async fn copy_record(&self) -> Result<(), Failure> {
+        let rows_first = self.bug == Some(Bug::RowsFirst);
+        self.table.nothing(if rows_first { Work::CopyRows(self.id) } else { Work::CopyRecord(self.id) }).await
+    }
+
+    async fn copy_rows(&self) -> Result<(), Failure> {
+        let rows_first = self.bug == Some(Bug::RowsFirst);
+        self.table.nothing(if rows_first { Work::CopyRecord(self.id) } else { Work::CopyRows(self.id) }).await
+    }
+
+    async fn close(&self) -> Result<(), Failure> {
+        if self.bug == Some(Bug::RestoreOpen) { Ok(()) } else { self.table.nothing(Work::Close).await }
+    }
+
+    async fn take_over(&self) -> Result<(), Failure> {
+        self.table.nothing(Work::TakeOver(self.id)).await
+    }
+
+    async fn bring_record(&self) -> Result<(), Failure> {
+        self.table.nothing(Work::BringRecord(self.id)).await
+    }
+
+    async fn bring_rows(&self) -> Result<(), Failure> {
+        self.table.nothing(Work::BringRows(self.id)).await
+    }
+
+    async fn open(&self) -> Result<(), Failure> {
+        self.table.nothing(Work::Open(self.id)).await
     }
 }

@@ -20,10 +20,10 @@ use crate::log::SimLog;
 use crate::{
     Bug,
     bugs::PlantedTable,
-    plan::{FRESH_SITE, HIT, MINUTE_MS, Plan, SECOND_MS, What, When},
+    plan::{FRESH_SITE, HIT, MINUTE_MS, Plan, Role, SECOND_MS, What, When},
     process::{Running, Shared},
     server::{Deed, Server},
-    table::SimTable,
+    table::{SimTable, SimVault},
 };
 
 /// After the faults stop, the fresh event must be in the table within this: a partition that leapt a minute ahead, the
@@ -56,8 +56,7 @@ pub(crate) fn live(plan: &Plan, bug: Option<Bug>, told: bool) -> Outcome {
         let server = Server::new(plan.seed, plan.begin_ms, plan.quiet_ms, plan.faults.clone(), told);
         let log = SimLog::new(plan.partitions.clone());
         let shared = Arc::new(Shared { plan, log, server, bug });
-        let mut world =
-            World { shared, running: Vec::new(), current: None, started: 0, appended: 0, start_ms: i64::MIN };
+        let mut world = World { shared, running: Vec::new(), posts: BTreeMap::new(), started: 0, appended: 0 };
         let wrong = world.live().await.err();
         world.outcome(wrong)
     })
@@ -66,12 +65,18 @@ pub(crate) fn live(plan: &Plan, bug: Option<Bug>, told: bool) -> Outcome {
 struct World {
     shared: Arc<Shared>,
     running: Vec<Arc<Running>>,
-    /// The process that is believed to be the run's.
-    current: Option<Arc<Running>>,
+    posts: BTreeMap<Role, Post>,
     started: usize,
     appended: usize,
-    /// When the next process is started, if there is none.
-    start_ms: i64,
+}
+
+/// What is known of who does a thing.
+#[derive(Default)]
+struct Post {
+    /// The process that is believed to be at it.
+    current: Option<Arc<Running>>,
+    /// When the next one is started, if there is none.
+    start_ms: Option<i64>,
 }
 
 impl World {
@@ -104,11 +109,14 @@ impl World {
             let deeds = std::mem::take(&mut shared.server.state().deeds);
             for deed in deeds {
                 match deed {
-                    Deed::Second => self.start(),
+                    Deed::Second(role) => self.start(role),
                     Deed::Cut => self.cut(),
                 }
             }
-            self.supervise(now_ms);
+            self.running.retain(|running| !running.control.is_killed());
+            for role in [Role::Live, Role::Gap, Role::Restore] {
+                self.supervise(now_ms, role);
+            }
             for running in &self.running {
                 running.go_on(now_ms, &shared)?;
             }
@@ -124,7 +132,7 @@ impl World {
                         *fresh.insert(now_ms)
                     }
                 };
-                if self.fresh_is_in() {
+                if self.fresh_is_in() && !shared.server.state().is_restoring() {
                     break;
                 }
                 if now_ms - appended_ms > FRESH_WITHIN_MS {
@@ -150,42 +158,51 @@ impl World {
         self.compare()
     }
 
-    /// As the supervisor: one process at a time, as far as it knows; another when that has ended, or does not answer.
-    fn supervise(&mut self, now_ms: i64) {
-        self.running.retain(|running| !running.control.is_killed());
-        if self.current.as_ref().is_some_and(|running| running.control.is_up()) {
-            self.start_ms = i64::MIN;
+    /// As the supervisor, and for a restore the person who began it: one process at a time, as far as is known; another
+    /// when that has ended, or does not answer.
+    fn supervise(&mut self, now_ms: i64, role: Role) {
+        let calm = now_ms >= self.shared.plan.quiet_ms;
+        let wanted = {
+            let state = self.shared.server.state();
+            match role {
+                Role::Live => calm || now_ms >= state.paused_ms,
+                Role::Gap => state.has_gap(),
+                Role::Restore => state.is_restoring(),
+                Role::Copy => false,
+            }
+        };
+        let post = self.posts.entry(role).or_default();
+        if !wanted || post.current.as_ref().is_some_and(|running| running.control.is_up()) {
+            post.start_ms = None;
             return;
         }
-        if self.start_ms == i64::MIN {
-            let processes = &self.shared.plan.processes;
-            let calm = now_ms >= self.shared.plan.quiet_ms;
-            let after_ms = if calm { SECOND_MS } else { processes[self.started % processes.len()].starts_after_ms };
-            self.start_ms = now_ms + if self.started == 0 { 0 } else { after_ms };
-        }
-        if now_ms >= self.start_ms {
-            self.start();
+        let processes = &self.shared.plan.processes;
+        let after_ms = if calm { SECOND_MS } else { processes[self.started % processes.len()].starts_after_ms };
+        let after_ms = if self.started == 0 { 0 } else { after_ms };
+        if now_ms >= *post.start_ms.get_or_insert(now_ms + after_ms) {
+            self.start(role);
         }
     }
 
-    fn start(&mut self) {
-        let running = Arc::new(Running::new());
+    fn start(&mut self, role: Role) {
+        let running = Arc::new(Running::new(role));
         let nth = self.started;
         self.started += 1;
-        let number = self.shared.server.state().add_process(running.control.clone());
+        let number = self.shared.server.state().add_process(running.control.clone(), role);
         let (shared, life) = (self.shared.clone(), running.clone());
         self.running.push(running.clone());
-        self.current = Some(running);
+        self.posts.entry(role).or_default().current = Some(running);
         tokio::task::spawn_local(async move {
-            let table = SimTable {
-                server: shared.server.clone(),
-                process: number,
-                fenced: shared.bug != Some(Bug::WithoutOwner),
-            };
+            let table = SimTable { server: shared.server.clone(), process: number, bug: shared.bug };
             let lived = async {
+                if matches!(role, Role::Copy | Role::Restore) {
+                    let id = shared.server.state().uuid();
+                    life.serve(&shared, SimVault { table, id, bug: shared.bug }).await;
+                    return Ok(());
+                }
                 match shared.bug.filter(|bug| bug.is_in_table()) {
-                    Some(bug) => life.live(&shared, nth, PlantedTable::new(table, bug)).await,
-                    None => life.live(&shared, nth, table).await,
+                    Some(bug) => life.live(&shared, nth, number, PlantedTable::new(table, bug)).await,
+                    None => life.live(&shared, nth, number, table).await,
                 }
             };
             let wrong = match AssertUnwindSafe(lived).catch_unwind().await {
@@ -207,8 +224,8 @@ impl World {
     }
 
     fn cut(&self) {
-        let complete_s = self.shared.server.state().complete_through_s(self.first_s());
-        let cut = self.shared.log.cut(i64::from(complete_s) * 1_000);
+        let needed_s = self.shared.server.state().needed_from_s(self.first_s());
+        let cut = self.shared.log.cut(i64::from(needed_s) * 1_000);
         *self.shared.server.state().happened.entry("records cut").or_insert(0) += cut;
     }
 
