@@ -37,6 +37,9 @@ pub(crate) const STOPPED_FOR_GOOD: i32 = 70;
 /// How often progress goes into the log.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
+/// A process of the same run that said something this short a while ago is at work: ten times [`PROGRESS_EVERY`].
+const AT_WORK_MS: i64 = 5_000;
+
 /// Closed windows between pipeline and sink: one that waits, while the next is merged. They are in nobody's bound.
 const CLOSED_MAX: usize = 1;
 
@@ -369,7 +372,22 @@ impl Reporter {
         }
     }
 
+    /// Whether another process of this run is at work and ahead. It has taken over, and this one will be refused at its
+    /// next deed, but does not know it yet: it was stopped for a while, say. Complete-through must not step back for that.
+    fn is_overtaken(&self) -> anyhow::Result<bool> {
+        let told = self.log.committed(&group_of(&self.order.run), &self.order.topic)?;
+        let first = told.into_iter().find(|committed| committed.partition == 0);
+        let told: Option<Metadata> = first.and_then(|first| serde_json::from_str(&first.metadata).ok());
+        let ours_ms = self.done.through_ms.load(Ordering::Relaxed);
+        Ok(told.and_then(|told| told.run).is_some_and(|told| {
+            told.complete_through_ms > Some(ours_ms) && SystemClock.now_ms() - told.at_ms < AT_WORK_MS
+        }))
+    }
+
     fn say(&self, change: impl Fn(&mut RunProgress)) -> anyhow::Result<()> {
+        if self.is_overtaken()? {
+            return Ok(());
+        }
         let status = self.status.snapshot();
         let mut run = RunProgress {
             at_ms: SystemClock.now_ms(),
