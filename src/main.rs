@@ -3,6 +3,7 @@
 mod config;
 mod control;
 mod demo;
+mod digest;
 mod doctor;
 mod run;
 mod runs;
@@ -41,6 +42,8 @@ enum Command {
     Console,
     /// How complete the numbers are, and what holds them back
     Status(status::StatusArgs),
+    /// Rows and digest of a table, to compare it with another one
+    Digest(digest::DigestArgs),
     /// Reads access logs into statistics of their own
     Import(weir_import::ImportCommand),
     /// Sends believable traffic
@@ -98,6 +101,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pipeline => runtime.block_on(serve::serve(config, serve::Parts::PIPELINE))?,
         Command::Console => runtime.block_on(serve::serve(config, serve::Parts::CONSOLE))?,
         Command::Status(args) => return status::main(config, &args),
+        Command::Digest(args) => return runtime.block_on(digest::main(config, &args)),
         Command::Import(command) => return runtime.block_on(sources::import(config, command)),
         Command::Generate(args) => return runtime.block_on(sources::generate(config, args)),
         Command::Config => {

@@ -71,6 +71,12 @@ pub(crate) fn sql(version: &SchemaVersion) -> String {
     h
 }
 
+/// The digest of one row and of all that is in it, as an expression: what [`sql`] covers, its origin, and the number of
+/// visitors that the state tells, however large. Only ClickHouse can tell that, so no writer's batch is compared by it.
+pub(crate) fn whole_sql(version: &SchemaVersion) -> String {
+    format!("intHash64(intHash64({} + finalizeAggregation(visitors)) + xxh3(toString(origin)))", sql(version))
+}
+
 /// ClickHouse's `intHash64(h + number)`.
 fn mix(h: u64, number: u64) -> u64 {
     let mut x = h.wrapping_add(number) ^ 0x4CF2_D2BA_AE6D_A887;

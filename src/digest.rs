@@ -1,0 +1,143 @@
+//! `weir digest`: what a generation's table holds, in few enough digits that two people can compare them by eye.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use serde_json::json;
+use weir_schemas::SchemaVersion;
+use weir_sink::{Between, Content};
+
+use crate::config::{Config, schema_version};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DigestArgs {
+    /// The first window, a day (UTC) or an instant, as in 2026-03-01 or 2026-03-01T12:00:00Z; without it the oldest
+    #[arg(long, value_parser = instant, value_name = "TIME")]
+    from: Option<Timestamp>,
+    /// The first window that is left out; without it none is
+    #[arg(long, value_parser = instant, value_name = "TIME")]
+    to: Option<Timestamp>,
+    /// The table `stats_vN`; without it that of the schema in force
+    #[arg(long, value_name = "N")]
+    generation: Option<u32>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints rows and digest of the windows, by day and of all.
+pub(crate) async fn main(config: &Config, args: &DigestArgs) -> anyhow::Result<ExitCode> {
+    if let (Some(from), Some(to)) = (args.from, args.to) {
+        ensure!(from < to, "--from {from} is not before --to {to}");
+    }
+    let in_force = config.schema_version()?;
+    let version = match args.generation {
+        Some(number) if number != in_force.number => schema_version(number, None)
+            .with_context(|| format!("--generation {number} (its file can be given with --set schema.file=FILE)"))?,
+        _ => in_force,
+    };
+    let ms = |at: Option<Timestamp>| at.map(Timestamp::as_millisecond);
+    let between = Between { from_ms: ms(args.from), to_ms: ms(args.to) };
+    let days = weir_sink::contents(&config.target()?, &version, between).await?;
+    println!("{}", if args.json { as_json(&version, args, &days) } else { as_text(&version, args, &days) });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An instant, or midnight (UTC) of a day.
+fn instant(text: &str) -> Result<Timestamp, String> {
+    let day = |text: &str| TimeZone::UTC.to_timestamp(text.parse::<Date>().ok()?.at(0, 0, 0, 0)).ok();
+    let plain_day = text.len() <= "2026-03-01".len();
+    let at = if plain_day { day(text) } else { text.parse().ok() };
+    at.ok_or_else(|| "a day like 2026-03-01, or an instant like 2026-03-01T12:00:00Z, is needed".to_owned())
+}
+
+fn as_text(version: &SchemaVersion, args: &DigestArgs, days: &[(i64, Content)]) -> String {
+    let bound = |at: Option<Timestamp>, open: &str| at.map_or_else(|| open.to_owned(), |at| at.to_string());
+    let (from, to) = (bound(args.from, "the first"), bound(args.to, "the last"));
+    let mut text = format!("generation {}, windows from {from} to {to}\n", version.number);
+    let all = ("all".to_owned(), sum(days));
+    for (name, content) in days.iter().map(|(day, content)| (date(*day), *content)).chain([all]) {
+        text += &format!("{name:<10} {:>15} rows  {}\n", content.rows, grouped(content.digest));
+    }
+    text.trim_end().to_owned()
+}
+
+fn as_json(version: &SchemaVersion, args: &DigestArgs, days: &[(i64, Content)]) -> String {
+    let digits = |content: Content| format!("{:016x}", content.digest);
+    let of_day =
+        |(day, content): &(i64, Content)| json!({"day": date(*day), "rows": content.rows, "digest": digits(*content)});
+    let all = sum(days);
+    let at = |at: Option<Timestamp>| at.map(|at| at.to_string());
+    json!({
+        "generation": version.number, "from": at(args.from), "to": at(args.to),
+        "rows": all.rows, "digest": digits(all), "days": days.iter().map(of_day).collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+fn sum(days: &[(i64, Content)]) -> Content {
+    let mut sum = Content::default();
+    days.iter().for_each(|(_, content)| sum += *content);
+    sum
+}
+
+fn date(day: i64) -> String {
+    (Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * day)).strftime("%Y-%m-%d").to_string()
+}
+
+/// 16 hexadecimal digits in groups of four.
+fn grouped(digest: u64) -> String {
+    let digits = format!("{digest:016x}");
+    [&digits[..4], &digits[4..8], &digits[8..12], &digits[12..]].join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(from: Option<&str>) -> DigestArgs {
+        DigestArgs { from: from.map(|text| instant(text).unwrap()), to: None, generation: None, json: false }
+    }
+
+    fn days() -> Vec<(i64, Content)> {
+        vec![
+            (20_513, Content { rows: 12, digest: 0xffff_0000_0000_0001 }),
+            (20_514, Content { rows: 3, digest: 1 << 60 }),
+        ]
+    }
+
+    #[test]
+    fn what_is_compared_by_eye_has_a_line_a_day_and_one_of_all() {
+        let text = as_text(&SchemaVersion::builtin(1).unwrap(), &args(Some("2026-03-01")), &days());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "generation 1, windows from 2026-03-01T00:00:00Z to the last",
+                "2026-03-01              12 rows  ffff 0000 0000 0001",
+                "2026-03-02               3 rows  1000 0000 0000 0000",
+                "all                     15 rows  0fff 0000 0000 0001",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_program_gets_the_same_as_json() {
+        let json: serde_json::Value =
+            serde_json::from_str(&as_json(&SchemaVersion::builtin(1).unwrap(), &args(None), &days())).unwrap();
+        assert_eq!(json["rows"], 15);
+        assert_eq!(json["digest"], "0fff000000000001");
+        assert_eq!(json["days"][1], json!({"day": "2026-03-02", "rows": 3, "digest": "1000000000000000"}));
+        assert!(json["from"].is_null());
+    }
+
+    #[test]
+    fn a_bound_is_a_day_or_an_instant() {
+        assert_eq!(instant("2026-03-01").unwrap(), instant("2026-03-01T00:00:00Z").unwrap());
+        assert_eq!(instant("2026-03-01T01:00:00+01:00").unwrap(), instant("2026-03-01").unwrap());
+        for wrong in ["", "today", "2026-02-30", "12:00", "2026-03-01T12:00"] {
+            assert!(instant(wrong).is_err(), "{wrong}");
+        }
+    }
+}

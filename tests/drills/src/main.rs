@@ -1,0 +1,32 @@
+//! `weir-drill NAME`: what `./dev drill` builds and runs. Exit status 0 only if all that was promised held.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+#[command(name = "weir-drill", about = "Weir on real parts, while everything is killed that can be")]
+enum Drill {
+    /// Everything is killed, over and over, under load; no event may be lost, none counted twice
+    Crash(weir_drills::crash::Args),
+    /// One log, replayed over and over in different ways; every table must be the same
+    Replay(weir_drills::replay::Args),
+}
+
+fn main() -> ExitCode {
+    let drilled = match Drill::parse() {
+        Drill::Crash(args) => weir_drills::crash::main(&args),
+        Drill::Replay(args) => weir_drills::replay::main(&args),
+    };
+    match drilled {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("drill: what was promised did not hold");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("drill: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

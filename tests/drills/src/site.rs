@@ -1,0 +1,130 @@
+//! The configuration of the weir that is drilled: real processes, in one folder.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use weir_schemas::SchemaVersion;
+use weir_sink::Target;
+
+use crate::{
+    parts::{free_port, weir},
+    process::Process,
+};
+
+pub(crate) const SITES: [&str; 3] = ["one.example", "two.example", "three.example"];
+pub(crate) const TOKEN: &str = "a-write-token-of-a-drill";
+pub(crate) const PARTITIONS: u32 = 3;
+
+/// Everything that weir's processes need to know.
+pub(crate) struct Site {
+    pub(crate) dir: PathBuf,
+    pub(crate) collector: String,
+    /// The collector's: status of log, runs and spool.
+    pub(crate) console: String,
+    pub(crate) version: SchemaVersion,
+    weir: PathBuf,
+}
+
+impl Site {
+    /// Windows of a second, so that batches are many; values without a bound, so that every event can be found again.
+    pub(crate) fn new(dir: &Path, bootstrap: &str) -> anyhow::Result<Site> {
+        let mut schema = String::new();
+        for line in include_str!("../../../schemas/versions/v1.toml").lines() {
+            schema += match line.split('=').next().map(str::trim) {
+                Some("width") => "width = \"1s\"",
+                Some("lateness") => "lateness = \"2s\"",
+                Some("values_max") => "values_max = 1000000",
+                _ => line,
+            };
+            schema.push('\n');
+        }
+        let file = dir.join("drill.toml");
+        std::fs::write(&file, &schema)?;
+        let local = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
+        let site = Site {
+            dir: dir.to_owned(),
+            collector: local()?,
+            console: local()?,
+            version: SchemaVersion::parse(&schema, "drill.toml")?,
+            weir: weir()?,
+        };
+        let hash: String = Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut config = format!(
+            "[schema]\nfile = \"{}\"\n\
+             [log]\nkind = \"kafka\"\npartitions = {PARTITIONS}\n\
+             [kafka]\nbootstrap = \"{bootstrap}\"\n\
+             [listen]\ncollector = \"{}\"\nconsole = \"127.0.0.1:0\"\n\
+             [pipeline]\nworkers = 2\n\
+             [ingest.limits.site]\nper_second = 0\n",
+            file.display(),
+            site.collector
+        );
+        for name in SITES {
+            config += &format!(
+                "[[ingest.sites]]\nname = \"{name}\"\nhosts = [\"{name}\"]\nwrite_token_sha256 = \"{hash}\"\n"
+            );
+        }
+        std::fs::write(dir.join("weir.toml"), config)?;
+        Ok(site)
+    }
+
+    /// `weir` with the configuration and these words, and a folder of its own.
+    fn command(&self, data: &str, words: &[&str], set: &[String]) -> Command {
+        let mut command = Command::new(&self.weir);
+        command.arg("--config").arg(self.dir.join("weir.toml"));
+        command.args(["--set", &format!("data_dir={}", self.dir.join(data).display())]);
+        command
+            .args(set.iter().flat_map(|pair| ["--set", pair]))
+            .args(words)
+            .env("RUST_LOG", "info")
+            .env_remove("WEIR_CLICKHOUSE__URL");
+        command
+    }
+
+    /// The folder of the collector's spool.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.dir.join("collector/spool")
+    }
+
+    pub(crate) fn start_collector(&self, set: &[String]) -> anyhow::Result<Process> {
+        let mut set = set.to_vec();
+        set.push(format!("listen.console={}", self.console));
+        let said = self.dir.join("collector.log");
+        Process::spawn("the collector", &mut self.command("collector", &["ingest"], &set), &said)
+    }
+
+    /// A supervisor with its runs, in a folder called `name`.
+    pub(crate) fn start_pipeline(&self, name: &str, target: &Target) -> anyhow::Result<Process> {
+        let said = self.dir.join(format!("{name}.log"));
+        let mut command = self.command(name, &["pipeline"], &settings(target));
+        Process::spawn(name, &mut command, &said)
+    }
+
+    /// What `weir digest` prints of the windows before `to_ms`, but for the digits' grouping: rows and digest.
+    pub(crate) fn digest(&self, target: &Target, to_ms: i64) -> anyhow::Result<String> {
+        let to = jiff::Timestamp::from_millisecond(to_ms)?.to_string();
+        let mut command = self.command("digest", &["digest", "--json", "--to", &to], &settings(target));
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        anyhow::ensure!(output.status.success(), "weir digest: {said}{}", String::from_utf8_lossy(&output.stderr));
+        let read: Value = serde_json::from_str(said.trim()).with_context(|| format!("weir digest said {said}"))?;
+        let (rows, digest) = (read["rows"].as_u64(), read["digest"].as_str());
+        let (rows, digest) = rows.zip(digest).with_context(|| format!("weir digest said {said}"))?;
+        Ok(format!("{rows} rows {digest}"))
+    }
+}
+
+fn settings(target: &Target) -> Vec<String> {
+    let Target { url, database, user, password } = target;
+    vec![
+        format!("clickhouse.url={url}"),
+        format!("clickhouse.database={database}"),
+        format!("clickhouse.user={user}"),
+        format!("clickhouse.password={password}"),
+    ]
+}
