@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use weir_schemas::control::{Action, CONTROL_TOPIC, ControlRecord};
+use weir_schemas::control::{Action, CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC};
 
 use crate::{Log, LogError, RecordRef, Result, TopicKind, telemetry};
 
@@ -20,6 +20,8 @@ use crate::{Log, LogError, RecordRef, Result, TopicKind, telemetry};
 pub struct ControlLog {
     log: Arc<dyn Log>,
     topic: Arc<str>,
+    /// The topic whose partitions its records are about.
+    events: Arc<str>,
 }
 
 /// All of the control topic, as far as it was when it was read.
@@ -44,13 +46,13 @@ pub struct PartitionInUse {
 impl ControlLog {
     /// Opens the control topic, making it if there is none; refuses one that would lose records.
     pub fn open(log: Arc<dyn Log>) -> Result<Self> {
-        Self::open_topic(log, CONTROL_TOPIC)
+        Self::open_topics(log, CONTROL_TOPIC, EVENTS_TOPIC)
     }
 
-    /// The same on a topic of another name.
-    pub fn open_topic(log: Arc<dyn Log>, topic: &str) -> Result<Self> {
+    /// The same on topics of other names.
+    pub fn open_topics(log: Arc<dyn Log>, topic: &str, events: &str) -> Result<Self> {
         log.create_topic(topic, &TopicKind::Control)?;
-        Ok(Self { log, topic: topic.into() })
+        Ok(Self { log, topic: topic.into(), events: events.into() })
     }
 
     /// Appends `record`; resolves to its offset after it is durable.
@@ -188,6 +190,9 @@ pub fn partitions_in_use<'a>(records: impl IntoIterator<Item = &'a ControlRecord
 ///
 /// Of two processes that begin at once the first record in the log decides for both. The records are read back after
 /// the append, so what this returns is what every reader folds.
+///
+/// All that are in use are there: an events topic that an operator made with fewer, or made anew, is grown first, since
+/// appends to a partition that is not there would fail for ever.
 pub fn ensure_partitions_in_use(
     control: &ControlLog,
     who: &str,
@@ -195,18 +200,21 @@ pub fn ensure_partitions_in_use(
     now_ms: i64,
 ) -> Result<Vec<PartitionInUse>> {
     let fold = |all: &ControlRecords| partitions_in_use(all.records.iter().map(|(_, record)| record));
-    let in_use = fold(&control.read_all()?);
-    if !in_use.is_empty() {
-        return Ok(in_use);
+    let mut in_use = fold(&control.read_all()?);
+    if in_use.is_empty() {
+        control.log.grow(&control.events, partitions)?;
+        let record = ControlRecord {
+            at_ms: now_ms,
+            who: who.to_owned(),
+            reason: "the first start".to_owned(),
+            action: Action::PartitionsInUse { partitions, effective_ms: now_ms },
+        };
+        futures::executor::block_on(control.append(&record))?;
+        in_use = fold(&control.read_all()?);
     }
-    let record = ControlRecord {
-        at_ms: now_ms,
-        who: who.to_owned(),
-        reason: "the first start".to_owned(),
-        action: Action::PartitionsInUse { partitions, effective_ms: now_ms },
-    };
-    futures::executor::block_on(control.append(&record))?;
-    Ok(fold(&control.read_all()?))
+    // Also those of a process that began at the same time and was quicker, and those of a topic that was replaced.
+    control.log.grow(&control.events, in_use.len() as u32)?;
+    Ok(in_use)
 }
 
 /// How far ahead partitions that are added come into use: collectors and runs follow the control topic within a second, and

@@ -174,7 +174,11 @@ impl KafkaLog {
         }
         let more = NewPartitions::new(topic, partitions as usize);
         let results = block_on(self.admin.create_partitions([&more], &options()));
-        first(topic, results)?.map_err(|(_, code)| error_of_code(topic, code))?;
+        match first(topic, results)? {
+            // Another process was quicker: there are as many by now, or more.
+            Ok(_) | Err((_, RDKafkaErrorCode::InvalidPartitions)) => {}
+            Err((_, code)) => return Err(error_of_code(topic, code)),
+        }
         self.wait_until(topic, "grown", |found| found.is_some_and(|count| count >= partitions))?;
         self.producer.refresh(topic)
     }

@@ -356,6 +356,7 @@ pub(crate) fn unknown(fixture: &dyn Fixture) {
     assert!(log.reader(&topic).is_err());
     assert!(log.bounds(&topic, 0).is_err());
     assert!(block_on(log.append(&topic, 0, Bytes::from_static(b"x"), None)).is_err());
+    assert!(!log.topics().unwrap().contains(&topic), "it was made by asking for it");
     let topic = events(&*log, 1);
     let nowhere = block_on(log.append(&topic, 5, Bytes::from_static(b"x"), None));
     assert!(nowhere.is_err(), "{nowhere:?}");
@@ -364,7 +365,7 @@ pub(crate) fn unknown(fixture: &dyn Fixture) {
 
 pub(crate) fn control(fixture: &dyn Fixture) {
     let topic = fresh("control");
-    let control = ControlLog::open_topic(fixture.log(), &topic).unwrap();
+    let control = ControlLog::open_topics(fixture.log(), &topic, "no.events").unwrap();
     let record = |number: i64| ControlRecord {
         at_ms: number,
         who: "a test".to_owned(),
@@ -377,7 +378,7 @@ pub(crate) fn control(fixture: &dyn Fixture) {
     append(&*fixture.log(), &topic, 0, "{\"no\": \"record\"}");
     assert_eq!(block_on(control.append(&record(4))).unwrap(), 4);
 
-    let other = ControlLog::open_topic(fixture.log(), &topic).unwrap();
+    let other = ControlLog::open_topics(fixture.log(), &topic, "no.events").unwrap();
     let all = other.read_all().unwrap();
     assert_eq!(all.records, [0, 1, 2, 4].map(|number| (number, record(number))));
     assert_eq!((all.unreadable, all.end), (1, 5));
@@ -405,7 +406,9 @@ pub(crate) fn control(fixture: &dyn Fixture) {
 
 pub(crate) fn partitions_in_use(fixture: &dyn Fixture) {
     let topic = fresh("control");
-    let controls: Vec<_> = (0..4).map(|_| ControlLog::open_topic(fixture.log(), &topic).unwrap()).collect();
+    // As an operator may have made it: with fewer than any of them would have.
+    let events = events(&*fixture.log(), 1);
+    let controls: Vec<_> = (0..4).map(|_| ControlLog::open_topics(fixture.log(), &topic, &events).unwrap()).collect();
     let agreed: Vec<_> = thread::scope(|scope| {
         let starts: Vec<_> = (1..)
             .zip(&controls)
@@ -424,4 +427,18 @@ pub(crate) fn partitions_in_use(fixture: &dyn Fixture) {
     let after = controls[0].read_all().unwrap().records.len();
     ensure_partitions_in_use(&controls[1], "a test", 9, 9).unwrap();
     assert_eq!(controls[0].read_all().unwrap().records.len(), after, "a later start writes nothing");
+}
+
+pub(crate) fn partitions_in_use_are_there(fixture: &dyn Fixture) {
+    let log = fixture.log();
+    let events = events(&*log, 1);
+    let control = ControlLog::open_topics(log.clone(), &fresh("control"), &events).unwrap();
+    let in_use = ensure_partitions_in_use(&control, "a test", 4, 1).unwrap();
+    assert_eq!(in_use.len(), 4);
+    append(&*log, &events, 3, "in the last one");
+    // Somebody deletes the topic and makes it anew, as small as before.
+    log.delete_topic(&events).unwrap();
+    log.create_topic(&events, &TopicKind::Events { partitions: 1, retention: WEEK }).unwrap();
+    assert_eq!(ensure_partitions_in_use(&control, "a test", 4, 2).unwrap(), in_use);
+    append(&*fixture.log(), &events, 3, "in the last one again");
 }

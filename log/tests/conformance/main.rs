@@ -43,5 +43,6 @@ suite! {
     crate::cases::unknown => what_does_not_exist_is_refused,
     crate::cases::control => the_control_log_folds_follows_and_sets_aside_what_it_cannot_read,
     crate::cases::partitions_in_use => processes_that_start_at_once_agree_on_the_partitions_in_use,
+    crate::cases::partitions_in_use_are_there => partitions_in_use_are_there_whoever_made_the_topic,
     crate::durability::sigkill => a_killed_writer_loses_nothing_that_was_acknowledged,
 }
