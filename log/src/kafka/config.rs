@@ -20,6 +20,7 @@ const OWNED: &[(&str, &str)] = &[
     ("auto.commit.enable", "progress is written by those who made it"),
     ("enable.auto.offset.store", "progress is written by those who made it"),
     ("enable.partition.eof", "ends are asked for"),
+    ("allow.auto.create.topics", "a topic that a broker makes by itself would lose or restamp records"),
     ("log.queue", "librdkafka's log lines go to Weir's"),
 ];
 
@@ -75,6 +76,12 @@ const PRODUCER_ONLY: &[&str] = &[
     "transaction.timeout.ms",
 ];
 
+/// Less than this must not be refused as one record: the largest batch of events, and what is around it.
+///
+/// It is also librdkafka's default for `message.max.bytes`.
+pub(super) const RECORD_BYTES_MIN: usize = 1_000_000;
+const _: () = assert!(weir_schemas::BATCH_BYTES_MAX + 1_000 < RECORD_BYTES_MIN);
+
 /// How long an append is tried before it fails; a broker that restarts is back within a few seconds.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -91,6 +98,14 @@ impl Config {
         if let Some((name, why)) = OWNED.iter().find(|(name, _)| options.contains_key(*name)) {
             return Err(LogError::Kafka(format!(
                 "option {name} is Weir's own: {why} (take it out of [kafka.options])"
+            )));
+        }
+        if let Some(bytes) = options.get("message.max.bytes")
+            && bytes.parse::<usize>().is_ok_and(|bytes| bytes < RECORD_BYTES_MIN)
+        {
+            return Err(LogError::Kafka(format!(
+                "option message.max.bytes={bytes} is below {RECORD_BYTES_MIN}: a full batch of events would never be \
+                 taken (raise it, or take it out of [kafka.options])"
             )));
         }
         Ok(Self { bootstrap: bootstrap.to_owned(), options: options.clone() })
@@ -122,7 +137,6 @@ impl Config {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "false")
-            .set("allow.auto.create.topics", "false")
             // The default of 1000 throttles a consumer four times.
             .set("fetch.queue.backoff.ms", "1")
             // It holds for each partition: 8 MB are some hundred thousand events.
@@ -147,6 +161,8 @@ impl Config {
         config
             .set("bootstrap.servers", &self.bootstrap)
             .set("client.id", "weir")
+            // Neither a question about a topic nor an append to it makes one, which would have the broker's defaults.
+            .set("allow.auto.create.topics", "false")
             // Partitions that somebody added are known here so much later; their effective time lies further ahead.
             .set("topic.metadata.refresh.interval.ms", "10000");
         config.set_log_level(RDKafkaLogLevel::Info);
@@ -183,6 +199,13 @@ mod tests {
         assert_eq!(found(&producer), [Some("7".to_owned()), None, ssl.clone()]);
         assert_eq!(found(&consumer), [None, Some("9".to_owned()), ssl.clone()]);
         assert_eq!(found(&admin), [None, None, ssl]);
+    }
+
+    #[test]
+    fn a_record_may_not_be_bounded_below_the_largest_batch() {
+        let refused = config(&[("message.max.bytes", "999999")]).unwrap_err().to_string();
+        assert!(refused.contains("message.max.bytes=999999"), "{refused}");
+        config(&[("message.max.bytes", "1000000")]).unwrap();
     }
 
     #[test]

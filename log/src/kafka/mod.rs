@@ -48,7 +48,7 @@ pub struct KafkaLog {
     config: Config,
     producer: Producer,
     admin: topics::Admin,
-    /// Looks things up: unlike a producer it does not make the topics that it asks about.
+    /// Looks things up.
     lookup: BaseConsumer<Context>,
     groups: Mutex<HashMap<String, Arc<BaseConsumer<Context>>>>,
 }

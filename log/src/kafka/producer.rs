@@ -15,7 +15,7 @@ use rdkafka::{
 };
 
 use super::{
-    config::Config,
+    config::{Config, RECORD_BYTES_MIN},
     context::{self, REQUEST_TIMEOUT},
 };
 use crate::{Appended, LogError, Result, telemetry};
@@ -27,6 +27,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Producer {
     inner: ThreadedProducer<Delivery>,
     record_bytes_max: usize,
+    set_bytes_max: usize,
 }
 
 /// Takes librdkafka's delivery reports and answers those who wait.
@@ -47,12 +48,19 @@ impl Producer {
     pub(super) fn new(config: &Config) -> Result<Self> {
         let config = config.producer();
         let native = config.create_native_config().map_err(|error| LogError::Kafka(error.to_string()))?;
-        let record_bytes_max =
-            native.get("message.max.bytes").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(1_000_000);
+        let bytes = |name| native.get(name).ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(1_000_000);
+        let record_bytes_max = bytes("message.max.bytes");
+        let set_bytes_max = record_bytes_max.min(bytes("batch.size")).max(RECORD_BYTES_MIN);
         let inner = config
             .create_with_context(Delivery { record_bytes_max })
             .map_err(|error| LogError::Kafka(error.to_string()))?;
-        Ok(Self { inner, record_bytes_max })
+        Ok(Self { inner, record_bytes_max, set_bytes_max })
+    }
+
+    /// How much may go to a partition at once: several records while they are not over librdkafka's bounds (compressed
+    /// they are never larger), or one that has the whole room of a record.
+    pub(super) fn set_bytes_max(&self) -> usize {
+        self.set_bytes_max
     }
 
     /// Learns of partitions that were added, sooner than by the next refresh.

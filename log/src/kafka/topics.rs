@@ -32,13 +32,19 @@ struct Needed {
 enum Rule {
     Equal,
     /// ms, or -1 for ever.
-    AtLeast,
+    Retention,
+    /// A number that is at least this.
+    AtLeast(usize),
     /// Set for a new topic, not checked.
     Free,
 }
 
-/// The settings that `kind` needs; everything else is the operator's business.
-fn needed(kind: &TopicKind) -> Vec<Needed> {
+/// Kafka's own default of `max.message.bytes`.
+const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
+
+/// The settings that `kind` needs of a topic into which up to `set_bytes_max` are written at once; everything else is the
+/// operator's business.
+fn needed(kind: &TopicKind, set_bytes_max: usize) -> Vec<Needed> {
     let equal = |setting, value: &str| Needed { setting, value: value.to_owned(), rule: Rule::Equal };
     let stamps = match kind {
         TopicKind::Import { .. } => "CreateTime",
@@ -50,12 +56,20 @@ fn needed(kind: &TopicKind) -> Vec<Needed> {
         // With a bound on bytes nobody knows how long a record stays.
         equal("retention.bytes", "-1"),
     ];
+    if let TopicKind::Events { .. } | TopicKind::Import { .. } = kind {
+        // A smaller one takes most batches, until there is a crowd and they are full.
+        needed.push(Needed {
+            setting: "max.message.bytes",
+            value: set_bytes_max.max(MESSAGE_BYTES_DEFAULT).to_string(),
+            rule: Rule::AtLeast(set_bytes_max),
+        });
+    }
     match kind {
         TopicKind::Control | TopicKind::Import { .. } => needed.push(equal("retention.ms", "-1")),
         TopicKind::Events { retention, .. } => needed.push(Needed {
             setting: "retention.ms",
             value: retention.as_millis().to_string(),
-            rule: Rule::AtLeast,
+            rule: Rule::Retention,
         }),
         TopicKind::Salts => {
             needed.push(equal("retention.ms", &SALTS_RETENTION.as_millis().to_string()));
@@ -71,7 +85,8 @@ impl Needed {
         match self.rule {
             Rule::Equal => found == self.value,
             Rule::Free => true,
-            Rule::AtLeast => match (found.parse::<i64>(), self.value.parse::<i64>()) {
+            Rule::AtLeast(least) => found.parse::<usize>().is_ok_and(|found| found >= least),
+            Rule::Retention => match (found.parse::<i64>(), self.value.parse::<i64>()) {
                 (Ok(-1), _) => true,
                 (Ok(found), Ok(needed)) => found >= needed,
                 _ => false,
@@ -81,7 +96,8 @@ impl Needed {
 
     fn to_text(&self) -> String {
         match self.rule {
-            Rule::AtLeast => format!("at least {} (as configured)", self.value),
+            Rule::Retention => format!("at least {} (as configured)", self.value),
+            Rule::AtLeast(least) => format!("at least {least}"),
             _ => self.value.clone(),
         }
     }
@@ -95,7 +111,7 @@ impl KafkaLog {
         };
         // Look first: who may only read and write can still start once the topics are there.
         if self.find(topic)?.is_none() {
-            let needed = needed(kind);
+            let needed = needed(kind, self.producer.set_bytes_max());
             let count = i32::try_from(partitions).map_err(|_| refused(topic, "too many partitions"))?;
             // -1: the broker's own replication factor.
             let new = needed.iter().fold(NewTopic::new(topic, count, TopicReplication::Fixed(-1)), |new, needed| {
@@ -115,7 +131,7 @@ impl KafkaLog {
     /// [`LogError::WrongTopic`] names the first setting that is not as `kind` needs it.
     fn check(&self, topic: &str, kind: &TopicKind) -> Result<()> {
         let settings = self.settings(topic)?;
-        for needed in needed(kind) {
+        for needed in needed(kind, self.producer.set_bytes_max()) {
             let found = settings.get(needed.setting).map_or("", |(value, _)| value);
             if !needed.is_met(found) {
                 return Err(LogError::WrongTopic {
@@ -137,7 +153,7 @@ impl KafkaLog {
             .filter(|(_, (_, own))| *own)
             .map(|(name, (value, _))| (name.as_str(), value.as_str()))
             .collect();
-        let needed = needed(kind);
+        let needed = needed(kind, self.producer.set_bytes_max());
         for needed in &needed {
             let found = settings.get(needed.setting).map_or("", |(value, _)| value);
             if !needed.is_met(found) {
@@ -273,7 +289,7 @@ mod tests {
     use super::*;
 
     fn met(kind: &TopicKind, setting: &str, found: &str) -> bool {
-        needed(kind).iter().find(|needed| needed.setting == setting).unwrap().is_met(found)
+        needed(kind, 1_000_000).iter().find(|needed| needed.setting == setting).unwrap().is_met(found)
     }
 
     #[test]
@@ -282,6 +298,18 @@ mod tests {
         let found =
             ["100000", "100001", "-1", "99999", "0", "-2", "", "x"].map(|found| met(&kind, "retention.ms", found));
         assert_eq!(found, [true, true, true, false, false, false, false, false]);
+    }
+
+    #[test]
+    fn a_topic_of_events_takes_the_largest_batch() {
+        for kind in [
+            TopicKind::Events { partitions: 1, retention: Duration::from_secs(100) },
+            TopicKind::Import { partitions: 1 },
+        ] {
+            let found =
+                ["1048588", "1000000", "999999", "0", "", "-1"].map(|found| met(&kind, "max.message.bytes", found));
+            assert_eq!(found, [true, true, false, false, false, false]);
+        }
     }
 
     #[test]
