@@ -66,7 +66,8 @@ impl<'a> Checker<'a> {
         if kind == Kind::Custom && hit.name.is_empty() {
             return Err(Reject::new(Reason::MissingName, "a custom event needs a name"));
         }
-        let target = page::target(&hit.target);
+        // A path is kept as it is written; a URL has none of these any more.
+        let target = clean(&page::target(&hit.target)).into_owned();
         if matches!(kind, Kind::Outbound | Kind::Download) && target.is_empty() {
             return Err(Reject::new(Reason::MissingTarget, "an outbound click or a download needs a target, its URL"));
         }

@@ -86,7 +86,7 @@ pub enum AppendError {
     Busy { bytes: usize, bytes_max: usize },
     #[error("the log did not take the events within {0:?} (see `weir status`; they may have reached it)")]
     TimedOut(Duration),
-    #[error("the log refused the events: {0}")]
+    #[error("the log refused the events: {0} (an operator has to see to it: `weir doctor`)")]
     Refused(String),
     #[error("the log is away and the spool does not take the events: {0} (see `weir status`)")]
     Full(String),
@@ -300,7 +300,8 @@ impl Shared {
                     spool.log_is_here();
                     return Ok(Place::Log);
                 }
-                Ok(Err(error)) if !may_pass(&error) => return Err(AppendError::Refused(error.to_string())),
+                // A person is needed, and until then the events are safe here; the next one may fare better.
+                Ok(Err(error)) if !may_pass(&error) => telemetry::BatchRefused { error: &error }.emit(),
                 Ok(Err(error)) => {
                     batch.tried = matches!(error, LogError::Unclear { .. });
                     spool.log_is_away(&error);
@@ -339,8 +340,8 @@ impl Shared {
     }
 }
 
-/// Whether the same append may succeed later.
-fn may_pass(error: &LogError) -> bool {
+/// Whether the same append may succeed later by itself; else somebody has to mend the log, which has answered.
+pub(crate) fn may_pass(error: &LogError) -> bool {
     match error {
         LogError::Unclear { .. } | LogError::Unavailable(_) | LogError::Kafka(_) | LogError::Embedded { .. } => true,
         LogError::UnknownTopic(_)

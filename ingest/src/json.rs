@@ -24,7 +24,7 @@ pub fn form(body: &[u8], says_lines: bool) -> Form {
     if says_lines {
         return Form::Lines;
     }
-    let body = body.trim_ascii();
+    let body = trimmed(body);
     if body.first() == Some(&b'[') {
         return Form::Array;
     }
@@ -32,6 +32,11 @@ pub fn form(body: &[u8], says_lines: bool) -> Form {
         Some(end) if ends_in_object(&body[..end]) => Form::Lines,
         _ => Form::One,
     }
+}
+
+/// Without a byte order mark, which some put in front, and white space around it.
+fn trimmed(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
 }
 
 /// Whether a line is a whole object by itself; the first of several, then.
@@ -42,7 +47,7 @@ fn ends_in_object(line: &[u8]) -> bool {
 
 /// The events of `body`, each as its own JSON text, so that a broken one costs its neighbours nothing.
 pub fn split(body: &[u8], form: Form, events_max: usize) -> Result<Vec<&[u8]>, TooMany> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    let body = trimmed(body);
     let parts: Vec<&[u8]> = match form {
         Form::One => vec![body],
         Form::Lines => {
@@ -143,6 +148,13 @@ mod tests {
         check("{\"a\":1}\r\n\n{\"b\":2}", expect![[r#"Lines {"a":1} | {"b":2}"#]]);
         check("{\"a\":\n{}}", expect![[r#"One {"a":↵{}}"#]]);
         check("", expect!["One "]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_changes_nothing() {
+        check("\u{feff}[{\"a\":1},{\"b\":2}]", expect![[r#"Array {"a":1} | {"b":2}"#]]);
+        check("\u{feff} {\"a\":1}", expect![[r#"One {"a":1}"#]]);
+        check("\u{feff}{\"a\":1}\n{\"b\":2}", expect![[r#"Lines {"a":1} | {"b":2}"#]]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -117,8 +117,8 @@ async fn take_events(ingest: &Ingest, request: Request) -> Result<Response, Fail
     let sent = hits.len();
     let mut checker = Checker::new(&ingest.sites, &ingest.countries, asker);
     let mut batch = Batch::with_capacity(sent);
-    for (index, text) in hits.into_iter().enumerate() {
-        batch.add(index, json::hit(text).and_then(|hit| checker.check(hit)));
+    for text in hits {
+        batch.items.push(json::hit(text).and_then(|hit| checker.check(hit)));
     }
     drop(read);
     let retry_after = limit(ingest, &checker.asker, &mut batch);
@@ -217,29 +217,29 @@ async fn take_one(
 ) -> Result<Option<(Reject, Duration)>, Failure> {
     let mut checker = Checker::new(&ingest.sites, &ingest.countries, asker);
     let mut batch = Batch::with_capacity(1);
-    batch.add(0, hit.and_then(|hit| checker.check(hit)));
+    batch.items.push(hit.and_then(|hit| checker.check(hit)));
     let retry_after = limit(ingest, &checker.asker, &mut batch);
     let mut answer = batch.append(ingest, route).await?;
     Ok(answer.rejected.pop().map(|(_, reject)| (reject, retry_after.unwrap_or_default())))
 }
 
-/// Who asks. Takes one event of the address's allowance, so that requests that hold nothing are limited too.
+/// Who asks. Takes one event of the address's allowance, so that requests that hold nothing are limited too, and who
+/// guesses at tokens.
 async fn ask<'a>(ingest: &Ingest, peer: Option<&Peer>, headers: &'a HeaderMap) -> Result<Asker<'a>, Failure> {
-    let token = match client::bearer(headers) {
-        None => Token::default(),
-        Some(token) => ingest.sites.token(token).ok_or_else(|| {
-            let what = "the write token is no site's (see write_token_sha256 in the configuration)";
-            Failure::new(StatusCode::UNAUTHORIZED, "wrong_token", what)
-        })?,
-    };
+    let said = client::bearer(headers);
+    let token = said.map_or_else(|| Some(Token::default()), |said| ingest.sites.token(said));
     let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
     let address = client::address(peer, headers, &ingest.proxies);
-    if !token.is_some()
+    if !token.as_ref().is_some_and(Token::is_some)
         && let Some(wait) = ingest.limits.admit_address(address, 1).retry_after
     {
         telemetry::EventRejected { route: "any", reason: Reason::RateLimited }.emit();
         return Err(Failure::limited(wait));
     }
+    let token = token.ok_or_else(|| {
+        let what = "the write token is no site's (see write_token_sha256 in the configuration)";
+        Failure::new(StatusCode::UNAUTHORIZED, "wrong_token", what)
+    })?;
     let received_ms = ingest.clock.now_ms();
     let salt = ingest.salts.at(received_ms).await.map_err(|error| {
         tracing::error!(%error, "no salt for today: nothing can be taken");
@@ -249,85 +249,89 @@ async fn ask<'a>(ingest: &Ingest, peer: Option<&Peer>, headers: &'a HeaderMap) -
     Ok(Asker { received_ms, salt, address, user_agent, language, token })
 }
 
-/// Takes the events from the allowances of address and sites; those over it are rejected. Gives the longest wait.
+/// Takes what was sent from the allowances of address and sites; events over it are rejected. Gives the longest wait.
+///
+/// The address pays for all but the events of its token's sites, for those that were rejected too: to find out that an
+/// event is bad costs as much as a good one.
 fn limit(ingest: &Ingest, asker: &Asker<'_>, batch: &mut Batch) -> Option<Duration> {
-    let mut wait = None;
-    // The first was counted when the request began.
-    if !asker.token.is_some() && batch.events.len() > 1 {
-        let admitted = ingest.limits.admit_address(asker.address, batch.events.len() - 1);
-        wait = admitted.retry_after;
-        batch.reject_from(admitted.events + 1, |_| true, "this address sends too many events");
+    let of_token = |item: &Result<Event, Reject>| item.as_ref().is_ok_and(|event| asker.token.is_of(&event.site));
+    let counted = batch.items.iter().filter(|item| !of_token(item)).count();
+    // Without a token the first was counted when the request began.
+    let before = usize::from(!asker.token.is_some());
+    let admitted = ingest.limits.admit_address(asker.address, counted.saturating_sub(before));
+    let mut wait = admitted.retry_after;
+    if wait.is_some() {
+        let over = batch.items.iter_mut().filter(|item| !of_token(item)).skip(before + admitted.events);
+        over.filter(|item| item.is_ok()).for_each(|item| *item = over_rate("this address sends too many events"));
     }
-    let mut done: Vec<String> = Vec::new();
-    while let Some((_, event)) = batch.events.iter().find(|(_, event)| !done.contains(&event.site)) {
-        let site = event.site.clone();
-        let of_site = |event: &Event| event.site == site;
-        let events = batch.events.iter().filter(|(_, event)| of_site(event)).count();
-        let admitted = ingest.limits.admit_site(&site, events);
+
+    let mut sites: HashMap<&str, usize> = HashMap::new();
+    for event in batch.items.iter().flatten() {
+        *sites.entry(&event.site).or_default() += 1;
+    }
+    let mut full = false;
+    for (site, left) in &mut sites {
+        let admitted = ingest.limits.admit_site(site, *left);
         wait = wait.max(admitted.retry_after);
-        batch.reject_from(admitted.events, of_site, "this site gets too many events");
-        done.push(site);
+        full |= admitted.retry_after.is_some();
+        *left = admitted.events;
+    }
+    if full {
+        let mut over = Vec::new();
+        for (index, item) in batch.items.iter().enumerate() {
+            if let Ok(event) = item {
+                let left = sites.get_mut(&*event.site).expect("every site was counted");
+                match left.checked_sub(1) {
+                    Some(less) => *left = less,
+                    None => over.push(index),
+                }
+            }
+        }
+        over.into_iter().for_each(|index| batch.items[index] = over_rate("this site gets too many events"));
     }
     wait
 }
 
-/// The events of one request, on their way.
+fn over_rate(detail: &str) -> Result<Event, Reject> {
+    Err(Reject::new(Reason::RateLimited, detail))
+}
+
+/// What one request holds, on its way: its events, or why they are none, as they stand in it.
 struct Batch {
-    /// With their places in the request.
-    events: Vec<(usize, Event)>,
-    rejected: Vec<(usize, Reject)>,
+    items: Vec<Result<Event, Reject>>,
 }
 
 /// What became of them.
 struct Answer {
     accepted: usize,
+    /// With their places in the request, ascending.
     rejected: Vec<(usize, Reject)>,
 }
 
 impl Batch {
     fn with_capacity(events: usize) -> Self {
-        Self { events: Vec::with_capacity(events), rejected: Vec::new() }
-    }
-
-    fn add(&mut self, index: usize, checked: Result<Event, Reject>) {
-        match checked {
-            Ok(event) => self.events.push((index, event)),
-            Err(reject) => self.rejected.push((index, reject)),
-        }
-    }
-
-    /// Rejects those of the events chosen that come after the first `admitted`.
-    fn reject_from(&mut self, admitted: usize, chosen: impl Fn(&Event) -> bool, detail: &str) {
-        let mut seen = 0;
-        let rejected = &mut self.rejected;
-        self.events.retain(|(index, event)| {
-            if !chosen(event) {
-                return true;
-            }
-            seen += 1;
-            if seen > admitted {
-                rejected.push((*index, Reject::new(Reason::RateLimited, detail)));
-            }
-            seen <= admitted
-        });
+        Self { items: Vec::with_capacity(events) }
     }
 
     /// Resolves after the events are durable.
-    async fn append(mut self, ingest: &Ingest, route: &'static str) -> Result<Answer, Failure> {
-        for (_, reject) in &self.rejected {
-            telemetry::EventRejected { route, reason: reject.reason }.emit();
+    async fn append(self, ingest: &Ingest, route: &'static str) -> Result<Answer, Failure> {
+        let mut events = Vec::with_capacity(self.items.len());
+        let mut rejected = Vec::new();
+        for (index, item) in self.items.into_iter().enumerate() {
+            match item {
+                Ok(event) => events.push(event),
+                Err(reject) => {
+                    telemetry::EventRejected { route, reason: reject.reason }.emit();
+                    rejected.push((index, reject));
+                }
+            }
         }
-        let accepted = self.events.len();
+        let accepted = events.len();
         if accepted > 0 {
-            let events = self.events.into_iter().map(|(_, event)| event).collect();
-            ingest.collector.append(events).await.map_err(|error: AppendError| Failure {
-                retry_after: Some(retry_after(&error)),
-                ..Failure::unavailable(error.to_string())
-            })?;
+            ingest.collector.append(events).await.map_err(Failure::from)?;
             telemetry::EventsAccepted { route, events: accepted }.emit();
         }
-        self.rejected.sort_by_key(|(index, _)| *index);
-        Ok(Answer { accepted, rejected: self.rejected })
+        Ok(Answer { accepted, rejected })
     }
 }
 
@@ -364,11 +368,6 @@ impl Answer {
     }
 }
 
-/// When to come again: a log that is slow is so for seconds, one that has been away until the spool was full for longer.
-fn retry_after(error: &AppendError) -> Duration {
-    Duration::from_secs(if matches!(error, AppendError::Full(_)) { 30 } else { 2 })
-}
-
 /// A request as a whole was not taken.
 struct Failure {
     status: StatusCode,
@@ -400,6 +399,22 @@ impl Failure {
             response.headers_mut().insert(header::RETRY_AFTER, seconds(wait));
         }
         response
+    }
+}
+
+impl From<AppendError> for Failure {
+    /// When to come again: a log that is slow is so for seconds, one that has been away until the spool was full for
+    /// longer. One that refuses does so until somebody mends it, and to come again is of no use.
+    fn from(error: AppendError) -> Self {
+        let detail = error.to_string();
+        let wait_s = match error {
+            AppendError::Refused(_) => {
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "log_refused", detail);
+            }
+            AppendError::Full(_) => 30,
+            AppendError::Busy { .. } | AppendError::TimedOut(_) | AppendError::Stopping => 2,
+        };
+        Self { retry_after: Some(Duration::from_secs(wait_s)), ..Self::unavailable(detail) }
     }
 }
 

@@ -25,7 +25,8 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// The salts of the days, as all collectors agreed on them in the log: for each day the first record counts.
 ///
 /// Two collectors, and a restart, see one visitor as one. A day's salt is forgotten a day after the day's end, here
-/// and, by the topic's retention of 48 h, in the log; from then on nobody can say whose hash was whose.
+/// and, by the topic's retention of 48 h, in the log; from then on nobody can say whose hash was whose. A log or a
+/// collector that is not running deletes nothing: then it is gone with its next start.
 ///
 /// A book that remembers (one beside a spool) never keeps a request waiting for a log that is away: a day without a
 /// salt gets one of its own, which is offered as the day's when the log is back. If another collector's was first, that
@@ -72,13 +73,14 @@ impl SaltBook {
     /// Knows today's salt when it returns: as the spool remembers it, as the log has it, or one of its own.
     pub(crate) async fn open_remembering(log: Arc<dyn Log>, clock: Arc<dyn Clock>, spool: Spool) -> Self {
         let book = Self::new(log, clock, Some(spool.clone()));
-        let remembered = spool
-            .memory()
-            .salts()
-            .into_iter()
+        let today = book.clock.now_ms().div_euclid(DAY_MS);
+        let salts = spool.memory().salts().into_iter();
+        let remembered = salts
+            .filter(|remembered| remembered.day >= today - 1)
             .map(|RememberedSalt { day, salt, agreed }| (day, Known { salt: Salt::from_bytes(salt), agreed }));
         *book.known.write().expect("no holder panics") = remembered.collect();
-        let today = book.clock.now_ms().div_euclid(DAY_MS);
+        // Those of a collector that stood still for days go from its disk.
+        book.remember();
         if book.known(today).is_none() && (spool.is_held() || book.agree_within(today, OPEN_PATIENCE).await.is_err()) {
             book.own(today);
         }

@@ -5,7 +5,10 @@ use std::{fmt::Display, path::Path, time::Duration};
 use metrics::{counter, gauge, histogram};
 use weir_log::LogError;
 
-use crate::{AppendError, Reason, SpoolUsage, collector::Place};
+use crate::{
+    AppendError, Reason, SpoolUsage,
+    collector::{Place, may_pass},
+};
 
 /// A batch of events reached the log or the spool, or was given up.
 pub(crate) struct BatchAppended<'a> {
@@ -46,6 +49,18 @@ impl AppendTriedAgain<'_> {
     pub(crate) fn emit(self) {
         counter!("weir_ingest_append_retries_total").increment(1);
         tracing::warn!(partition = self.partition, error = %self.error, "append is tried again");
+    }
+}
+
+/// The log refused a batch for good; it goes into the spool.
+pub(crate) struct BatchRefused<'a> {
+    pub(crate) error: &'a LogError,
+}
+
+impl BatchRefused<'_> {
+    pub(crate) fn emit(self) {
+        counter!("weir_ingest_refused_batches_total").increment(1);
+        tracing::error!(error = %self.error, "the log refuses a batch, which waits in the spool until somebody has mended the log (see `weir doctor`)");
     }
 }
 
@@ -129,7 +144,9 @@ pub(crate) struct DrainTriedAgain<'a> {
 impl DrainTriedAgain<'_> {
     pub(crate) fn emit(self) {
         counter!("weir_ingest_spool_retries_total").increment(1);
-        if self.changed {
+        if self.changed && !may_pass(self.error) {
+            tracing::error!(error = %self.error, "the log refuses spooled batches: they, and what waits behind them, stay in the spool until somebody has mended it (see `weir doctor`)");
+        } else if self.changed {
             tracing::warn!(error = %self.error, "spooled batches are tried again until the log takes them");
         }
     }

@@ -21,7 +21,7 @@ use super::{
     store::{BatchName, Store, Waiting},
 };
 use crate::{
-    collector::{BACKOFF_FIRST, BACKOFF_LAST},
+    collector::{BACKOFF_FIRST, BACKOFF_LAST, may_pass},
     telemetry,
 };
 
@@ -164,7 +164,8 @@ async fn try_once(
         first.get_or_insert(error);
         true
     });
-    if acknowledged > 0 {
+    // A log that refuses what waits here may take what comes new.
+    if acknowledged > 0 || first.as_ref().is_some_and(|error| !may_pass(error)) {
         inner.set_reach(Reach::Here, &"");
     } else if let Some(error) = &first {
         inner.set_reach(Reach::Away, error);

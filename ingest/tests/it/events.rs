@@ -211,4 +211,12 @@ async fn control_characters_do_not_reach_the_log() {
     let event = &server.events()[0];
     assert_eq!([&event.title, &event.name, &event.page], ["abc", "n", "/a%00b"]);
     assert_eq!(event.props, [("k".into(), "v".into())]);
+    let click = |target: &str| {
+        format!(r#"{{"site":"blog","url":"https://blog.example/","kind":"download","target":"{target}"}}"#)
+    };
+    assert_eq!(server.send(click(r"/a\u0000b\u001b[31m\u0085.zip")).await.0, 202);
+    let targets: Vec<String> = server.events().into_iter().map(|event| event.target).collect();
+    assert!(targets.contains(&"/ab[31m.zip".to_owned()), "{targets:?}");
+    let (status, answer) = server.send(click(r"\u0000\u0007")).await;
+    assert_eq!((status, reasons(&answer)), (400, vec![(0, "missing_target".into())]));
 }

@@ -55,6 +55,61 @@ async fn a_token_is_not_held_to_the_rate_of_an_address() {
 }
 
 #[tokio::test]
+async fn a_token_lifts_the_rate_of_an_address_for_its_own_site_only() {
+    let server = serve(limited(Some(1), None)).await;
+    let other = r#"{"site":"open","url":"https://o.example/"}"#;
+    let both = format!("[{},{}]", [PAGE; 50].join(","), [other; 50].join(","));
+    let (status, answer) = server.send_trusted(both).await;
+    assert_eq!(status, 202);
+    let rejected = reasons(&answer);
+    assert!(!rejected.is_empty() && rejected.iter().all(|(index, reason)| *index >= 50 && reason == "rate_limited"));
+}
+
+#[tokio::test]
+async fn events_that_are_rejected_count_like_others() {
+    let server = serve(limited(Some(100), None)).await;
+    let (status, answer) = server.send(format!("[{}]", ["{}"; 1_000].join(","))).await;
+    assert_eq!((status, answer["accepted"].as_u64()), (400, Some(0)));
+    let (status, _) = server.send(format!("[{}]", [PAGE; 50].join(","))).await;
+    assert_eq!(status, 429, "the address has used up its allowance");
+}
+
+#[tokio::test]
+async fn who_guesses_at_tokens_is_told_to_come_again() {
+    let server = serve(limited(Some(3), None)).await;
+    let mut told = Vec::new();
+    for guess in 0..20 {
+        let response = server.post("/v1/events", PAGE).bearer_auth(format!("guess{guess}")).send().await.unwrap();
+        told.push(response.status().as_u16());
+    }
+    assert!(told[..3].iter().all(|status| *status == 401), "{told:?}");
+    assert!(told.contains(&429), "{told:?}");
+}
+
+/// Each event of a site of its own: what is done for a site is done in the time of one event, not of all of them.
+#[tokio::test]
+async fn a_request_of_many_sites_is_answered_as_one_of_one_site() {
+    let mut any = config();
+    any.accept_any_site = true;
+    any.limits.address.per_second = 0;
+    any.limits.events_per_request_max = 20_000;
+    let server = serve(any).await;
+    let body = |site: &dyn Fn(u32) -> String| {
+        let event = |n| format!(r#"{{"site":"{}","url":"https://o.example/"}}"#, site(n));
+        format!("[{}]", (0..20_000).map(event).collect::<Vec<_>>().join(","))
+    };
+    let answered = async |body: String| {
+        let begun = std::time::Instant::now();
+        let (status, answer) = server.send(body).await;
+        assert_eq!((status, answer["accepted"].as_u64()), (202, Some(20_000)));
+        begun.elapsed()
+    };
+    let one = answered(body(&|_| "one".to_owned())).await;
+    let many = answered(body(&|n| format!("site-{n}"))).await;
+    assert!(many < 20 * one + std::time::Duration::from_secs(1), "{many:?} for many sites, {one:?} for one");
+}
+
+#[tokio::test]
 async fn a_site_over_its_rate_costs_no_other_site_anything() {
     let server = serve(limited(None, Some(2))).await;
     let other = r#"{"site":"open","url":"https://o.example/"}"#;

@@ -47,12 +47,12 @@ async fn looking_at_the_pixels_head_counts_nothing() {
 }
 
 #[tokio::test]
-async fn the_image_comes_even_when_the_log_is_away() {
+async fn the_image_comes_even_when_the_log_refuses() {
     let clock = TestClock::at(NOON_MS);
     let inner = log(&clock);
     let faulty = FaultyLog::over(inner.log.clone());
     *faulty.always.lock().unwrap() = Some(|| crate::support::Fault::TooLarge);
     let server = serve_on(faulty, clock, config()).await;
     let rejected = get(&server, "?site=blog&url=https://blog.example/", None).await;
-    assert_eq!(rejected.as_deref(), Some("unavailable"));
+    assert_eq!(rejected.as_deref(), Some("log_refused"));
 }

@@ -1,8 +1,12 @@
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use weir_ingest::{AppendError, Collector, CollectorConfig, Spool, SpoolConfig, SpoolError};
+use weir_ingest::{AppendError, Collector, CollectorConfig, Ingest, Spool, SpoolConfig, SpoolError};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Event,
     control::{EVENTS_TOPIC, SALTS_TOPIC},
@@ -13,6 +17,8 @@ use crate::support::{
     Fault, FaultyLog, NOON_MS, PARTITIONS, Server, TestClock, TestLog, config, decode, events, eventually, log,
     payloads, serve_spooling,
 };
+
+const DAY_MS: i64 = 86_400_000;
 
 const PAGE: &str = r#"{"site":"blog","url":"https://blog.example/a"}"#;
 
@@ -42,6 +48,12 @@ fn setup() -> Setup {
 }
 
 impl Setup {
+    /// For tests in which the log answers, however slow the machine is: none of its answers is given up.
+    fn patient(mut self) -> Self {
+        (self.config.after, self.append_timeout) = (Duration::from_secs(30), Duration::from_secs(60));
+        self
+    }
+
     fn open(&self, dir: &Path) -> Spool {
         Spool::open(dir, Arc::new(self.clock.clone()), self.config.clone()).unwrap()
     }
@@ -260,7 +272,7 @@ async fn a_spool_that_was_killed_before_it_was_marked_does_not_double_what_it_ha
 
 #[tokio::test]
 async fn new_events_go_straight_to_a_log_that_is_back_while_the_spool_is_drained() {
-    let setup = setup();
+    let setup = setup().patient();
     let (collector, spool) = setup.start();
     setup.away(|| Fault::Unavailable);
     for id in 0..1_000 {
@@ -344,6 +356,26 @@ async fn what_the_log_refuses_for_good_stays_in_the_spool_and_is_not_dropped() {
 }
 
 #[tokio::test]
+async fn a_log_that_refuses_large_batches_keeps_small_ones_from_nothing() {
+    let setup = setup().patient();
+    setup.faulty.bytes_max.store(1_000, Ordering::SeqCst);
+    let (collector, spool) = setup.start();
+    let mut large = event(0);
+    large[0].title = "x".repeat(2_000);
+    collector.append(large).await.unwrap();
+    let tries = setup.faulty.tries().len();
+    eventually("the drain tries it, too", async || setup.faulty.tries().len() > tries + 1).await;
+    for id in 1..4 {
+        collector.append(event(id)).await.unwrap();
+        assert_eq!(setup.ids(), expected(1..id + 1), "small ones go straight to the log");
+    }
+    assert_eq!(spool.usage().unwrap().batches, 1, "the large one waits");
+    setup.faulty.bytes_max.store(usize::MAX, Ordering::SeqCst);
+    drained(&spool).await;
+    assert_eq!(setup.ids(), expected(0..4));
+}
+
+#[tokio::test]
 async fn a_spool_is_one_collectors_at_a_time() {
     let setup = setup();
     let (collector, spool) = setup.start();
@@ -358,7 +390,7 @@ async fn a_spool_is_one_collectors_at_a_time() {
 
 #[tokio::test]
 async fn a_collector_that_has_not_reached_the_log_takes_events_with_what_it_remembers() {
-    let setup = setup();
+    let setup = setup().patient();
     let before =
         serve_spooling(setup.faulty.clone(), setup.clock.clone(), config(), setup.open(setup.dir.path())).await;
     assert_eq!(before.send(PAGE).await.0, 202);
@@ -377,6 +409,28 @@ async fn a_collector_that_has_not_reached_the_log_takes_events_with_what_it_reme
     let visitors: Vec<u64> = server.events().into_iter().map(|event| event.visitor).collect();
     assert_eq!(visitors.len(), 2);
     assert_eq!(visitors[0], visitors[1], "under the same salt");
+}
+
+#[tokio::test]
+async fn salts_of_days_long_past_go_from_the_disk_with_the_next_start() {
+    let setup = setup();
+    let known = |dir: &Path| std::fs::read_to_string(dir.join("known.json")).unwrap();
+    let start = async |dir: &Path| {
+        let spool = setup.open(dir);
+        spool.hold();
+        let (log, clock) = (setup.faulty.clone(), Arc::new(setup.clock.clone()));
+        Ingest::start_spooling(log, clock, config(), setup.partitions.subscribe(), spool).await.unwrap()
+    };
+    let day = |ms: i64| format!("\"day\":{},", ms / DAY_MS);
+    let _killed = start(setup.dir.path()).await;
+    let before = known(setup.dir.path());
+    assert!(before.contains(&day(NOON_MS)), "{before}");
+    let next = tempfile::tempdir().unwrap();
+    std::fs::write(next.path().join("known.json"), before).unwrap();
+    setup.clock.advance(3 * DAY_MS);
+    let _started = start(next.path()).await;
+    let after = known(next.path());
+    assert!(after.contains(&day(NOON_MS + 3 * DAY_MS)) && !after.contains(&day(NOON_MS)), "{after}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -256,6 +256,8 @@ pub(crate) struct FaultyLog {
     pub(crate) faults: Mutex<VecDeque<Fault>>,
     /// From now on each append meets this.
     pub(crate) always: Mutex<Option<fn() -> Fault>>,
+    /// Refuses larger ones, as a topic does whose `max.message.bytes` somebody lowered.
+    pub(crate) bytes_max: AtomicUsize,
     /// Appends wait here: closed while there are no permits.
     pub(crate) gate: Arc<Semaphore>,
     /// Every try, with its partition.
@@ -268,6 +270,7 @@ impl FaultyLog {
             inner,
             faults: Mutex::default(),
             always: Mutex::default(),
+            bytes_max: AtomicUsize::new(usize::MAX),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             tries: Mutex::default(),
         })
@@ -300,6 +303,8 @@ impl Log for FaultyLog {
         self.tries.lock().unwrap().push((partition, payload.clone()));
         let drawn = self.faults.lock().unwrap().pop_front();
         let fault = drawn.or_else(|| self.always.lock().unwrap().map(|fault| fault()));
+        let too_large = payload.len() > self.bytes_max.load(Ordering::SeqCst);
+        let fault = fault.or(too_large.then_some(Fault::TooLarge));
         let unclear =
             || LogError::Unclear { topic: EVENTS_TOPIC.into(), partition, cause: "the test wants it so".into() };
         match fault {
