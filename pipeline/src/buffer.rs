@@ -83,10 +83,6 @@ impl Buffer {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.site.is_empty()
-    }
-
     /// Takes all events out; their room stays.
     pub(crate) fn clear(&mut self) {
         self.site.clear();
@@ -99,9 +95,14 @@ impl Buffer {
         self.prop_value.clear();
     }
 
-    /// Memory that the events take, bytes.
+    /// Memory that it takes, bytes: what was taken out has left its room behind.
     pub(crate) fn bytes(&self) -> usize {
-        self.site.len() * Self::row_bytes(self.columns.len()) + self.prop_event.len() * 12
+        self.site.capacity() * Self::row_bytes(self.columns.len()) + self.prop_event.capacity() * 12
+    }
+
+    /// Events, and their properties.
+    pub(crate) fn len(&self) -> usize {
+        self.site.len() + self.prop_event.len()
     }
 
     /// Memory that one event without properties takes, bytes.

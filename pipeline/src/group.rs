@@ -4,10 +4,21 @@
 //! other, they are sorted by a number that holds the ranks of site, window and value, and that place. So each key's events
 //! come together with its visitors ascending, and distinct visitors are counted exactly by looking at neighbours. Each
 //! distinct string is compared as a string once a window, however many rows it is in.
+//!
+//! Rows may be many times their events: a path that nobody else has asked for is a row of its own, and its visitor is in
+//! a row of every dimension. So they leave in parts of a bounded size, of which each is a sorted run.
+
+use std::io;
 
 use weir_schemas::{Dimension, Interner, RowBlock, Strings, WindowStart, WindowWidth};
 
-use crate::buffer::{BOT, Buffer, Layout, NONE};
+use crate::{
+    buffer::{BOT, Buffer, Layout, NONE},
+    runs::{RowRef, row_bytes},
+};
+
+/// Memory that grouping takes for an event, beside the rows, bytes: [`Events`] has 37, a number to sort by 16, its place 4.
+pub(crate) const GROUPED_EVENT_BYTES: usize = 37 + 16 + 4;
 
 /// Makes rows; keeps its room from window to window.
 #[derive(Debug, Default)]
@@ -21,8 +32,66 @@ pub(crate) struct Grouper {
     wide: Vec<u128>,
 }
 
+/// Some of a window's rows, sorted by their strings; each key is in one part.
+pub(crate) struct Part<'a> {
+    rows: &'a Rows,
+    segments: &'a [Segment],
+    strings: &'a Strings,
+    measures: usize,
+    window: WindowStart,
+    width: WindowWidth,
+    /// There is no other part of the window's rows.
+    whole: bool,
+}
+
+/// Where rows go while they are made.
+struct Parts<'a, F> {
+    rows: &'a mut Rows,
+    segments: &'a mut Vec<Segment>,
+    strings: &'a Strings,
+    measures: usize,
+    window: WindowStart,
+    width: WindowWidth,
+    bytes_max: usize,
+    given: bool,
+    each: F,
+}
+
+impl<F: FnMut(Part<'_>) -> io::Result<()>> Parts<'_, F> {
+    /// Gives the rows away once they are as many as a part may have.
+    fn row_ended(&mut self) -> io::Result<()> {
+        if self.rows.bytes() < self.bytes_max { Ok(()) } else { self.give(false) }
+    }
+
+    fn give(&mut self, last: bool) -> io::Result<()> {
+        if self.segments.is_empty() {
+            return Ok(());
+        }
+        self.segments.sort_unstable();
+        let whole = last && !self.given;
+        let Self { rows, segments, strings, measures, window, width, each, .. } = self;
+        each(Part { rows, segments, strings, measures: *measures, window: *window, width: *width, whole })?;
+        self.given = true;
+        self.segments.clear();
+        self.rows.clear();
+        Ok(())
+    }
+}
+
 impl Grouper {
-    /// The rows of these events, which leave with `window`, sorted by their strings.
+    /// Memory that it keeps, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let Self { rows, place_of, narrow, wide, .. } = self;
+        self.ranks.bytes()
+            + self.events.packed.capacity() * 37
+            + row_bytes(rows.value.capacity(), rows.counts.capacity(), rows.visitors.capacity())
+            + place_of.capacity() * 4
+            + narrow.capacity() * 8
+            + wide.capacity() * 16
+    }
+
+    /// Gives `each` the rows of these events, which leave with `window`, in parts of about `part_bytes_max`.
+    #[allow(clippy::too_many_arguments, reason = "what a window's rows are made of, and where they go")]
     pub(crate) fn rows(
         &mut self,
         buffer: &Buffer,
@@ -30,7 +99,9 @@ impl Grouper {
         window: WindowStart,
         width: WindowWidth,
         symbols: &mut Interner,
-    ) -> RowBlock {
+        part_bytes_max: usize,
+        each: impl FnMut(Part<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let site_name = symbols.intern(Dimension::Site.name());
         let names: Vec<u32> = layout.columns.iter().map(|dimension| symbols.intern(dimension.name())).collect();
         let more = [&[site_name, NONE], names.as_slice(), &buffer.site, &buffer.prop_dimension, &buffer.prop_value];
@@ -38,28 +109,44 @@ impl Grouper {
         let strings = self.ranks.set(symbols, used);
         self.events.set(buffer, &self.ranks);
         let events = std::mem::take(&mut self.events.order);
+        let (mut rows, mut segments) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.segments));
+        let mut parts = Parts {
+            rows: &mut rows,
+            segments: &mut segments,
+            strings: &strings,
+            measures: layout.measures,
+            window,
+            width,
+            bytes_max: part_bytes_max,
+            given: false,
+            each,
+        };
         let places = || events.iter().copied().enumerate();
         if layout.has_site {
-            self.group(site_name, layout, strings.len(), places().map(|(place, _)| (place, NONE)));
+            self.group(site_name, layout, &mut parts, places().map(|(place, _)| (place, NONE)))?;
         }
         for (name, column) in names.iter().zip(&buffer.columns) {
             let values = places().map(|(place, event)| (place, column[event as usize]));
-            self.group(*name, layout, strings.len(), values.filter(|(_, value)| *value != NONE));
+            self.group(*name, layout, &mut parts, values.filter(|(_, value)| *value != NONE))?;
         }
         if !buffer.prop_event.is_empty() {
-            self.group_props(buffer, layout, strings.len(), &events);
+            self.group_props(buffer, layout, &mut parts, &events)?;
         }
+        parts.give(true)?;
         self.events.order = events;
-        self.segments.sort_unstable();
-        let block = self.rows.block(&self.segments, strings, layout.measures, window, width);
-        self.segments.clear();
-        self.rows.clear();
+        (self.rows, self.segments) = (rows, segments);
         self.ranks.clear();
-        block
+        Ok(())
     }
 
     /// Properties: as for the other dimensions, one property's name after the other.
-    fn group_props(&mut self, buffer: &Buffer, layout: &Layout, strings: usize, events: &[u32]) {
+    fn group_props<F: FnMut(Part<'_>) -> io::Result<()>>(
+        &mut self,
+        buffer: &Buffer,
+        layout: &Layout,
+        parts: &mut Parts<'_, F>,
+        events: &[u32],
+    ) -> io::Result<()> {
         let mut place_of = std::mem::take(&mut self.place_of);
         place_of.resize(events.len(), 0);
         events.iter().enumerate().for_each(|(place, event)| place_of[*event as usize] = place as u32);
@@ -71,38 +158,44 @@ impl Grouper {
                 let at = *prop as usize;
                 (place_of[buffer.prop_event[at] as usize] as usize, buffer.prop_value[at])
             });
-            self.group(name(&props[0]), layout, strings, values);
+            self.group(name(&props[0]), layout, parts, values)?;
         }
         self.place_of = place_of;
+        Ok(())
     }
 
     /// Makes a row of each site, window and value of a dimension; `values` are places and symbols.
-    fn group(&mut self, name: u32, layout: &Layout, strings: usize, values: impl Iterator<Item = (usize, u32)>) {
+    fn group<F: FnMut(Part<'_>) -> io::Result<()>>(
+        &mut self,
+        name: u32,
+        layout: &Layout,
+        parts: &mut Parts<'_, F>,
+        values: impl Iterator<Item = (usize, u32)>,
+    ) -> io::Result<()> {
         let bits = |largest: usize| usize::BITS - largest.leading_zeros();
-        let (rank_bits, lag_bits) = (bits(strings), bits(self.events.lag_max as usize));
+        let (rank_bits, lag_bits) = (bits(parts.strings.len()), bits(self.events.lag_max as usize));
         let bits = Bits([rank_bits, lag_bits, rank_bits, bits(self.events.class.len())]);
         let name = self.ranks.rank[name as usize];
-        let (ranks, events, rows, segments) = (&self.ranks, &self.events, &mut self.rows, &mut self.segments);
+        let (ranks, events) = (&self.ranks, &self.events);
         // Enough for any but a huge window.
         match bits.all() <= u64::BITS {
-            true => group(name, layout, ranks, events, rows, segments, values, &bits, &mut self.narrow),
-            false => group(name, layout, ranks, events, rows, segments, values, &bits, &mut self.wide),
+            true => group(name, layout, ranks, events, parts, values, &bits, &mut self.narrow),
+            false => group(name, layout, ranks, events, parts, values, &bits, &mut self.wide),
         }
     }
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of a grouper, of which one is of two types")]
-fn group<K: Packed>(
+fn group<K: Packed, F: FnMut(Part<'_>) -> io::Result<()>>(
     name: u32,
     layout: &Layout,
     ranks: &Ranks,
     events: &Events,
-    rows: &mut Rows,
-    segments: &mut Vec<Segment>,
+    parts: &mut Parts<'_, F>,
     values: impl Iterator<Item = (usize, u32)>,
     bits: &Bits,
     packed: &mut Vec<K>,
-) {
+) -> io::Result<()> {
     packed.clear();
     packed.extend(values.map(|(place, value)| {
         K::pack([events.site[place], events.ahead[place], ranks.rank[value as usize], place as u32], bits)
@@ -110,6 +203,7 @@ fn group<K: Packed>(
     packed.sort_unstable();
     let [_, lag_bits, value_bits, place_bits] = bits.0;
     for same in packed.chunk_by(|a, b| a.key(bits) == b.key(bits)) {
+        let Parts { rows, segments, .. } = parts;
         let counts_begin = rows.counts.len();
         rows.counts.resize(counts_begin + layout.measures, 0);
         let visitors_begin = rows.visitors.len();
@@ -133,7 +227,9 @@ fn group<K: Packed>(
             Some(last) if (last.site, last.dimension) == (site, name) => last.end = row + 1,
             _ => segments.push(Segment { site, dimension: name, begin: row, end: row + 1 }),
         }
+        parts.row_ended()?;
     }
+    Ok(())
 }
 
 /// The symbols that a window uses, by the order of their strings.
@@ -148,6 +244,10 @@ struct Ranks {
 const UNUSED: u32 = u32::MAX;
 
 impl Ranks {
+    fn bytes(&self) -> usize {
+        self.rank.capacity() * 4 + self.used.capacity() * 16
+    }
+
     /// Ranks the symbols that are used; gives their strings, in order.
     fn set(&mut self, symbols: &Interner, used: impl Iterator<Item = u32>) -> Strings {
         self.rank.resize(symbols.len().max(self.rank.len()), UNUSED);
@@ -244,39 +344,107 @@ impl Rows {
         self.visitors_end.clear();
     }
 
-    /// The rows in the order of `segments`.
-    fn block(
-        &self,
-        segments: &[Segment],
-        strings: Strings,
-        measures: usize,
-        window: WindowStart,
-        width: WindowWidth,
-    ) -> RowBlock {
-        let rows = self.value.len();
+    fn bytes(&self) -> usize {
+        row_bytes(self.value.len(), self.counts.len(), self.visitors.len())
+    }
+
+    /// Where the visitors of row `row` begin.
+    fn visitors_begin(&self, row: usize) -> usize {
+        if row == 0 { 0 } else { self.visitors_end[row - 1] }
+    }
+}
+
+impl Part<'_> {
+    fn window_start_ms(&self, row: usize) -> i64 {
+        self.window.ms() - i64::from(self.rows.lag[row]) * self.width.ms()
+    }
+
+    /// Each row, in order.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(&RowRef<'_>) -> io::Result<()>) -> io::Result<()> {
+        let Part { rows, strings, measures, .. } = self;
+        for Segment { site, dimension, begin, end } in self.segments {
+            let (site, dimension) = (strings.get(*site), strings.get(*dimension));
+            for row in *begin..*end {
+                each(&RowRef {
+                    site,
+                    dimension,
+                    window_start_ms: self.window_start_ms(row),
+                    value: strings.get(rows.value[row]),
+                    counts: &rows.counts[row * measures..(row + 1) * measures],
+                    visitors: &rows.visitors[rows.visitors_begin(row)..rows.visitors_end[row]],
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory that its block takes, bytes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let (rows, strings) = (self.rows.value.len(), self.strings.len());
+        // Of a part, as many as it has rows, and these as long as all are.
+        let share = if self.whole { strings } else { rows.min(strings) };
+        self.rows.bytes() + self.strings.bytes() / strings * share
+    }
+
+    /// The rows in order, with the strings that they use.
+    pub(crate) fn block(&self) -> RowBlock {
+        let Part { rows: Rows { value, counts, visitors, visitors_end, .. }, segments, measures, .. } = self;
+        let rows = value.len();
+        let mut used = if self.whole { Used::all(self.strings) } else { Used::new(self.strings) };
         let mut block = RowBlock {
             site: Vec::with_capacity(rows),
             dimension: Vec::with_capacity(rows),
             value: Vec::with_capacity(rows),
             window_start_ms: Vec::with_capacity(rows),
-            counts: Vec::with_capacity(self.counts.len()),
-            visitors: Vec::with_capacity(self.visitors.len()),
+            counts: Vec::with_capacity(counts.len()),
+            visitors: Vec::with_capacity(visitors.len()),
             visitors_end: Vec::with_capacity(rows),
-            strings,
+            strings: Strings::default(),
         };
-        for &Segment { site, dimension, begin, end } in segments {
-            block.value.extend_from_slice(&self.value[begin..end]);
-            block.site.resize(block.value.len(), site);
-            block.dimension.resize(block.value.len(), dimension);
-            let starts = self.lag[begin..end].iter().map(|lag| window.ms() - i64::from(*lag) * width.ms());
-            block.window_start_ms.extend(starts);
-            block.counts.extend_from_slice(&self.counts[begin * measures..end * measures]);
-            let first = if begin == 0 { 0 } else { self.visitors_end[begin - 1] };
+        for &Segment { site, dimension, begin, end } in *segments {
+            block.value.extend(value[begin..end].iter().map(|value| used.place(*value)));
+            block.site.resize(block.value.len(), used.place(site));
+            block.dimension.resize(block.value.len(), used.place(dimension));
+            block.window_start_ms.extend((begin..end).map(|row| self.window_start_ms(row)));
+            block.counts.extend_from_slice(&counts[begin * measures..end * measures]);
+            let first = self.rows.visitors_begin(begin);
             let shift = block.visitors.len();
-            block.visitors.extend_from_slice(&self.visitors[first..self.visitors_end[end - 1]]);
-            block.visitors_end.extend(self.visitors_end[begin..end].iter().map(|at| at - first + shift));
+            block.visitors.extend_from_slice(&visitors[first..visitors_end[end - 1]]);
+            block.visitors_end.extend(visitors_end[begin..end].iter().map(|at| at - first + shift));
         }
+        block.strings = used.into_strings();
         block
+    }
+}
+
+/// Those strings of a block or window that a block of some of its rows uses.
+pub(crate) struct Used<'a> {
+    all: &'a Strings,
+    /// Of each string of `all` its place in `strings`, or [`UNUSED`].
+    places: Vec<u32>,
+    strings: Strings,
+}
+
+impl<'a> Used<'a> {
+    pub(crate) fn new(all: &'a Strings) -> Self {
+        Self { all, places: vec![UNUSED; all.len()], strings: Strings::default() }
+    }
+
+    /// As if each were used.
+    fn all(all: &'a Strings) -> Self {
+        Self { all, places: (0..all.len() as u32).collect(), strings: all.clone() }
+    }
+
+    pub(crate) fn place(&mut self, index: u32) -> u32 {
+        let place = &mut self.places[index as usize];
+        if *place == UNUSED {
+            *place = self.strings.push(self.all.get(index));
+        }
+        *place
+    }
+
+    pub(crate) fn into_strings(self) -> Strings {
+        self.strings
     }
 }
 

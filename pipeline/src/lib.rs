@@ -28,7 +28,9 @@
 //! # Invariants
 //! - every event that counts is in exactly one emission; copies of a batch or of an event's id within the horizon count
 //!   once
-//! - memory is bounded by `RunSpec::memory_bytes_max`, about: a window over it is compacted, then spilled to disk
+//! - memory is bounded by `RunSpec::memory_bytes_max`, half for open windows and half for closed ones: what is over it goes
+//!   to disk, and from there to the mergers as files, never back into memory. Only the rows of a window as they leave, after
+//!   the limit of values, are held whole
 //! - a record that is not Weir's is set aside, counted, and does not move the time
 //!
 //! Start at [`run()`]. Not here: HTTP, SQL, retries against ClickHouse, when a run is started.
@@ -40,6 +42,7 @@ mod group;
 mod limit;
 mod order;
 mod partition;
+mod room;
 mod rule;
 mod run;
 mod runs;

@@ -41,7 +41,8 @@ use crate::{
     PipelineError, RunSpec, SourceKind, Status,
     limit::{Limit, is_within},
     order::{Ordering, id_key},
-    runs::{Run, merge},
+    room::Room,
+    runs::{Run, block_bytes, merge},
     source::{Pending, Source, Turn},
     status::PartitionStatus,
     ticks,
@@ -53,7 +54,9 @@ const WINDOWS_IN_FLIGHT_MAX: u64 = 64;
 
 /// How often a source that waits for others, or is asked to stop, looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The same when it waits for records, which wake it.
+/// How often a merge that waits for room looks again: a window is handed over in some ms.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(1);
+/// The same as [`LOOK_AGAIN`] when a source waits for records, which wake it.
 const LOOK_AGAIN_IDLE: Duration = Duration::from_millis(100);
 
 /// What all workers of a run share.
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) status: Arc<Status>,
     closed: mpsc::Sender<Closed>,
     shutdown: Arc<AtomicBool>,
+    /// For rows between the windows' close and the hand-over.
+    pub(crate) room: Room,
     /// Set before a capability is given up early: nothing that comes after it is a closed window.
     aborted: AtomicBool,
     failure: Mutex<Option<PipelineError>>,
@@ -110,8 +115,8 @@ impl Shared {
         (width.index_of(window) - width.index_of(self.from)) as u64
     }
 
-    fn bytes_max(&self) -> usize {
-        // Open windows, and the rows that are merged, have a half each.
+    /// For a worker's open windows: all of them have a half, and the rows of closed ones another.
+    fn open_bytes_max(&self) -> usize {
         self.spec.memory_bytes_max / self.spec.workers / 2
     }
 }
@@ -160,6 +165,7 @@ pub fn run(
         status,
         closed,
         shutdown,
+        room: Room::new(spec.memory_bytes_max / 2),
         aborted: AtomicBool::new(false),
         failure: Mutex::new(None),
         spec,
@@ -188,13 +194,13 @@ pub fn run(
 fn work(worker: &mut Worker, shared: &Arc<Shared>) {
     let (index, peers) = (worker.index(), worker.peers());
     let version = &shared.spec.version;
-    let windows = Windows::new(version, shared.bytes_max(), shared.spec.spill_dir.clone(), shared.status.clone());
+    let windows = Windows::new(version, shared.open_bytes_max(), shared.spec.spill_dir.clone(), shared.status.clone());
     let windows = Rc::new(RefCell::new(windows));
     let probe = ProbeHandle::new();
     worker.dataflow::<u64, _, _>(|scope| {
         let pending = read(scope, shared, windows.clone(), probe.clone(), index, peers);
         let rows = order_and_close(pending, shared, windows, index, peers);
-        let blocks = merge_rows(rows, shared);
+        let blocks = merge_rows(rows, shared, probe.clone());
         gather(blocks, shared, index).probe_with(&probe);
     });
     while !probe.done() {
@@ -271,7 +277,7 @@ fn order_and_close<'scope>(
     windows: Rc<RefCell<Windows>>,
     index: usize,
     peers: usize,
-) -> Stream<'scope, u64, Vec<(u64, WindowStart, RowBlock)>> {
+) -> Stream<'scope, u64, Vec<(u64, WindowStart, Run)>> {
     let shared = shared.clone();
     let by_worker = Exchange::new(|pending: &Pending| pending.worker);
     pending.unary_frontier(by_worker, "order", move |capability, _| {
@@ -290,7 +296,9 @@ fn order_and_close<'scope>(
                     for window in windows.open_before(passed.end.map(|end| shared.window_at(end))) {
                         let at = passed.capability.delayed(&shared.place_of_window(window));
                         let mut session = output.session(&at);
-                        windows.close(window, peers, |peer, block| session.give((peer as u64, window, block)))?;
+                        windows.close(window, peers, &shared.room, |peer, run| {
+                            session.give((peer as u64, window, run));
+                        })?;
                     }
                     Ok(())
                 });
@@ -332,41 +340,46 @@ fn decide(
 }
 
 /// Merges what the workers have of the same rows, and keeps the largest values.
+///
+/// The oldest window that has not been handed over is merged at once, the next ones while there is room for their rows:
+/// until then they stay as they came.
 fn merge_rows<'scope>(
-    rows: Stream<'scope, u64, Vec<(u64, WindowStart, RowBlock)>>,
+    runs: Stream<'scope, u64, Vec<(u64, WindowStart, Run)>>,
     shared: &Arc<Shared>,
+    probe: ProbeHandle<u64>,
 ) -> Stream<'scope, u64, Vec<(WindowStart, RowBlock)>> {
     let shared = shared.clone();
-    let by_worker = Exchange::new(|row: &(u64, WindowStart, RowBlock)| row.0);
-    rows.unary_frontier(by_worker, "merge", move |capability, _| {
+    let scope = runs.scope();
+    let by_worker = Exchange::new(|run: &(u64, WindowStart, Run)| run.0);
+    runs.unary_frontier(by_worker, "merge", move |capability, info| {
+        let activator = scope.activator_for(info.address);
         let mut held = Held::new(capability);
         let mut waiting: BTreeMap<WindowStart, Vec<Run>> = BTreeMap::new();
-        let mut bytes = 0;
         let measures = shared.spec.version.measures.len();
         move |(input, frontier), output| {
             input.for_each(|_, data| {
-                for (_, window, block) in data.drain(..) {
-                    let run = Run::Memory(block);
-                    bytes += run.bytes();
+                for (_, window, run) in data.drain(..) {
                     waiting.entry(window).or_default().push(run);
                 }
             });
-            if bytes > shared.bytes_max() {
-                if let Err(cause) = spill(&mut waiting, &shared, measures) {
-                    shared.fail(shared.spill_error(cause));
-                }
-                bytes = 0;
-            }
             let Some(passed) = held.passed(&shared, frontier.frontier().first().copied()) else { return };
             while let Some(entry) = waiting.first_entry()
                 && passed.end.is_none_or(|end| *entry.key() < shared.window_at(end))
             {
+                let place = shared.place_of_window(*entry.key());
+                if !shared.room.has(0) && probe.less_than(&place) {
+                    // What came before it has the room, and is on its way out.
+                    held.release(Some(place));
+                    activator.activate_after(LOOK_FOR_ROOM);
+                    return;
+                }
                 let (window, runs) = entry.remove_entry();
-                bytes = bytes.saturating_sub(runs.iter().map(Run::bytes).sum());
+                let came = runs.iter().map(Run::bytes).sum();
                 match merge_window(runs, measures, shared.spec.version.values_max) {
                     Ok(block) => {
-                        let at = passed.capability.delayed(&shared.place_of_window(window));
-                        output.session(&at).give((window, block));
+                        shared.room.force(block_bytes(&block));
+                        shared.room.give_back(came);
+                        output.session(&passed.capability.delayed(&place)).give((window, block));
                     }
                     Err(cause) => {
                         shared.fail(shared.spill_error(cause));
@@ -388,18 +401,11 @@ fn merge_window(mut runs: Vec<Run>, measures: usize, values_max: usize) -> std::
         return Ok(block);
     }
     let mut limit = Limit::new(values_max);
-    merge(runs, measures, |row| limit.push(row))?;
+    merge(runs, measures, |row| {
+        limit.push(row);
+        Ok(())
+    })?;
     Ok(limit.finish())
-}
-
-fn spill(waiting: &mut BTreeMap<WindowStart, Vec<Run>>, shared: &Shared, measures: usize) -> std::io::Result<()> {
-    for runs in waiting.values_mut() {
-        for run in std::mem::take(runs) {
-            shared.status.add(|status| &status.runs_spilled, u64::from(matches!(run, Run::Memory(_))));
-            runs.push(run.spill(&shared.spec.spill_dir, measures)?);
-        }
-    }
-    Ok(())
 }
 
 /// Hands closed windows over, in order, on one worker. Its output carries nothing but the frontier.
@@ -433,7 +439,9 @@ fn gather<'scope>(
                     let (window, mut blocks) = entry.remove_entry();
                     // Which worker's block came first says nothing.
                     blocks.sort_by(|a, b| first_key(a).cmp(&first_key(b)));
+                    let bytes = blocks.iter().map(block_bytes).sum();
                     hand_over(Closed::Window(Emission { window, blocks }));
+                    shared.room.give_back(bytes);
                 }
                 if let Some(end) = end {
                     hand_over(Closed::Through(end));

@@ -1,5 +1,11 @@
 //! Sorted runs of rows, in memory or on disk, and their merge.
 //!
+//! ```text
+//!  rows ──▶ RunWriter ──▶ file ─┐
+//!                               ├─▶ Spilled: of each size few ──▶ merge ──▶ each row once, in order
+//!                         file ─┘
+//! ```
+//!
 //! Law: the merge of runs gives each key (site, dimension, window start, value) once, in order, with its counts added up
 //! and its visitors united; so how rows were cut into runs, and which went to disk, cannot be seen in the result.
 
@@ -10,6 +16,7 @@ use std::{
     path::Path,
 };
 
+use serde::{Deserialize, Serialize};
 use weir_schemas::RowBlock;
 
 /// One row, borrowed.
@@ -46,48 +53,124 @@ impl<'a> RowRef<'a> {
 }
 
 /// Rows sorted by (site, dimension, window start, value), each key once.
-#[derive(Debug)]
+///
+/// Serializable because timely asks it of all that workers exchange; the workers of a run share one process, and hand the
+/// runs over as they are.
+#[derive(Debug, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant, reason = "runs on disk are few")]
 pub(crate) enum Run {
     Memory(RowBlock),
+    #[serde(skip)]
     Disk(File),
 }
 
+/// Bytes that are read or written of a run at once: 16 runs and their merge take a quarter of a MB.
+const BUFFER_BYTES: usize = 1 << 14;
+
 /// Memory that a block takes, bytes, about.
 pub(crate) fn block_bytes(block: &RowBlock) -> usize {
-    block.len() * (3 * 4 + 8 + 8) + block.counts.len() * 8 + block.visitors.len() * 8 + block.strings.len() * 24
+    row_bytes(block.len(), block.counts.len(), block.visitors.len()) + block.strings.bytes()
+}
+
+/// The same of rows without their strings.
+pub(crate) fn row_bytes(rows: usize, counts: usize, visitors: usize) -> usize {
+    rows * (3 * 4 + 8 + 8) + counts * 8 + visitors * 8
 }
 
 impl Run {
+    /// Memory that it takes, bytes.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Run::Memory(block) => block_bytes(block),
             Run::Disk(_) => 0,
         }
     }
+}
 
-    /// Writes the run to a nameless file in `dir`, which is gone with the process.
-    pub(crate) fn spill(self, dir: &Path, measures: usize) -> io::Result<Run> {
-        let Run::Memory(block) = self else { return Ok(self) };
-        let mut out = BufWriter::with_capacity(1 << 16, tempfile::tempfile_in(dir)?);
-        for row in 0..block.len() {
-            write_row(&mut out, &RowRef::of(&block, row, measures))?;
+/// A run that is being written, to a nameless file, which is gone with the process.
+pub(crate) struct RunWriter {
+    out: BufWriter<File>,
+    /// Of the row before: what most rows share with it is not written again.
+    site: String,
+    dimension: String,
+    rows: u64,
+}
+
+impl RunWriter {
+    pub(crate) fn create(dir: &Path) -> io::Result<RunWriter> {
+        let out = BufWriter::with_capacity(BUFFER_BYTES, tempfile::tempfile_in(dir)?);
+        Ok(RunWriter { out, site: String::new(), dimension: String::new(), rows: 0 })
+    }
+
+    /// Adds a row; rows must come in order.
+    pub(crate) fn push(&mut self, row: &RowRef<'_>) -> io::Result<()> {
+        let out = &mut self.out;
+        let same = self.rows > 0 && self.site == row.site && self.dimension == row.dimension;
+        out.write_all(&[u8::from(same)])?;
+        if !same {
+            for (known, text) in [(&mut self.site, row.site), (&mut self.dimension, row.dimension)] {
+                known.replace_range(.., text);
+                write_text(out, text)?;
+            }
         }
-        let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        write_text(out, row.value)?;
+        out.write_all(&row.window_start_ms.to_le_bytes())?;
+        row.counts.iter().try_for_each(|count| out.write_all(&count.to_le_bytes()))?;
+        out.write_all(&(row.visitors.len() as u64).to_le_bytes())?;
+        row.visitors.iter().try_for_each(|visitor| out.write_all(&visitor.to_le_bytes()))?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> io::Result<Run> {
+        let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.rewind()?;
         Ok(Run::Disk(file))
     }
 }
 
-fn write_row(out: &mut impl Write, row: &RowRef<'_>) -> io::Result<()> {
-    for text in [row.site, row.dimension, row.value] {
-        out.write_all(&(text.len() as u32).to_le_bytes())?;
-        out.write_all(text.as_bytes())?;
+fn write_text(out: &mut impl Write, text: &str) -> io::Result<()> {
+    out.write_all(&(text.len() as u32).to_le_bytes())?;
+    out.write_all(text.as_bytes())
+}
+
+/// As many runs of one size are merged into one of the next: a window that spills n times has about
+/// 15 × log16(n) files open, and each of its rows is written log16(n) times.
+const RUNS_OF_A_SIZE_MAX: usize = 16;
+
+/// What of a window is on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Spilled {
+    /// By size: each of `sizes[n + 1]` was merged from [`RUNS_OF_A_SIZE_MAX`] of `sizes[n]`.
+    sizes: Vec<Vec<Run>>,
+}
+
+impl Spilled {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sizes.is_empty()
     }
-    out.write_all(&row.window_start_ms.to_le_bytes())?;
-    row.counts.iter().try_for_each(|count| out.write_all(&count.to_le_bytes()))?;
-    out.write_all(&(row.visitors.len() as u64).to_le_bytes())?;
-    row.visitors.iter().try_for_each(|visitor| out.write_all(&visitor.to_le_bytes()))
+
+    pub(crate) fn push(&mut self, run: Run, dir: &Path, measures: usize) -> io::Result<()> {
+        let (mut run, mut size) = (run, 0);
+        loop {
+            if self.sizes.len() == size {
+                self.sizes.push(Vec::new());
+            }
+            let same = &mut self.sizes[size];
+            same.push(run);
+            if same.len() < RUNS_OF_A_SIZE_MAX {
+                return Ok(());
+            }
+            let mut merged = RunWriter::create(dir)?;
+            merge(std::mem::take(same), measures, |row| merged.push(&row))?;
+            run = merged.finish()?;
+            size += 1;
+        }
+    }
+
+    pub(crate) fn into_runs(self) -> Vec<Run> {
+        self.sizes.into_iter().flatten().collect()
+    }
 }
 
 /// A run that is being read: the row it stands at.
@@ -114,7 +197,7 @@ impl Cursor {
             Run::Memory(block) => Ok((!block.is_empty()).then_some(Cursor::Memory { block, row: 0 })),
             Run::Disk(file) => {
                 let mut cursor = Box::new(DiskCursor {
-                    file: BufReader::with_capacity(1 << 16, file),
+                    file: BufReader::with_capacity(BUFFER_BYTES, file),
                     site: String::new(),
                     dimension: String::new(),
                     value: String::new(),
@@ -159,14 +242,13 @@ impl DiskCursor {
         if self.file.fill_buf()?.is_empty() {
             return Ok(false);
         }
-        for text in [&mut self.site, &mut self.dimension, &mut self.value] {
-            let mut length = [0; 4];
-            self.file.read_exact(&mut length)?;
-            let mut bytes = std::mem::take(text).into_bytes();
-            bytes.resize(u32::from_le_bytes(length) as usize, 0);
-            self.file.read_exact(&mut bytes)?;
-            *text = String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let mut same = [0];
+        self.file.read_exact(&mut same)?;
+        if same == [0] {
+            read_text(&mut self.file, &mut self.site)?;
+            read_text(&mut self.file, &mut self.dimension)?;
         }
+        read_text(&mut self.file, &mut self.value)?;
         self.window_start_ms = read_u64(&mut self.file)? as i64;
         for count in &mut self.counts {
             *count = read_u64(&mut self.file)?;
@@ -180,14 +262,28 @@ impl DiskCursor {
     }
 }
 
+fn read_text(file: &mut impl Read, text: &mut String) -> io::Result<()> {
+    let mut length = [0; 4];
+    file.read_exact(&mut length)?;
+    let mut bytes = std::mem::take(text).into_bytes();
+    bytes.resize(u32::from_le_bytes(length) as usize, 0);
+    file.read_exact(&mut bytes)?;
+    *text = String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(())
+}
+
 fn read_u64(file: &mut impl Read) -> io::Result<u64> {
     let mut bytes = [0; 8];
     file.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Gives `each` every key once, in order. Memory: a row of each run, and the largest row.
-pub(crate) fn merge(runs: Vec<Run>, measures: usize, mut each: impl FnMut(RowRef<'_>)) -> io::Result<()> {
+/// Gives `each` every key once, in order. Memory: a row and a buffer of each run on disk, and the largest row.
+pub(crate) fn merge(
+    runs: Vec<Run>,
+    measures: usize,
+    mut each: impl FnMut(RowRef<'_>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut cursors = Vec::with_capacity(runs.len());
     for run in runs {
         cursors.extend(Cursor::open(run, measures)?);
@@ -213,7 +309,7 @@ pub(crate) fn merge(runs: Vec<Run>, measures: usize, mut each: impl FnMut(RowRef
         }
         let row = cursors[first].row(measures);
         if same.len() == 1 {
-            each(row);
+            each(row)?;
         } else {
             counts.clear();
             counts.extend_from_slice(row.counts);
@@ -227,7 +323,7 @@ pub(crate) fn merge(runs: Vec<Run>, measures: usize, mut each: impl FnMut(RowRef
             // Sorted runs one behind the other: the stable sort merges them.
             visitors.sort();
             visitors.dedup();
-            each(RowRef { counts: &counts, visitors: &visitors, ..row });
+            each(RowRef { counts: &counts, visitors: &visitors, ..row })?;
         }
         for cursor in &same {
             if cursors[*cursor].advance()? {

@@ -1,6 +1,16 @@
 //! The open windows of one worker, and the memory they may take.
+//!
+//! ```text
+//!  events ──▶ buffer ──close──▶ rows, in memory while there is room for them ──────────▶ Run::Memory ─▶ mergers
+//!               └──too large──▶ sorted runs, the first in memory ──▶ files ──close──▶ Run::Disk, one a merger
+//! ```
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use weir_schemas::{
     RowBlock, SchemaVersion, WindowStart,
@@ -10,17 +20,33 @@ use weir_schemas::{
 use crate::{
     buffer::{Buffer, Layout},
     classify::Classifier,
-    group::Grouper,
+    group::{GROUPED_EVENT_BYTES, Grouper, Part, Used},
+    room::Room,
     rule,
-    runs::{RowRef, Run, merge},
+    runs::{RowRef, Run, RunWriter, Spilled, block_bytes, merge},
     status::Status,
 };
 
-/// Rows of one message between workers: some MB, so that a large window is merged while it is still being sent.
-const CHUNK_ROWS: usize = 32_768;
-
 /// Buffers that are kept for the next windows; few windows are open at once.
 const SPARE_MAX: usize = 4;
+
+/// How a worker's bytes for open windows are shared out.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    /// Events as they came, what grouping the largest buffer takes, and the symbols, twice: their strings are sorted.
+    events: usize,
+    /// Rows of windows that were too large, before they go to disk.
+    rows: usize,
+    /// Rows while they are made.
+    part: usize,
+}
+
+impl Shares {
+    /// Five eighths, a quarter, and an eighth.
+    fn of(bytes: usize) -> Shares {
+        Shares { events: bytes / 8 * 5, rows: bytes / 4, part: bytes / 8 }
+    }
+}
 
 /// One event's times, as the rule has them.
 #[derive(Debug, Clone, Copy)]
@@ -49,26 +75,20 @@ pub(crate) struct Windows {
     /// Of windows that have closed: their room is used again.
     spare: Vec<Buffer>,
     open: BTreeMap<WindowStart, Open>,
-    /// Bytes that all open windows may take in this worker.
-    bytes_max: usize,
-    bytes: usize,
+    shares: Shares,
     spill_dir: PathBuf,
     status: Arc<Status>,
 }
 
-/// One window that has not closed: its events, and what was compacted of it.
+/// One window that has not closed: its events, and the rows of events that were too many.
 struct Open {
     buffer: Buffer,
-    runs: Vec<Run>,
-}
-
-impl Open {
-    fn bytes(&self) -> usize {
-        self.buffer.bytes() + self.runs.iter().map(Run::bytes).sum::<usize>()
-    }
+    rows: Vec<RowBlock>,
+    spilled: Spilled,
 }
 
 impl Windows {
+    /// `bytes_max`: for all open windows of this worker.
     pub(crate) fn new(version: &SchemaVersion, bytes_max: usize, spill_dir: PathBuf, status: Arc<Status>) -> Self {
         Self {
             layout: Layout::new(version),
@@ -77,8 +97,7 @@ impl Windows {
             spare: Vec::new(),
             version: version.clone(),
             open: BTreeMap::new(),
-            bytes_max,
-            bytes: 0,
+            shares: Shares::of(bytes_max),
             spill_dir,
             status,
         }
@@ -90,7 +109,7 @@ impl Windows {
         batch: &BatchView<'_>,
         mut which: impl FnMut(usize) -> Option<Times>,
     ) -> io::Result<()> {
-        let Self { version, layout, classifier, spare, open, bytes, .. } = self;
+        let Self { version, layout, classifier, spare, open, .. } = self;
         let width = version.width;
         classifier.begin(batch);
         let (mut late, mut too_old, mut prop) = (0, 0, 0);
@@ -106,50 +125,48 @@ impl Windows {
                     Some((window, open)) if window == times.closes_in => open,
                     _ => open.entry(times.closes_in).or_insert_with(|| Open {
                         buffer: spare.pop().unwrap_or_else(|| Buffer::new(layout)),
-                        runs: Vec::new(),
+                        rows: Vec::new(),
+                        spilled: Spilled::default(),
                     }),
                 };
                 let row = classifier.row(batch, layout, event, prop);
                 let lag = width.index_of(times.closes_in) - width.index_of(counts_for);
                 window.buffer.push(&row, lag as u32);
-                *bytes += Buffer::row_bytes(layout.columns.len()) + row.props.len() * 12;
                 at_hand = Some((times.closes_in, window));
             }
             prop += props;
         }
         self.status.add(|status| &status.events_late, late);
         self.status.add(|status| &status.claims_too_old, too_old);
-        if self.bytes + self.classifier.bytes() > self.bytes_max {
-            self.shrink()?;
-        }
-        Ok(())
+        if self.event_bytes() > self.shares.events { self.shrink() } else { Ok(()) }
     }
 
-    /// Aggregates what is open, the largest first, and what is still too large goes to disk; then the symbols are
-    /// forgotten, if they are what takes the room.
+    /// What counts against [`Shares::events`].
+    fn event_bytes(&self) -> usize {
+        let buffers = || self.open.values().map(|open| &open.buffer);
+        let largest = buffers().map(Buffer::len).max().unwrap_or(0);
+        let held: usize = buffers().chain(&self.spare).map(Buffer::bytes).sum();
+        held + self.grouper.bytes().max(largest * GROUPED_EVENT_BYTES) + 2 * self.classifier.bytes()
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.open.values().flat_map(|open| &open.rows).map(block_bytes).sum()
+    }
+
+    /// Makes rows of the events of open windows, the largest first, until a half is free; then the symbols are forgotten,
+    /// if they are what takes the room.
     fn shrink(&mut self) -> io::Result<()> {
+        self.spare.clear();
+        self.grouper = Grouper::default();
+        let symbols_too = 2 * self.classifier.bytes() > self.shares.events / 4;
         let mut windows: Vec<(usize, WindowStart)> =
-            self.open.iter().map(|(window, open)| (open.bytes(), *window)).collect();
+            self.open.iter().map(|(window, open)| (open.buffer.bytes(), *window)).collect();
         windows.sort_unstable_by_key(|(bytes, window)| (std::cmp::Reverse(*bytes), *window));
-        let symbols_too = self.classifier.bytes() > self.bytes_max / 4;
-        for (_, window) in &windows {
-            if !symbols_too && self.bytes <= self.bytes_max / 2 {
+        for (_, window) in windows {
+            if !symbols_too && self.event_bytes() <= self.shares.events / 2 {
                 break;
             }
-            self.compact(*window);
-        }
-        for (_, window) in &windows {
-            if self.bytes <= self.bytes_max / 2 {
-                break;
-            }
-            let open = self.open.get_mut(window).expect("listed above");
-            let in_memory = open.runs.iter().filter(|run| matches!(run, Run::Memory(_))).count() as u64;
-            let runs = std::mem::take(&mut open.runs);
-            for run in runs {
-                open.runs.push(run.spill(&self.spill_dir, self.layout.measures)?);
-            }
-            self.status.add(|status| &status.runs_spilled, in_memory);
-            self.recount();
+            self.compact(window)?;
         }
         if symbols_too {
             self.classifier.forget();
@@ -157,19 +174,25 @@ impl Windows {
         Ok(())
     }
 
-    /// Turns the events of a window into a sorted run.
-    fn compact(&mut self, window: WindowStart) {
-        let Some(open) = self.open.get_mut(&window) else { return };
-        if !open.buffer.is_empty() {
-            let (width, symbols) = (self.version.width, &mut self.classifier.symbols);
-            open.runs.push(Run::Memory(self.grouper.rows(&open.buffer, &self.layout, window, width, symbols)));
-            open.buffer.clear();
-        }
-        self.recount();
-    }
-
-    fn recount(&mut self) {
-        self.bytes = self.open.values().map(Open::bytes).sum();
+    /// Makes rows of the events of a window: in memory while these have room, else on disk.
+    fn compact(&mut self, window: WindowStart) -> io::Result<()> {
+        let mut bytes = self.row_bytes();
+        let Self { version, layout, classifier, grouper, shares, spill_dir, status, .. } = self;
+        let Some(Open { buffer, rows, spilled }) = self.open.get_mut(&window) else { return Ok(()) };
+        let symbols = &mut classifier.symbols;
+        grouper.rows(buffer, layout, window, version.width, symbols, shares.part, |part| {
+            if bytes + part.bytes() <= shares.rows {
+                let block = part.block();
+                bytes += block_bytes(&block);
+                rows.push(block);
+                return Ok(());
+            }
+            status.add(|status| &status.runs_spilled, 1);
+            spilled.push(written(&part, spill_dir)?, spill_dir, layout.measures)
+        })?;
+        *buffer = Buffer::new(layout);
+        *grouper = Grouper::default();
+        Ok(())
     }
 
     /// The windows that are open and begin before `end`, ascending.
@@ -179,48 +202,83 @@ impl Windows {
 
     /// How many windows are open, and the bytes they take.
     pub(crate) fn size(&self) -> (usize, usize) {
-        (self.open.len(), self.bytes)
+        let buffers: usize = self.open.values().map(|open| open.buffer.bytes()).sum();
+        (self.open.len(), buffers + self.row_bytes())
     }
 
-    /// Closes a window: gives its rows to `send`, in sorted blocks, each with the worker that merges its rows.
+    /// Closes a window: gives its rows to `send`, as sorted runs, each with the worker that merges its rows.
+    ///
+    /// They stay in memory while `room` has some, which whoever merges them gives back. What is on disk, in part or whole,
+    /// goes as one file a merger, and never comes back into memory.
     pub(crate) fn close(
         &mut self,
         window: WindowStart,
         peers: usize,
-        mut send: impl FnMut(usize, RowBlock),
+        room: &Room,
+        mut send: impl FnMut(usize, Run),
     ) -> io::Result<()> {
-        self.compact(window);
-        let Some(open) = self.open.remove(&window) else { return Ok(()) };
-        self.recount();
-        if self.spare.len() < SPARE_MAX {
-            self.spare.push(open.buffer);
+        let Some(Open { mut buffer, rows, mut spilled }) = self.open.remove(&window) else { return Ok(()) };
+        let Self { version, layout, classifier, grouper, shares, spill_dir, status, spare, .. } = self;
+        let measures = layout.measures;
+        let mut send_block = |block: RowBlock| {
+            for (peer, block) in split(block, peers, measures).into_iter().enumerate() {
+                if !block.is_empty() {
+                    room.force(block_bytes(&block));
+                    send(peer, Run::Memory(block));
+                }
+            }
+        };
+        for block in rows {
+            if spilled.is_empty() && room.has(block_bytes(&block)) {
+                send_block(block);
+            } else {
+                status.add(|status| &status.runs_spilled, 1);
+                spilled.push(spill(&block, spill_dir, measures)?, spill_dir, measures)?;
+            }
         }
-        let mut runs = open.runs;
-        if let [Run::Memory(_)] = runs.as_slice()
-            && let Some(Run::Memory(block)) = runs.pop()
-        {
-            // Not merged with anything: cut by whole sites and dimensions, or not at all.
-            split(block, peers, self.layout.measures)
-                .into_iter()
-                .enumerate()
-                .for_each(|(peer, block)| send(peer, block));
+        let symbols = &mut classifier.symbols;
+        grouper.rows(&buffer, layout, window, version.width, symbols, shares.part, |part| {
+            if spilled.is_empty() && room.has(part.bytes()) {
+                send_block(part.block());
+                return Ok(());
+            }
+            status.add(|status| &status.runs_spilled, 1);
+            spilled.push(written(&part, spill_dir)?, spill_dir, measures)
+        })?;
+        buffer.clear();
+        if spare.len() < SPARE_MAX {
+            spare.push(buffer);
+        }
+        if spilled.is_empty() {
             return Ok(());
         }
-        let mut chunks: Vec<Chunk> = (0..peers).map(|_| Chunk::default()).collect();
-        merge(runs, self.layout.measures, |row| {
-            let peer = merger_of(row.site, row.dimension, peers);
-            chunks[peer].push(&row);
-            if chunks[peer].block.len() >= CHUNK_ROWS {
-                send(peer, std::mem::take(&mut chunks[peer]).finish());
+        let mut files: Vec<Option<RunWriter>> = (0..peers).map(|_| None).collect();
+        merge(spilled.into_runs(), measures, |row| {
+            let file = &mut files[merger_of(row.site, row.dimension, peers)];
+            if file.is_none() {
+                *file = Some(RunWriter::create(spill_dir)?);
             }
+            file.as_mut().expect("made above").push(&row)
         })?;
-        for (peer, chunk) in chunks.into_iter().enumerate() {
-            if !chunk.block.is_empty() {
-                send(peer, chunk.finish());
+        for (peer, file) in files.into_iter().enumerate() {
+            if let Some(file) = file {
+                send(peer, file.finish()?);
             }
         }
         Ok(())
     }
+}
+
+fn written(part: &Part<'_>, dir: &Path) -> io::Result<Run> {
+    let mut file = RunWriter::create(dir)?;
+    part.for_each(|row| file.push(row))?;
+    file.finish()
+}
+
+fn spill(block: &RowBlock, dir: &Path, measures: usize) -> io::Result<Run> {
+    let mut file = RunWriter::create(dir)?;
+    (0..block.len()).try_for_each(|row| file.push(&RowRef::of(block, row, measures)))?;
+    file.finish()
 }
 
 /// The rows of a sorted block, for each worker those that it merges, sorted.
@@ -228,26 +286,17 @@ fn split(block: RowBlock, peers: usize, measures: usize) -> Vec<RowBlock> {
     if peers == 1 {
         return vec![block];
     }
-    const UNUSED: u32 = u32::MAX;
     let mut parts = vec![RowBlock::default(); peers];
-    let mut places = vec![vec![UNUSED; block.strings.len()]; peers];
+    let mut used: Vec<Used<'_>> = (0..peers).map(|_| Used::new(&block.strings)).collect();
     let mut begin = 0;
     while begin < block.len() {
         let key = (block.site[begin], block.dimension[begin]);
         let same = |row: &usize| (block.site[*row], block.dimension[*row]) == key;
         let end = (begin..block.len()).find(|row| !same(row)).unwrap_or(block.len());
         let peer = merger_of(block.strings.get(key.0), block.strings.get(key.1), peers);
-        let (part, place) = (&mut parts[peer], &mut places[peer]);
-        let RowBlock { strings, .. } = part;
-        let mut taken = |index: u32| {
-            let place = &mut place[index as usize];
-            if *place == UNUSED {
-                *place = strings.push(block.strings.get(index));
-            }
-            *place
-        };
-        let (site, dimension) = (taken(key.0), taken(key.1));
-        part.value.extend(block.value[begin..end].iter().map(|value| taken(*value)));
+        let (part, used) = (&mut parts[peer], &mut used[peer]);
+        let (site, dimension) = (used.place(key.0), used.place(key.1));
+        part.value.extend(block.value[begin..end].iter().map(|value| used.place(*value)));
         part.site.resize(part.value.len(), site);
         part.dimension.resize(part.value.len(), dimension);
         part.window_start_ms.extend_from_slice(&block.window_start_ms[begin..end]);
@@ -257,6 +306,9 @@ fn split(block: RowBlock, peers: usize, measures: usize) -> Vec<RowBlock> {
         part.visitors.extend_from_slice(&block.visitors[first..block.visitors_end[end - 1]]);
         part.visitors_end.extend(block.visitors_end[begin..end].iter().map(|at| at - first + shift));
         begin = end;
+    }
+    for (part, used) in parts.iter_mut().zip(used) {
+        part.strings = used.into_strings();
     }
     parts
 }
@@ -268,28 +320,4 @@ fn merger_of(site: &str, dimension: &str, peers: usize) -> usize {
     }
     let hash = xxhash_rust::xxh3::xxh3_64_with_seed(dimension.as_bytes(), xxhash_rust::xxh3::xxh3_64(site.as_bytes()));
     (hash % peers as u64) as usize
-}
-
-/// A block that is being filled, with each string once.
-#[derive(Default)]
-struct Chunk {
-    strings: weir_schemas::Interner,
-    block: RowBlock,
-}
-
-impl Chunk {
-    fn push(&mut self, row: &RowRef<'_>) {
-        self.block.site.push(self.strings.intern(row.site));
-        self.block.dimension.push(self.strings.intern(row.dimension));
-        self.block.value.push(self.strings.intern(row.value));
-        self.block.window_start_ms.push(row.window_start_ms);
-        self.block.counts.extend_from_slice(row.counts);
-        self.block.visitors.extend_from_slice(row.visitors);
-        self.block.visitors_end.push(self.block.visitors.len());
-    }
-
-    fn finish(mut self) -> RowBlock {
-        self.block.strings = self.strings.into_strings();
-        self.block
-    }
 }

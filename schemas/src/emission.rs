@@ -93,6 +93,11 @@ impl Strings {
         self.end.len()
     }
 
+    /// Memory that they take, bytes.
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.end.len() * size_of::<usize>()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.end.is_empty()
     }

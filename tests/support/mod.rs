@@ -79,6 +79,15 @@ impl Place {
         place
     }
 
+    /// Other windows than those of a second; before it is started.
+    pub(crate) fn set_windows(&self, width_s: u64, lateness_s: u64) {
+        let path = self.dir.path().join("quick.toml");
+        let quick = std::fs::read_to_string(&path).unwrap();
+        let quick = quick.replace("width = \"1s\"", &format!("width = \"{width_s}s\""));
+        let quick = quick.replace("lateness = \"1s\"", &format!("lateness = \"{lateness_s}s\""));
+        std::fs::write(path, quick).unwrap();
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("weir.toml")
     }
