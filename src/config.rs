@@ -84,6 +84,9 @@ pub(crate) struct PipelineSection {
     /// How long a partition may be silent before a tick is appended to it.
     #[serde(with = "humantime_serde")]
     pub tick_after: Duration,
+    /// How often the table is compared with what was recorded of it.
+    #[serde(with = "humantime_serde")]
+    pub audit_every: Duration,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -130,6 +133,7 @@ impl Default for Config {
                 workers: cores.min(4),
                 memory_bytes_max: 512 << 20,
                 tick_after: Duration::from_secs(1),
+                audit_every: Duration::from_secs(60),
             },
             clickhouse: ClickHouseSection {
                 url: String::new(),

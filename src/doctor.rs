@@ -73,7 +73,7 @@ pub(crate) async fn main(config: &Config, args: &DoctorArgs) -> anyhow::Result<E
 }
 
 fn look_at_disk(data_dir: &Path, report: &mut Report) {
-    let place = data_dir.ancestors().find(|place| place.exists()).unwrap_or(Path::new("."));
+    let place = place_of(data_dir);
     match free_bytes(place) {
         Ok(free) if free < DISK_FREE_MIN_BYTES => report
             .wrong("disk", format!("{} MiB free at {} (free some, or move data_dir)", free >> 20, place.display())),
@@ -82,7 +82,12 @@ fn look_at_disk(data_dir: &Path, report: &mut Report) {
     }
 }
 
-fn free_bytes(place: &Path) -> std::io::Result<u64> {
+/// The folder, or the one in which it will be made.
+pub(crate) fn place_of(data_dir: &Path) -> &Path {
+    data_dir.ancestors().find(|place| place.exists()).unwrap_or(Path::new("."))
+}
+
+pub(crate) fn free_bytes(place: &Path) -> std::io::Result<u64> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(place.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();

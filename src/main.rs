@@ -1,10 +1,14 @@
 //! The `weir` command: everything on one machine with `weir serve`, or its parts apart.
 
+mod begin;
 mod config;
 mod control;
 mod demo;
 mod digest;
 mod doctor;
+mod judge;
+mod recover;
+mod report;
 mod run;
 mod runs;
 mod serve;
@@ -44,6 +48,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Rows and digest of a table, to compare it with another one
     Digest(digest::DigestArgs),
+    /// Lets a run go on that has stopped, after what its status says was seen to
+    Recover(recover::RecoverArgs),
     /// Reads access logs into statistics of their own
     Import(weir_import::ImportCommand),
     /// Sends believable traffic
@@ -102,6 +108,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Console => runtime.block_on(serve::serve(config, serve::Parts::CONSOLE))?,
         Command::Status(args) => return status::main(config, &args),
         Command::Digest(args) => return runtime.block_on(digest::main(config, &args)),
+        Command::Recover(args) => return runtime.block_on(recover::main(config, &args)),
         Command::Import(command) => return runtime.block_on(sources::import(config, command)),
         Command::Generate(args) => return runtime.block_on(sources::generate(config, args)),
         Command::Config => {

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  standard input: order, then silence (its end: stop)
+//!  begin: repairs that a person has ordered, checkpoint, may it go on?  (begin.rs, judge.rs)
 //!  log ──▶ pipeline::run (timely workers) ──Closed──▶ sink::run ──▶ ClickHouse
-//!                         └── status ──▶ progress in the log, as a consumer group
+//!                         └── status ──▶ progress in the log, as a consumer group  (report.rs)
 //! ```
 
 use std::{
@@ -21,24 +22,26 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
-use weir_log::{Clock, Committed, Log, LogConfig, PartitionInUse, SystemClock};
+use weir_log::{Clock, Log, LogConfig, PartitionInUse, SystemClock};
 use weir_pipeline::{RunSpec, SourceKind, Status};
 use weir_schemas::{
-    Closed, SchemaVersion, WindowStart,
+    Closed, Fault, Recoveries, Repair, SchemaVersion, WindowStart,
     control::{CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
-    progress::{Metadata, PartitionProgress, RunProgress, group_of},
 };
 
-use crate::config::Config;
+use crate::{
+    begin::{self, Begun},
+    config::Config,
+    judge,
+    report::{self, Done, Reporter},
+};
 
 /// Exit code of a run that must not be started again before a person has looked.
 pub(crate) const STOPPED_FOR_GOOD: i32 = 70;
 
-/// How often progress goes into the log.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-
-/// A process of the same run that said something this short a while ago is at work: ten times [`PROGRESS_EVERY`].
-const AT_WORK_MS: i64 = 5_000;
+/// How often the log is looked at for what must stop the run, and, of so many looks once, `emissions`.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+const WATCH_EMISSIONS: u32 = 5;
 
 /// Closed windows between pipeline and sink: one that waits, while the next is merged. They are in nobody's bound.
 const CLOSED_MAX: usize = 1;
@@ -55,6 +58,14 @@ pub(crate) struct RunOrder {
     pub to: Option<WindowStart>,
     /// (partition, effective time in ms) of those in use.
     pub partitions: Vec<(u32, i64)>,
+    /// Which topic it must be; `None`: not known.
+    #[serde(default)]
+    pub topic_id: Option<String>,
+    /// The run's newest recovery, and those that are to be done before it goes on.
+    #[serde(default)]
+    pub recovery: Option<i64>,
+    #[serde(default)]
+    pub repairs: Vec<(i64, Repair)>,
     pub log: LogConfig,
     pub target: weir_sink::Target,
     /// A schema version that the binary carries, or the text of a file with its name.
@@ -79,44 +90,42 @@ impl RunOrder {
         let first_ms = first_ms.context("no partition is in use (the control topic names none)")?;
         let version = config.schema_version()?;
         let from = version.width.window_of(first_ms - version.lateness_ms);
-        Ok(RunOrder::new(
-            config,
-            target,
-            "live".into(),
-            String::new(),
-            EVENTS_TOPIC.into(),
-            from,
-            None,
-            partitions.iter().map(|in_use| (in_use.partition, in_use.effective_ms)).collect(),
-        ))
+        let live = ("live".to_owned(), String::new(), EVENTS_TOPIC.to_owned());
+        let mut order = RunOrder::new(config, target, control, live, from, None)?;
+        order.partitions = partitions.iter().map(|in_use| (in_use.partition, in_use.effective_ms)).collect();
+        order.topic_id = weir_log::topic_is(EVENTS_TOPIC, control).map(str::to_owned);
+        Ok(order)
     }
 
     /// The run of one import, over the windows that its events lie in.
     pub(crate) fn import(
         config: &Config,
         target: &weir_sink::Target,
+        control: &[ControlRecord],
         id: &str,
-        first_ms: i64,
-        last_ms: i64,
+        (first_ms, last_ms): (i64, i64),
     ) -> anyhow::Result<RunOrder> {
         let width = config.schema_version()?.width;
         let (from, to) = (width.window_of(first_ms), width.next(width.window_of(last_ms)));
-        let (run, topic) = (import_run(id), import_topic(id));
-        Ok(RunOrder::new(config, target, run, id.to_owned(), topic, from, Some(to), Vec::new()))
+        let import = (import_run(id), id.to_owned(), import_topic(id));
+        RunOrder::new(config, target, control, import, from, Some(to))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the two callers above name what differs")]
     fn new(
         config: &Config,
         target: &weir_sink::Target,
-        run: String,
-        origin: String,
-        topic: String,
+        control: &[ControlRecord],
+        (run, origin, topic): (String, String, String),
         from: WindowStart,
         to: Option<WindowStart>,
-        partitions: Vec<(u32, i64)>,
-    ) -> RunOrder {
-        RunOrder {
+    ) -> anyhow::Result<RunOrder> {
+        let recoveries = Recoveries::of(&run, control);
+        let from = config.schema_version()?.width.window_of(recoveries.first_ms(from.ms()));
+        Ok(RunOrder {
+            recovery: recoveries.last,
+            repairs: recoveries.pending,
+            topic_id: None,
+            partitions: Vec::new(),
             spill_dir: config.data_dir.join("spill").join(&run),
             run,
             import: !origin.is_empty(),
@@ -124,7 +133,6 @@ impl RunOrder {
             topic,
             from,
             to,
-            partitions,
             log: config.log_config(),
             target: target.clone(),
             schema_number: config.schema.version,
@@ -132,10 +140,10 @@ impl RunOrder {
             workers: config.pipeline.workers,
             memory_bytes_max: config.pipeline.memory_bytes_max,
             tick_after_ms: config.pipeline.tick_after.as_millis() as u64,
-        }
+        })
     }
 
-    fn version(&self) -> anyhow::Result<SchemaVersion> {
+    pub(crate) fn version(&self) -> anyhow::Result<SchemaVersion> {
         crate::config::schema_version(self.schema_number, self.schema_file.as_deref())
     }
 }
@@ -158,23 +166,75 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(run(&order, log.clone(), stopping)) {
         Ok(code) => Ok(code),
-        Err(Failure::ForGood(reason)) => {
+        Err(Failure::ForGood { reason, fault }) => {
             error!(run = order.run, reason, "stopped; a person is needed");
-            say_stopped(&order, log.as_ref(), &reason);
+            report::say_stopped(log.as_ref(), &order.run, &order.topic, &reason, fault);
             Ok(ExitCode::from(STOPPED_FOR_GOOD as u8))
         }
+        Err(Failure::Wait(reason)) => {
+            warn!(run = order.run, reason, "stopped; is started again");
+            report::say_waiting(log.as_ref(), &order, reason, SystemClock.now_ms());
+            Ok(ExitCode::FAILURE)
+        }
         Err(Failure::Again(error)) => {
-            warn!(run = order.run, error = format!("{error:#}"), "stopped; is started again");
+            let reason = format!("{error:#}");
+            warn!(run = order.run, error = reason, "stopped; is started again");
+            report::say_waiting(
+                log.as_ref(),
+                &order,
+                format!("ended, and is started again: {reason}"),
+                SystemClock.now_ms(),
+            );
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
 /// Why a run ended before its end.
-enum Failure {
+pub(crate) enum Failure {
     /// Starting it again would give the same: the reason, with the way out.
-    ForGood(String),
+    ForGood {
+        reason: String,
+        fault: Option<Fault>,
+    },
+    /// ClickHouse is not to be had, or not ready: one sentence.
+    Wait(String),
     Again(anyhow::Error),
+}
+
+impl Failure {
+    pub(crate) fn of(fault: Fault, run: &str) -> Failure {
+        Failure::ForGood { reason: judge::say(&fault, run), fault: Some(fault) }
+    }
+
+    pub(crate) fn of_sink(error: weir_sink::SinkError, run: &str) -> Failure {
+        use weir_sink::SinkError;
+        match error {
+            SinkError::Altered { table, differs } => Failure::of(Fault::TableAltered { table, differs }, run),
+            SinkError::Stopped { .. } | SinkError::UndoLive => Failure::ForGood {
+                reason: format!("{error} · then `weir recover {run}` starts it again"),
+                fault: None,
+            },
+            SinkError::Unreachable { .. } => Failure::Wait(error.to_string()),
+            SinkError::Refused { .. } | SinkError::CheckpointMoved { .. } | SinkError::Server(_) => {
+                Failure::Again(error.into())
+            }
+        }
+    }
+
+    fn of_pipeline(error: weir_pipeline::PipelineError, run: &str) -> Failure {
+        use weir_pipeline::PipelineError;
+        match error {
+            PipelineError::Cut { topic, partition, start, from_ms, .. } => {
+                Failure::of(Fault::LogCut { topic, partition, start, from_ms }, run)
+            }
+            error if error.needs_a_person() => Failure::ForGood {
+                reason: format!("{error} · then `weir recover {run}` starts it again"),
+                fault: None,
+            },
+            error => Failure::Again(error.into()),
+        }
+    }
 }
 
 impl From<anyhow::Error> for Failure {
@@ -183,30 +243,50 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-impl From<weir_sink::SinkError> for Failure {
-    fn from(error: weir_sink::SinkError) -> Self {
-        use weir_sink::SinkError;
-        match error {
-            SinkError::Stopped { .. } | SinkError::Altered { .. } | SinkError::UndoLive => {
-                Failure::ForGood(error.to_string())
-            }
-            SinkError::Refused { .. }
-            | SinkError::CheckpointMoved { .. }
-            | SinkError::Unreachable { .. }
-            | SinkError::Server(_) => Failure::Again(error.into()),
+async fn run(order: &RunOrder, log: Arc<dyn Log>, mut stopping: watch::Receiver<bool>) -> Result<ExitCode, Failure> {
+    let Some(begun) = begin::begin(order, &log, &mut stopping).await? else { return Ok(ExitCode::FAILURE) };
+    let Begun { version, checkpoint, moved } = begun;
+    if order.to.is_some_and(|to| checkpoint >= to) {
+        report::say_ended(order, log.as_ref(), checkpoint)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    info!(run = order.run, checkpoint_ms = checkpoint.ms(), workers = order.workers, "goes on from its checkpoint");
+    let status = Arc::new(Status::default());
+    let reporter = Reporter::new(order, version.number, log.clone(), status.clone(), Done::new(checkpoint), moved);
+    let reporter = Arc::new(reporter);
+    let stop = Arc::new(AtomicBool::new(false));
+    let reports = {
+        let (reporter, stop) = (reporter.clone(), stop.clone());
+        std::thread::spawn(move || reporter.keep_saying(&stop))
+    };
+    let ended = go_on(order, version, checkpoint, log, status, &reporter, &stop, stopping).await;
+    // Whatever is said after this is said after the last report.
+    stop.store(true, Ordering::SeqCst);
+    let _ = reports.join();
+    match ended? {
+        weir_sink::End::Complete => {
+            reporter.say(|progress| progress.ended = true)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        weir_sink::End::Drained | weir_sink::End::Shutdown => {
+            reporter.say(|_| ())?;
+            Ok(ExitCode::FAILURE)
         }
     }
 }
 
-impl From<weir_pipeline::PipelineError> for Failure {
-    fn from(error: weir_pipeline::PipelineError) -> Self {
-        if error.needs_a_person() { Failure::ForGood(error.to_string()) } else { Failure::Again(error.into()) }
-    }
-}
-
-async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool>) -> Result<ExitCode, Failure> {
-    let version = order.version()?;
-    let checkpoint = weir_sink::checkpoint(&order.target, &order.run, &version, &order.origin, order.from).await?;
+/// Pipeline and sink, until one of them ends, or the log is not the one that it was.
+#[allow(clippy::too_many_arguments, reason = "what `run` has made, once")]
+async fn go_on(
+    order: &RunOrder,
+    version: SchemaVersion,
+    checkpoint: WindowStart,
+    log: Arc<dyn Log>,
+    status: Arc<Status>,
+    reporter: &Arc<Reporter>,
+    stop: &Arc<AtomicBool>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<weir_sink::End, Failure> {
     let sink = weir_sink::RunSpec {
         run: order.run.clone(),
         version: version.clone(),
@@ -215,19 +295,10 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
         to: order.to,
         left: weir_sink::Left::Passed,
     };
-    if order.to.is_some_and(|to| checkpoint >= to) {
-        say_ended(order, log.as_ref(), checkpoint)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let status = Arc::new(Status::default());
-    let done = Arc::new(Done::new(checkpoint));
-    let reporter = Reporter { order: order.clone(), log: log.clone(), status: status.clone(), done: done.clone() };
-    info!(run = order.run, checkpoint_ms = checkpoint.ms(), workers = order.workers, "goes on from its checkpoint");
-
     std::fs::create_dir_all(&order.spill_dir).context("the folder for spilled windows cannot be made")?;
     let spec = RunSpec {
         run: order.run.clone(),
-        version,
+        version: version.clone(),
         topic: order.topic.clone(),
         kind: if order.import { SourceKind::Import } else { SourceKind::Live },
         from: checkpoint,
@@ -244,28 +315,20 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
     };
     let (closed, leaving) = mpsc::channel(CLOSED_MAX);
     let (passed, windows) = mpsc::channel(CLOSED_MAX);
-    let stop = Arc::new(AtomicBool::new(false));
     let pipeline = {
         let (log, status, stop) = (log.clone(), status.clone(), stop.clone());
         tokio::task::spawn_blocking(move || weir_pipeline::run(spec, log, Arc::new(SystemClock), closed, status, stop))
     };
-    let reports = {
-        let (reporter, stop) = (reporter.clone(), stop.clone());
-        std::thread::spawn(move || reporter.keep_saying(&stop))
+    let until = async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let until = {
-        let mut stopping = stopping;
-        async move {
-            let _ = stopping.wait_for(|stop| *stop).await;
-        }
-    };
-    let on_done = move |batch: weir_sink::Done| done.set(batch);
+    let tell = |news| reporter.hear(news);
     let limits = weir_sink::Limits::of_memory(order.memory_bytes_max as u64 / 2);
-    let sink = weir_sink::run(&order.target, sink, limits, windows, on_done, until);
+    let sink = weir_sink::run_telling(&order.target, sink, limits, windows, tell, until);
     let gate = gate(order, log.clone(), leaving, passed);
     let written = async {
         // When all windows have passed it, the sink finishes them.
-        let sink = async { Ok::<_, Failure>(sink.await?) };
+        let sink = async { sink.await.map_err(|error| Failure::of_sink(error, &order.run)) };
         tokio::pin!(sink, gate);
         tokio::select! {
             written = &mut sink => written,
@@ -275,28 +338,42 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, stopping: watch::Receiver<bool
             },
         }
     };
-    tokio::pin!(written, pipeline);
+    let watched = watch(order, version.clone(), log, reporter);
+    tokio::pin!(written, pipeline, watched);
     // Whichever fails first is the reason; the others are stopped by it.
-    let written = tokio::select! {
+    tokio::select! {
         written = &mut written => written,
         read = &mut pipeline => match read.context("the pipeline's thread")? {
             Ok(_) => written.await,
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(Failure::of_pipeline(error, &order.run)),
         },
-    };
-    stop.store(true, Ordering::SeqCst);
-    let _ = reports.join();
-    let ended = written?;
-    match ended {
-        weir_sink::End::Complete => {
-            reporter.say(|progress| progress.ended = true)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        weir_sink::End::Drained | weir_sink::End::Shutdown => {
+        fault = &mut watched => {
             reporter.say(|_| ())?;
-            Ok(ExitCode::FAILURE)
+            Err(Failure::Again(anyhow::anyhow!("{}", judge::say(&fault, &order.run))))
         }
     }
+}
+
+/// Looks at log and `emissions` from time to time, and comes back when the run may not go on over what is there. It then
+/// begins again, and is stopped by what it finds: only at its beginning is it known from where on.
+async fn watch(order: &RunOrder, version: SchemaVersion, log: Arc<dyn Log>, reporter: &Arc<Reporter>) -> Fault {
+    for look in 1_u32.. {
+        tokio::time::sleep(WATCH_EVERY).await;
+        let mut facts = reporter.facts();
+        if look % WATCH_EMISSIONS == 0 {
+            // Where it is away the sink says so. The sink itself asks for what lies ahead only.
+            let asked = weir_sink::checkpoint(&order.target, &order.run, &version, &order.origin, order.from).await;
+            facts.checkpoint_ms = asked.map_or(facts.checkpoint_ms, |checkpoint| checkpoint.ms());
+        }
+        match begin::look(order, &log, &facts).await {
+            Ok(Some(fault)) => return fault,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(run = order.run, error = format!("{error:#}"), "the log could not be looked at")
+            }
+        }
+    }
+    unreachable!("it would have looked for centuries")
 }
 
 /// Hands windows on from pipeline to sink, and none after the partitions in use are others than those of the order.
@@ -334,129 +411,4 @@ fn same_partitions(log: Arc<dyn Log>, partitions: &[(u32, i64)], read_to: i64) -
     let same = in_use.iter().map(|in_use| (in_use.partition, in_use.effective_ms)).eq(partitions.iter().copied());
     anyhow::ensure!(same, "{} partitions are in use now, {} are read; begins again", in_use.len(), partitions.len());
     Ok(all.end)
-}
-
-/// What the sink has finished.
-struct Done {
-    through_ms: std::sync::atomic::AtomicI64,
-    rows: std::sync::atomic::AtomicU64,
-}
-
-impl Done {
-    fn new(checkpoint: WindowStart) -> Done {
-        Done { through_ms: checkpoint.ms().into(), rows: 0.into() }
-    }
-
-    fn set(&self, batch: weir_sink::Done) {
-        self.through_ms.store(batch.through.ms(), Ordering::Relaxed);
-        self.rows.fetch_add(batch.rows, Ordering::Relaxed);
-    }
-}
-
-/// Writes the run's progress into the log, where every tool sees it.
-#[derive(Clone)]
-struct Reporter {
-    order: RunOrder,
-    log: Arc<dyn Log>,
-    status: Arc<Status>,
-    done: Arc<Done>,
-}
-
-impl Reporter {
-    fn keep_saying(&self, stop: &AtomicBool) {
-        while !stop.load(Ordering::SeqCst) {
-            if let Err(error) = self.say(|_| ()) {
-                warn!(run = self.order.run, error = format!("{error:#}"), "progress could not be told");
-            }
-            std::thread::sleep(PROGRESS_EVERY);
-        }
-    }
-
-    /// Whether another process of this run is at work and ahead. It has taken over, and this one will be refused at its
-    /// next deed, but does not know it yet: it was stopped for a while, say. Complete-through must not step back for that.
-    fn is_overtaken(&self) -> anyhow::Result<bool> {
-        let told = self.log.committed(&group_of(&self.order.run), &self.order.topic)?;
-        let first = told.into_iter().find(|committed| committed.partition == 0);
-        let told: Option<Metadata> = first.and_then(|first| serde_json::from_str(&first.metadata).ok());
-        let ours_ms = self.done.through_ms.load(Ordering::Relaxed);
-        Ok(told.and_then(|told| told.run).is_some_and(|told| {
-            told.complete_through_ms > Some(ours_ms) && SystemClock.now_ms() - told.at_ms < AT_WORK_MS
-        }))
-    }
-
-    fn say(&self, change: impl Fn(&mut RunProgress)) -> anyhow::Result<()> {
-        if self.is_overtaken()? {
-            return Ok(());
-        }
-        let status = self.status.snapshot();
-        let mut run = RunProgress {
-            at_ms: SystemClock.now_ms(),
-            complete_through_ms: Some(self.done.through_ms.load(Ordering::Relaxed)),
-            watermark_ms: status.watermark_ms,
-            held_by: status.held_by,
-            windows_open: status.windows_open,
-            events_read: status.events_read,
-            events_late: status.events_late,
-            rows_done: self.done.rows.load(Ordering::Relaxed),
-            records_unreadable: status.records_unreadable,
-            stopped: None,
-            ended: false,
-        };
-        change(&mut run);
-        let commits = status.partitions.iter().map(|partition| {
-            let metadata = Metadata {
-                partition: PartitionProgress { arrival_ms: partition.arrival_ms },
-                run: (partition.partition == 0).then(|| run.clone()),
-            };
-            Ok(Committed {
-                partition: partition.partition,
-                offset: partition.next_offset,
-                metadata: serde_json::to_string(&metadata)?,
-            })
-        });
-        let commits: Vec<Committed> = commits.collect::<anyhow::Result<_>>()?;
-        self.log.commit(&group_of(&self.order.run), &self.order.topic, &commits)?;
-        Ok(())
-    }
-}
-
-/// Tells what the process before this one had no time to tell: the run is at its end, all of its topic is in the table.
-fn say_ended(order: &RunOrder, log: &dyn Log, through: WindowStart) -> anyhow::Result<()> {
-    let group = group_of(&order.run);
-    let before = log.committed(&group, &order.topic)?;
-    let commit = |partition| -> anyhow::Result<Committed> {
-        let told = before.iter().find(|committed| committed.partition == partition);
-        let told = told.and_then(|committed| serde_json::from_str(&committed.metadata).ok());
-        let mut metadata: Metadata = told.unwrap_or_default();
-        if partition == 0 {
-            let run = metadata.run.get_or_insert_default();
-            run.at_ms = SystemClock.now_ms();
-            run.complete_through_ms = Some(through.ms());
-            run.stopped = None;
-            run.ended = true;
-        }
-        let offset = log.bounds(&order.topic, partition)?.end;
-        Ok(Committed { partition, offset, metadata: serde_json::to_string(&metadata)? })
-    };
-    let commits: Vec<_> = (0..log.partitions(&order.topic)?).map(commit).collect::<Result<_, _>>()?;
-    Ok(log.commit(&group, &order.topic, &commits)?)
-}
-
-/// Tells those who ask for the status that the run has stopped, and why; its offsets stay as they were.
-fn say_stopped(order: &RunOrder, log: &dyn Log, reason: &str) {
-    let group = group_of(&order.run);
-    let told = (|| -> anyhow::Result<()> {
-        let before = log.committed(&group, &order.topic)?;
-        let first = before.into_iter().find(|committed| committed.partition == 0);
-        let mut first = first.unwrap_or(Committed { partition: 0, offset: 0, metadata: String::new() });
-        let mut metadata: Metadata = serde_json::from_str(&first.metadata).unwrap_or_default();
-        let run = metadata.run.get_or_insert_default();
-        run.at_ms = SystemClock.now_ms();
-        run.stopped = Some(reason.chars().take(1_000).collect());
-        first.metadata = serde_json::to_string(&metadata)?;
-        Ok(log.commit(&group, &order.topic, &[first])?)
-    })();
-    if let Err(error) = told {
-        warn!(run = order.run, error = format!("{error:#}"), "could not be told to `weir status`");
-    }
 }

@@ -1,9 +1,10 @@
-//! The part that computes: its ClickHouse, the tables, the supervisor of the runs; kept up until the process stops.
+//! The part that computes: its ClickHouse, the supervisor of the runs; kept up until the process stops.
 //!
 //! ```text
-//!  ClickHouse answers ──▶ tables and views are as they must be ──▶ supervisor ──▶ runs
-//!        ▲                                                             │
-//!        └───────────── again, after a while ◀── whatever failed ──────┘
+//!  ClickHouse is started ──▶ supervisor ──▶ tables, runs
+//!        ▲                       │
+//!        └─── again, after ◀─────┘
+//!             a while, if one fails
 //! ```
 //!
 //! Invariant: what goes wrong here stops no collection.
@@ -38,7 +39,7 @@ impl Runs {
         while !*stopping.borrow() {
             let begun = Instant::now();
             let prepared = tokio::select! {
-                target = self.prepare(&mut server) => target,
+                target = self.clickhouse(&mut server) => target,
                 _ = stopping.wait_for(|stop| *stop) => break,
             };
             let ended = match prepared {
@@ -64,21 +65,16 @@ impl Runs {
         }
     }
 
-    /// ClickHouse answers, and its tables and views are as they must be.
-    async fn prepare(&self, server: &mut Option<Server>) -> anyhow::Result<Target> {
-        let target = if self.config.clickhouse.url.is_empty() {
-            if server.is_none() {
-                *server = Some(Server::start(self.config.clickhouse_server()?).await?);
-            }
-            let target = server.as_ref().expect("it was started").target().clone();
-            info!(url = target.url, play = format!("{}/play?user=analyst", target.url), "ClickHouse answers");
-            target
-        } else {
-            self.config.target()?
-        };
-        let version = self.config.schema_version()?;
-        weir_sink::prepare(&target, &version).await?;
-        weir_sink::show(&target, &version, &self.config.timezones()).await?;
+    /// The ClickHouse that is configured, else one of our own, started here.
+    async fn clickhouse(&self, server: &mut Option<Server>) -> anyhow::Result<Target> {
+        if !self.config.clickhouse.url.is_empty() {
+            return self.config.target();
+        }
+        if server.is_none() {
+            *server = Some(Server::start(self.config.clickhouse_server()?).await?);
+        }
+        let target = server.as_ref().expect("it was started").target().clone();
+        info!(url = target.url, play = format!("{}/play?user=analyst", target.url), "ClickHouse answers");
         Ok(target)
     }
 

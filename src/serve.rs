@@ -238,6 +238,7 @@ fn prepare(log: &Arc<dyn Log>, clock: &dyn Clock, events: &TopicKind) -> anyhow:
     let TopicKind::Events { partitions, .. } = events else { unreachable!("live events") };
     let control = weir_log::ControlLog::open(log.clone())?;
     weir_log::ensure_partitions_in_use(&control, &who(), *partitions, clock.now_ms())?;
+    weir_log::ensure_topic_is(log.as_ref(), &control, EVENTS_TOPIC, &who(), clock.now_ms())?;
     weir_log::add_partitions(log.as_ref(), &control, EVENTS_TOPIC, &who(), *partitions, clock.now_ms())?;
     Ok(())
 }
@@ -333,6 +334,7 @@ impl Health for Process {
             None => status::spool(&self.config),
         };
         snapshot.spool = spool.map_err(|error| error.to_string())?;
+        snapshot.disk = status::disk(&self.config);
         Ok(snapshot)
     }
 

@@ -3,11 +3,11 @@
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use weir_console::{Snapshot, SpoolStatus};
+use weir_console::{DiskStatus, Snapshot, SpoolStatus};
 use weir_ingest::{Spool, SpoolUsage};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 
-use crate::config::Config;
+use crate::{config::Config, doctor};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
@@ -27,12 +27,16 @@ pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCod
         Err(error) => return Err(error.into()),
     };
     snapshot.spool = spool(config)?;
+    snapshot.disk = disk(config);
     if args.json {
         println!("{}", serde_json::to_string(&snapshot)?);
     } else {
         println!("{}", weir_console::render(&snapshot));
     }
-    let stopped = snapshot.runs.iter().filter_map(|run| run.progress.as_ref()).any(|run| run.stopped.is_some());
+    let stopped = snapshot
+        .runs
+        .iter()
+        .any(|run| run.topic_gone || run.progress.as_ref().is_some_and(|progress| progress.stopped.is_some()));
     Ok(if stopped || snapshot.log_away.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -40,6 +44,12 @@ fn look(log: &Arc<dyn Log>) -> Result<Snapshot, LogError> {
     let control = ControlLog::open(log.clone())?.read_all()?;
     let control: Vec<_> = control.records.into_iter().map(|(_, record)| record).collect();
     weir_console::observe(log.as_ref(), &control, SystemClock.now_ms())
+}
+
+/// The disk under `data_dir`, on this machine.
+pub(crate) fn disk(config: &Config) -> Option<DiskStatus> {
+    let path = doctor::place_of(&config.data_dir);
+    Some(DiskStatus { path: path.display().to_string(), free_bytes: doctor::free_bytes(path).ok()? })
 }
 
 /// The spool on this machine, whoever has it open.

@@ -1,7 +1,8 @@
 //! Starts, watches and ends the runs: each is a process of its own, so that one that stops stops only itself.
 //!
 //! ```text
-//!  control topic ──▶ desired() ──▶ next_steps(desired, children) ──▶ spawn / stop / take back
+//!  control topic ──▶ desired() ──▶ keep_up(order, child) ──▶ spawn / stop / take back
+//!  audit ──findings──▶ the run concerned is stopped, until `weir recover`
 //! ```
 //!
 //! A child's standard input is its lifeline: the order comes as its first line, and when we die, however, it ends.
@@ -15,14 +16,21 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_log::{Clock, Log};
-use weir_schemas::control::{Action, ControlRecord, import_run, import_topic};
+use weir_schemas::{
+    Fault, SchemaVersion,
+    control::{Action, ControlRecord, import_run, import_topic},
+    progress::group_of,
+};
+use weir_sink::audit::{Audit, Finding};
 
 use crate::{
+    begin,
     config::Config,
     control::Control,
+    judge, report,
     run::{RunOrder, STOPPED_FOR_GOOD},
 };
 
@@ -35,6 +43,10 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a run may take to finish its deed when it is asked to stop; it is killed then, which loses nothing.
 const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How often tables and views are tried to be made while ClickHouse is away, or not as it must be.
+const PREPARE_EVERY: Duration = Duration::from_secs(2);
+/// Of so many looks of the audit one counts all rows of the table: hourly, at a look a minute.
+const ROWS_EVERY: u32 = 60;
 
 /// What the control topic wants.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -62,7 +74,11 @@ fn desired(control: &[ControlRecord]) -> Desired {
                 desired.undo.push(id.clone());
             }
             Action::ImportUndone { id } => desired.undo.retain(|undo| undo != id),
-            Action::ImportBegun { .. } | Action::PartitionsInUse { .. } => {}
+            Action::ImportBegun { .. }
+            | Action::PartitionsInUse { .. }
+            | Action::TopicIs { .. }
+            | Action::Recover { .. }
+            | Action::Recovered { .. } => {}
         }
     }
     desired
@@ -73,9 +89,18 @@ struct Running {
     child: Option<Child>,
     started: Instant,
     wait: Duration,
-    /// The run has ended, or a person is needed: not started again.
+    /// The run has ended, or a person is needed: not started again, until there is another recovery.
     over: bool,
+    recovery: Option<i64>,
+    topic: String,
+    /// The audit has stopped it.
+    differs: bool,
+    /// When a repair was last pending: what the audit has begun to look for before that says nothing.
+    unsettled: Option<Instant>,
 }
+
+/// What the audit has found, and when it began to look.
+type Found = (Instant, Vec<Finding>);
 
 /// Everything the supervisor needs.
 pub(crate) struct Supervisor {
@@ -89,17 +114,32 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Runs until `shutdown` is true, then stops every run and returns.
     pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let version = self.config.schema_version()?;
         let mut runs: BTreeMap<String, Running> = BTreeMap::new();
-        let mut audit = tokio::spawn(audit(self.target.clone(), self.config.schema_version()?, shutdown.clone()));
+        let (finder, mut findings) = mpsc::channel(1);
+        let prepared = tokio::spawn(prepare(self.target.clone(), version.clone(), self.config.timezones()));
+        let every = self.config.pipeline.audit_every;
+        let audit = tokio::spawn(audit(self.target.clone(), version.clone(), every, finder));
+        let mut said = String::new();
         loop {
-            self.look(&self.control.records(), &mut runs).await?;
+            // What is wrong now may be right at the next look; said once.
+            if let Err(error) = self.look(&self.control.records(), &mut runs).await {
+                let error = format!("{error:#}");
+                if error != said {
+                    error!(error, "the runs cannot be looked after; tried again");
+                    said = error;
+                }
+            }
             tokio::select! {
                 _ = tokio::time::sleep(LOOK_EVERY) => {}
+                Some(found) = findings.recv() => self.stop_differing(&found, &version, &mut runs).await?,
                 _ = shutdown.changed() => break,
             }
         }
-        audit.abort();
-        let _ = (&mut audit).await;
+        for task in [prepared, audit] {
+            task.abort();
+            let _ = task.await;
+        }
         let children = runs.into_iter().filter_map(|(run, running)| Some((run, running.child?)));
         let stops = children.map(|(run, child)| tokio::task::spawn_blocking(move || stop(&run, child)));
         for stopped in stops.collect::<Vec<_>>() {
@@ -120,25 +160,40 @@ impl Supervisor {
                 Err(error) => warn!(import = id, error = format!("{error:#}"), "cannot be taken back yet; tried again"),
             }
         }
-        self.keep_up(RunOrder::live(&self.config, &self.target, records)?, runs);
-        for (id, (first_ms, last_ms)) in desired.imports {
-            self.keep_up(RunOrder::import(&self.config, &self.target, &id, first_ms, last_ms)?, runs);
+        self.keep_up(RunOrder::live(&self.config, &self.target, records)?, runs).await?;
+        for (id, times) in desired.imports {
+            self.keep_up(RunOrder::import(&self.config, &self.target, records, &id, times)?, runs).await?;
         }
         Ok(())
     }
 
     /// Sees to it that the run has a process, or an end.
-    fn keep_up(&self, order: RunOrder, runs: &mut BTreeMap<String, Running>) {
+    async fn keep_up(&self, order: RunOrder, runs: &mut BTreeMap<String, Running>) -> anyhow::Result<()> {
         let run = order.run.clone();
-        let running = runs.entry(run.clone()).or_insert_with(|| Running {
-            child: None,
-            started: Instant::now() - RESTART_MAX,
-            wait: RESTART_MIN,
-            over: false,
-        });
+        if !runs.contains_key(&run) {
+            let differs = self.stays_stopped(&order).await?;
+            let started = Instant::now() - RESTART_MAX;
+            let (recovery, topic) = (order.recovery, order.topic.clone());
+            let (over, unsettled) = (differs, None);
+            let first = Running { child: None, started, wait: RESTART_MIN, over, recovery, topic, differs, unsettled };
+            runs.insert(run.clone(), first);
+        }
+        let running = runs.get_mut(&run).expect("it was just put there");
+        if running.recovery != order.recovery {
+            info!(run, "is to go on, as ordered");
+            if let Some(child) = running.child.take() {
+                let run = run.clone();
+                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+            }
+            (running.recovery, running.wait) = (order.recovery, RESTART_MIN);
+            (running.over, running.differs) = (false, false);
+        }
+        if !order.repairs.is_empty() {
+            running.unsettled = Some(Instant::now());
+        }
         if let Some(child) = &mut running.child {
             match child.try_wait() {
-                Ok(None) => return,
+                Ok(None) => return Ok(()),
                 Ok(Some(status)) => {
                     running.child = None;
                     if running.started.elapsed() > HEALTHY_AFTER {
@@ -160,7 +215,7 @@ impl Supervisor {
             }
         }
         if running.over || running.started.elapsed() < running.wait {
-            return;
+            return Ok(());
         }
         running.started = Instant::now();
         running.wait = (running.wait * 2).min(RESTART_MAX);
@@ -171,6 +226,47 @@ impl Supervisor {
             }
             Err(error) => warn!(run, error = format!("{error:#}"), "cannot be started"),
         }
+        Ok(())
+    }
+
+    /// Whether the audit has stopped the run before this process began, and nobody has decided anything since. What a run
+    /// stops over by itself it finds again, if it is still so.
+    async fn stays_stopped(&self, order: &RunOrder) -> anyhow::Result<bool> {
+        let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
+        let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
+        Ok(report::told(&committed).is_some_and(|told| {
+            let differs = matches!(told.fault, Some(Fault::TableDiffers { .. }));
+            differs && told.stopped.is_some() && told.recovery == order.recovery
+        }))
+    }
+
+    /// Stops the runs whose rows are not what was recorded: what they would write next is right, and would hide since when
+    /// the rest is not.
+    async fn stop_differing(
+        &self,
+        (began, found): &Found,
+        version: &SchemaVersion,
+        runs: &mut BTreeMap<String, Running>,
+    ) -> anyhow::Result<()> {
+        let origins: BTreeSet<&str> = found.iter().map(Finding::origin).collect();
+        for origin in origins {
+            let run = if origin.is_empty() { "live".to_owned() } else { import_run(origin) };
+            let Some(fault) = begin::differs(found, origin, version) else { continue };
+            let settled = |running: &&mut Running| running.unsettled.is_none_or(|unsettled| unsettled < *began);
+            let Some(running) = runs.get_mut(&run).filter(|running| !running.differs).filter(settled) else { continue };
+            let (child, log, topic) = (running.child.take(), self.log.clone(), running.topic.clone());
+            (running.over, running.differs) = (true, true);
+            tokio::task::spawn_blocking(move || {
+                if let Some(child) = child {
+                    stop(&run, child);
+                }
+                let reason = judge::say(&fault, &run);
+                error!(run, reason, "stopped; a person is needed");
+                report::say_stopped(log.as_ref(), &run, &topic, &reason, Some(fault));
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     async fn take_back(&self, id: &str) -> anyhow::Result<()> {
@@ -223,16 +319,39 @@ fn stop(run: &str, mut child: Child) {
     let _ = child.wait();
 }
 
+/// Makes tables and views, however long ClickHouse is away; a run that finds none waits for them.
+async fn prepare(target: weir_sink::Target, version: SchemaVersion, timezones: BTreeMap<String, String>) {
+    let mut said = String::new();
+    loop {
+        let made = async {
+            weir_sink::prepare(&target, &version).await?;
+            weir_sink::show(&target, &version, &timezones).await
+        };
+        let Err(error) = made.await else { return };
+        let error = error.to_string();
+        if error != said {
+            warn!(error, "tables and views cannot be made yet; tried again");
+            said = error;
+        }
+        tokio::time::sleep(PREPARE_EVERY).await;
+    }
+}
+
 /// Compares the table with what `emissions` says of it, all the time and slowly.
-async fn audit(target: weir_sink::Target, version: weir_schemas::SchemaVersion, shutdown: watch::Receiver<bool>) {
-    const EVERY: Duration = Duration::from_secs(60);
-    let mut audit = weir_sink::audit::Audit::new(&target, &version);
-    while !*shutdown.borrow() {
-        tokio::time::sleep(EVERY).await;
-        match audit.recent().await {
-            Ok(findings) => {
-                for finding in findings {
-                    error!(%finding, "the table is not what `emissions` says");
+async fn audit(target: weir_sink::Target, version: SchemaVersion, every: Duration, findings: mpsc::Sender<Found>) {
+    let mut audit = Audit::new(&target, &version);
+    for look in 0_u32.. {
+        tokio::time::sleep(every).await;
+        let began = Instant::now();
+        let found = match look % ROWS_EVERY {
+            0 => audit.rows().await,
+            _ => audit.recent().await,
+        };
+        match found {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => {
+                if findings.send((began, found)).await.is_err() {
+                    return;
                 }
             }
             Err(error) => warn!(%error, "the audit could not ask ClickHouse"),

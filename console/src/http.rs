@@ -99,6 +99,13 @@ fn run_metrics(snapshot: &Snapshot, text: &mut String) {
     gauge("weir_pipeline_events_late", "Late events since the run's process started.", &|run| {
         run.progress.as_ref().map(|progress| progress.events_late as f64)
     });
+    gauge("weir_pipeline_waiting_seconds", "How long the run has waited for something that it tries again.", &|run| {
+        let waiting = run.progress.as_ref()?.waiting.as_ref();
+        Some(waiting.map_or(0.0, |waiting| seconds(snapshot.at_ms - waiting.since_ms)))
+    });
+    gauge("weir_pipeline_missing_seconds", "Time of which the windows were given up.", &|run| {
+        Some(seconds(run.missing.iter().map(|missing| missing.to_ms - missing.from_ms).sum()))
+    });
     gauge("weir_pipeline_stopped", "1: the run has stopped and a person is needed.", &|run| {
         run.progress.as_ref().map(|progress| f64::from(u8::from(progress.stopped.is_some())))
     });

@@ -17,5 +17,5 @@ mod snapshot;
 mod text;
 
 pub use http::{Health, serve};
-pub use snapshot::{ImportState, ImportStatus, PartitionStatus, RunStatus, Snapshot, SpoolStatus, observe};
+pub use snapshot::{DiskStatus, ImportState, ImportStatus, PartitionStatus, RunStatus, Snapshot, SpoolStatus, observe};
 pub use text::render;

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use weir_log::{Log, LogError};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, STEP_BACK_MAX_MS,
+    DEDUP_HORIZON_MS, Missing, Recoveries, STEP_BACK_MAX_MS,
     control::{Action, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
@@ -21,6 +21,17 @@ pub struct Snapshot {
     /// The spool of the collector on this machine; `None`: there is none here.
     #[serde(default)]
     pub spool: Option<SpoolStatus>,
+    /// The disk under `data_dir` on this machine; `None`: it could not be looked at.
+    #[serde(default)]
+    pub disk: Option<DiskStatus>,
+}
+
+/// What is left of the disk that the embedded log, the spool, ClickHouse's files and spilled windows are on, where they
+/// are weir's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub path: String,
+    pub free_bytes: u64,
 }
 
 /// What waits on a collector's disk for the log.
@@ -39,7 +50,7 @@ impl Snapshot {
     /// What there is to say when the log cannot be looked at.
     pub fn without_log(at_ms: i64, reason: String) -> Self {
         let (runs, imports) = (Vec::new(), Vec::new());
-        Self { at_ms, retention_s: None, runs, imports, log_away: Some(reason), spool: None }
+        Self { at_ms, retention_s: None, runs, imports, log_away: Some(reason), spool: None, disk: None }
     }
 }
 
@@ -58,6 +69,12 @@ pub struct RunStatus {
     /// How long the log still keeps everything that the run needs, ms; negative: some of it may be gone. `None`: for ever,
     /// or not known.
     pub retention_headroom_ms: Option<i64>,
+    /// Windows that somebody has given up, ascending: they are not in the table, and will not be.
+    #[serde(default)]
+    pub missing: Vec<Missing>,
+    /// The topic was there, and is not any more.
+    #[serde(default)]
+    pub topic_gone: bool,
 }
 
 /// What one partition still has for a run.
@@ -101,12 +118,15 @@ pub enum ImportState {
 pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<Snapshot, LogError> {
     let mut runs = Vec::new();
     let mut retention_s = None;
-    match observe_run(log, "live", EVENTS_TOPIC, now_ms) {
+    match observe_run(log, control, "live", EVENTS_TOPIC, now_ms) {
         Ok(mut run) => {
             retention_s = log.retention(EVENTS_TOPIC)?.map(|kept| kept.as_secs());
             let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
             run.retention_headroom_ms = retention_headroom_ms(through_ms, retention_s, now_ms);
             runs.push(run);
+        }
+        Err(LogError::UnknownTopic(_)) if weir_log::topic_is(EVENTS_TOPIC, control).is_some() => {
+            runs.push(RunStatus { topic_gone: true, ..RunStatus::unknown("live", EVENTS_TOPIC, control) })
         }
         // Nothing has run on this log yet.
         Err(LogError::UnknownTopic(_)) => {}
@@ -117,7 +137,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<
         if !matches!(import.state, ImportState::Counting) {
             continue;
         }
-        match observe_run(log, &import_run(&import.id), &import_topic(&import.id), now_ms) {
+        match observe_run(log, control, &import_run(&import.id), &import_topic(&import.id), now_ms) {
             Ok(run) => {
                 if run.progress.as_ref().is_some_and(|progress| progress.ended) {
                     import.state = ImportState::Done;
@@ -129,7 +149,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<
             Err(error) => return Err(error),
         }
     }
-    Ok(Snapshot { at_ms: now_ms, retention_s, runs, imports, log_away: None, spool: None })
+    Ok(Snapshot { at_ms: now_ms, retention_s, runs, imports, log_away: None, spool: None, disk: None })
 }
 
 /// A run that begins again at its checkpoint reads from a horizon and a clock's step before it.
@@ -162,13 +182,39 @@ fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
                 }
             }
             Action::ImportUndone { id } => imports.retain(|import| import.id != *id),
-            Action::PartitionsInUse { .. } => {}
+            Action::PartitionsInUse { .. }
+            | Action::TopicIs { .. }
+            | Action::Recover { .. }
+            | Action::Recovered { .. } => {}
         }
     }
     imports
 }
 
-fn observe_run(log: &dyn Log, run: &str, topic: &str, now_ms: i64) -> Result<RunStatus, LogError> {
+impl RunStatus {
+    /// A run of which the log says nothing.
+    fn unknown(run: &str, topic: &str, control: &[ControlRecord]) -> Self {
+        Self {
+            run: run.to_owned(),
+            topic: topic.to_owned(),
+            progress: None,
+            lag_records: 0,
+            lag_ms: 0,
+            partitions: Vec::new(),
+            retention_headroom_ms: None,
+            missing: Recoveries::of(run, control).missing,
+            topic_gone: false,
+        }
+    }
+}
+
+fn observe_run(
+    log: &dyn Log,
+    control: &[ControlRecord],
+    run: &str,
+    topic: &str,
+    now_ms: i64,
+) -> Result<RunStatus, LogError> {
     let committed = log.committed(&group_of(run), topic)?;
     let mut progress = None;
     let mut partitions = Vec::new();
@@ -188,13 +234,11 @@ fn observe_run(log: &dyn Log, run: &str, topic: &str, now_ms: i64) -> Result<Run
         partitions.push(PartitionStatus { partition, offset, end: bounds.end, arrival_ms, lag_records, lag_ms });
     }
     Ok(RunStatus {
-        run: run.to_owned(),
-        topic: topic.to_owned(),
         progress,
         lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
         lag_ms: partitions.iter().map(|partition| partition.lag_ms).max().unwrap_or(0),
         partitions,
-        retention_headroom_ms: None,
+        ..RunStatus::unknown(run, topic, control)
     })
 }
 

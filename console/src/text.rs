@@ -1,6 +1,7 @@
 use jiff::Timestamp;
+use weir_schemas::progress::RunProgress;
 
-use crate::{ImportState, PartitionStatus, RunStatus, Snapshot, SpoolStatus};
+use crate::{DiskStatus, ImportState, PartitionStatus, RunStatus, Snapshot, SpoolStatus};
 
 /// The snapshot as a person reads it in a terminal: one paragraph a run, the reason for waiting always named.
 pub fn render(snapshot: &Snapshot) -> String {
@@ -23,7 +24,22 @@ pub fn render(snapshot: &Snapshot) -> String {
         lines.push(format!("import {} of {}: {state}", import.id, import.site));
     }
     lines.extend(snapshot.spool.as_ref().map(render_spool));
+    lines.extend(snapshot.disk.as_ref().and_then(render_disk));
     lines.join("\n")
+}
+
+/// Under this a disk is said to be nearly full: ClickHouse's merges need room for the parts that they make anew.
+const DISK_FREE_MIN_BYTES: u64 = 1 << 30;
+
+fn render_disk(disk: &DiskStatus) -> Option<String> {
+    (disk.free_bytes < DISK_FREE_MIN_BYTES).then(|| {
+        format!(
+            "disk: NEARLY FULL, {} free at {} (free some space; when it is full hits are answered 503 and batches wait, \
+             nothing that was acknowledged is lost)",
+            size(disk.free_bytes),
+            disk.path
+        )
+    })
 }
 
 /// Four fifths full is near full: at a steady rate a quarter of the time since it began is left.
@@ -55,6 +71,14 @@ fn size(bytes: u64) -> String {
 
 fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
     let now_ms = snapshot.at_ms;
+    if run.topic_gone {
+        lines.push(format!(
+            "{}: STOPPED · topic {} is gone: somebody has deleted it, and what it held (`weir doctor --fix` makes a new one)",
+            run.run, run.topic
+        ));
+        render_missing(run, lines);
+        return;
+    }
     let Some(progress) = &run.progress else {
         let waiting = count(run.lag_records, "record");
         lines.push(format!(
@@ -86,6 +110,8 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
             count(run.lag_records, "record"),
         ));
     }
+    render_troubles(progress, now_ms, lines);
+    render_missing(run, lines);
     let mut watermark = format!("  watermark {}", instant(progress.watermark_ms));
     let held_by = run.partitions.iter().find(|partition| Some(partition.partition) == progress.held_by);
     if let Some(partition) = held_by {
@@ -123,6 +149,37 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
     }
 }
 
+/// What goes on by itself, and what somebody else has done.
+fn render_troubles(progress: &RunProgress, now_ms: i64, lines: &mut Vec<String>) {
+    if let Some(waiting) = progress.waiting.as_ref().filter(|_| progress.stopped.is_none()) {
+        lines.push(format!("  WAITING for {} · {} · tried again", span(now_ms - waiting.since_ms), waiting.reason));
+    }
+    if let Some(moved) = progress.moved.as_ref().filter(|moved| now_ms - moved.at_ms < MOVED_SHOWN_MS) {
+        let what = match moved.found {
+            Some(offset) => format!("were moved with other tools (partition {} to {offset})", moved.partition),
+            None => "were gone, expired or deleted".to_owned(),
+        };
+        let ago = span(now_ms - moved.at_ms);
+        lines.push(format!("  the group's offsets {what}, {ago} ago: nothing reads them, the run has put them back"));
+    }
+}
+
+fn render_missing(run: &RunStatus, lines: &mut Vec<String>) {
+    lines.extend(run.missing.iter().map(|missing| {
+        format!(
+            "  MISSING: {} to {}, given up by {} at {}: {}",
+            instant(Some(missing.from_ms)),
+            instant(Some(missing.to_ms)),
+            missing.who,
+            instant(Some(missing.at_ms)),
+            missing.reason
+        )
+    }));
+}
+
+/// For a day it is said that somebody has moved a group's offsets: so long an operator may look for why nothing came of it.
+const MOVED_SHOWN_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// A run that has said nothing for so long, of twice a second, is taken for one that does not run.
 const SILENT_MS: i64 = 10_000;
 
@@ -156,7 +213,10 @@ fn span(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
-    use weir_schemas::progress::RunProgress;
+    use weir_schemas::{
+        Missing,
+        progress::{Moved, Waiting},
+    };
 
     use super::*;
     use crate::ImportStatus;
@@ -187,6 +247,8 @@ mod tests {
                 },
             ],
             retention_headroom_ms: Some(90_061_000),
+            missing: Vec::new(),
+            topic_gone: false,
         }
     }
 
@@ -212,6 +274,7 @@ mod tests {
             imports: vec![import],
             log_away: None,
             spool: None,
+            disk: None,
         };
         expect![[r#"
             live: complete through 2023-11-14 22:14:00 UTC, 21s ago · 1 window open · 12 records to go
@@ -228,7 +291,7 @@ mod tests {
     fn shown(progress: RunProgress, headroom_ms: Option<i64>) -> String {
         let run = RunStatus { retention_headroom_ms: headroom_ms, ..run(Some(progress)) };
         let (at_ms, retention_s, imports) = (1_700_000_061_000, Some(100), Vec::new());
-        render(&Snapshot { at_ms, retention_s, runs: vec![run], imports, log_away: None, spool: None })
+        render(&Snapshot { at_ms, retention_s, runs: vec![run], imports, log_away: None, spool: None, disk: None })
     }
 
     #[test]
@@ -251,6 +314,49 @@ mod tests {
     fn a_stopped_run_says_so_first_and_why() {
         let progress = RunProgress { stopped: Some("the table was altered".into()), ..RunProgress::default() };
         assert!(shown(progress, None).starts_with("live: STOPPED · the table was altered"));
+    }
+
+    #[test]
+    fn what_a_run_waits_for_what_is_missing_and_who_moved_its_offsets_is_said() {
+        let waiting = Waiting { since_ms: 1_700_000_001_000, reason: "clickhouse at u does not answer".into() };
+        let moved = Moved { at_ms: 1_700_000_058_000, partition: 3, found: Some(0) };
+        let progress = RunProgress {
+            at_ms: 1_700_000_061_000,
+            complete_through_ms: Some(1_700_000_040_000),
+            waiting: Some(waiting),
+            moved: Some(moved),
+            ..RunProgress::default()
+        };
+        let missing = Missing {
+            from_ms: 1_700_000_000_000,
+            to_ms: 1_700_000_020_000,
+            at_ms: 1_700_000_030_000,
+            who: "ops@host".into(),
+            reason: "a disk was lost".into(),
+        };
+        let run = RunStatus { missing: vec![missing], ..run(Some(progress)) };
+        let mut snapshot = Snapshot::without_log(1_700_000_061_000, String::new());
+        (snapshot.log_away, snapshot.runs) = (None, vec![run]);
+        snapshot.disk = Some(DiskStatus { path: "/data".into(), free_bytes: 300 << 20 });
+        let lines = render(&snapshot);
+        let lines: Vec<_> =
+            lines.lines().filter(|line| !line.contains("partition 1") && !line.contains("watermark")).collect();
+        expect![[r#"
+            live: complete through 2023-11-14 22:14:00 UTC, 21s ago · 0 windows open · 12 records to go
+              WAITING for 1m · clickhouse at u does not answer · tried again
+              the group's offsets were moved with other tools (partition 3 to 0), 3s ago: nothing reads them, the run has put them back
+              MISSING: 2023-11-14 22:13:20 UTC to 2023-11-14 22:13:40 UTC, given up by ops@host at 2023-11-14 22:13:50 UTC: a disk was lost
+              0 events read, 0 of them late · 0 rows written
+              the log keeps what this run still needs for another 1day 1h
+            disk: NEARLY FULL, 300 MiB free at /data (free some space; when it is full hits are answered 503 and batches wait, nothing that was acknowledged is lost)"#]]
+        .assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn a_topic_that_is_gone_is_said_and_not_taken_for_a_log_on_which_nothing_has_run() {
+        let mut snapshot = Snapshot::without_log(0, String::new());
+        (snapshot.log_away, snapshot.runs) = (None, vec![RunStatus { topic_gone: true, ..run(None) }]);
+        assert!(render(&snapshot).starts_with("live: STOPPED · topic weir.events is gone"));
     }
 
     #[test]

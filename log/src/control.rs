@@ -217,6 +217,31 @@ pub fn ensure_partitions_in_use(
     Ok(in_use)
 }
 
+/// The id that the topic of this name has, by the control records in their order: the last one decides.
+pub fn topic_is<'a>(topic: &str, records: impl IntoIterator<Item = &'a ControlRecord>) -> Option<&'a str> {
+    let ids = records.into_iter().filter_map(|record| match &record.action {
+        Action::TopicIs { topic: of, id } if of == topic => Some(id.as_str()),
+        _ => None,
+    });
+    ids.last()
+}
+
+/// Records which topic `topic` is, unless that is recorded, or the log cannot tell.
+pub fn ensure_topic_is(log: &dyn Log, control: &ControlLog, topic: &str, who: &str, now_ms: i64) -> Result<()> {
+    let all = control.read_all()?;
+    if topic_is(topic, all.records.iter().map(|(_, record)| record)).is_some() {
+        return Ok(());
+    }
+    let Some(id) = log.topic_id(topic)? else { return Ok(()) };
+    let record = ControlRecord {
+        at_ms: now_ms,
+        who: who.to_owned(),
+        reason: "the first start".to_owned(),
+        action: Action::TopicIs { topic: topic.to_owned(), id },
+    };
+    futures::executor::block_on(control.append(&record)).map(drop)
+}
+
 /// How far ahead partitions that are added come into use: collectors and runs follow the control topic within a second, and
 /// Kafka's clients learn of a partition within ten.
 const ADDED_AHEAD_MS: i64 = 20_000;

@@ -36,7 +36,8 @@ mod open;
 mod telemetry;
 pub use clock::{Clock, SystemClock};
 pub use control::{
-    ControlLog, ControlRecords, Follower, PartitionInUse, add_partitions, ensure_partitions_in_use, partitions_in_use,
+    ControlLog, ControlRecords, Follower, PartitionInUse, add_partitions, ensure_partitions_in_use, ensure_topic_is,
+    partitions_in_use, topic_is,
 };
 pub use embedded::{EmbeddedLog, Usage};
 pub use error::LogError;
@@ -112,6 +113,12 @@ pub trait Log: Send + Sync + 'static {
 
     /// How many partitions the topic has; [`LogError::UnknownTopic`] if there is none.
     fn partitions(&self, topic: &str) -> Result<u32>;
+
+    /// Which topic of this name it is: one that was deleted and made again has another id. `None`: this log cannot tell
+    /// (Kafka before 2.8).
+    fn topic_id(&self, topic: &str) -> Result<Option<String>> {
+        self.partitions(topic).map(|_| None)
+    }
 
     /// Adds partitions until there are `partitions`.
     fn grow(&self, topic: &str, partitions: u32) -> Result<()>;

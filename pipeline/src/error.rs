@@ -7,7 +7,7 @@ pub enum PipelineError {
     Log(#[from] LogError),
     #[error(
         "topic {topic} partition {partition}: retention has cut the log at offset {start}, and what run {run} needs from \
-         {from_ms} ms on is not surely whole (raise the topic's retention, and begin a new run after the cut)"
+         {from_ms} ms on is not surely whole (`weir recover {run} --accept-loss` goes on after the cut)"
     )]
     Cut { run: String, topic: String, partition: u32, start: i64, from_ms: i64 },
     #[error(
@@ -24,10 +24,11 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
-    /// Whether starting the run again would come to the same.
+    /// Whether starting the run again would come to the same. A reader that retention has overtaken is not it: the run
+    /// that begins at its checkpoint says whether what it needs is gone.
     pub fn needs_a_person(&self) -> bool {
         match self {
-            PipelineError::Log(LogError::BelowStart { .. } | LogError::WrongTopic { .. })
+            PipelineError::Log(LogError::WrongTopic { .. })
             | PipelineError::Cut { .. }
             | PipelineError::Damaged { .. } => true,
             PipelineError::Log(_)

@@ -56,6 +56,7 @@ use std::{path::PathBuf, time::Duration};
 pub use error::PipelineError;
 pub use limit::OTHER;
 pub use run::{Ended, run};
+pub use source::whole_from;
 pub use status::{PartitionStatus, Snapshot, Status};
 use weir_log::PartitionInUse;
 use weir_schemas::{SchemaVersion, WindowStart};

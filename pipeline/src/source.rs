@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
-use weir_log::Reader;
+use weir_log::{Log, PartitionInUse, Reader};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, STEP_BACK_MAX_MS,
+    DEDUP_HORIZON_MS, STEP_BACK_MAX_MS, WindowStart, WindowWidth,
     wire::{self, BatchView, Content, End},
 };
 
@@ -187,7 +187,7 @@ fn start_offset(shared: &Shared, partition: u32, effective_ms: i64) -> Result<i6
     let look_ms = from_ms - DEDUP_HORIZON_MS;
     if bounds.start > 0 {
         let needed_ms = look_ms - STEP_BACK_MAX_MS;
-        if first_stamp(shared, partition, bounds)?.is_none_or(|stamp_ms| stamp_ms >= needed_ms) {
+        if first_stamp(log, topic, partition, bounds)?.is_none_or(|stamp_ms| stamp_ms >= needed_ms) {
             let (run, topic) = (shared.spec.run.clone(), topic.to_owned());
             return Err(PipelineError::Cut { run, topic, partition, start: bounds.start, from_ms });
         }
@@ -199,12 +199,42 @@ fn start_offset(shared: &Shared, partition: u32, effective_ms: i64) -> Result<i6
     Ok(log.offset_at(topic, partition, look_ms)?.unwrap_or(bounds.end).min(bounds.end).max(bounds.start))
 }
 
+/// The first window that a run over what is left of the partitions can compute whole.
+///
+/// `renewed`: the topic has had a predecessor, which is gone with all that was in it, so that its beginning is a cut too.
+/// Where nothing is left of a partition that was cut, that is a window after `now_ms`. Retention goes on: a run that begins
+/// there much later may find it cut again.
+pub fn whole_from(
+    log: &dyn Log,
+    topic: &str,
+    partitions: &[PartitionInUse],
+    width: WindowWidth,
+    renewed: bool,
+    now_ms: i64,
+) -> Result<WindowStart, PipelineError> {
+    let mut whole_ms = i64::MIN;
+    for in_use in partitions {
+        let bounds = log.bounds(topic, in_use.partition)?;
+        if bounds.start > 0 || renewed {
+            let stamp_ms = first_stamp(log, topic, in_use.partition, bounds)?.unwrap_or(now_ms);
+            whole_ms = whole_ms.max(stamp_ms.saturating_add(DEDUP_HORIZON_MS + STEP_BACK_MAX_MS));
+        }
+    }
+    // Only what is stamped before a window, the horizon and a step ago is surely before what it needs.
+    Ok(width.next(width.window_of(whole_ms.max(0))))
+}
+
 /// The stamp of the first record that is still there.
-fn first_stamp(shared: &Shared, partition: u32, bounds: weir_log::Bounds) -> Result<Option<i64>, PipelineError> {
+fn first_stamp(
+    log: &dyn Log,
+    topic: &str,
+    partition: u32,
+    bounds: weir_log::Bounds,
+) -> Result<Option<i64>, PipelineError> {
     if bounds.start == bounds.end {
         return Ok(None);
     }
-    let mut reader = shared.log.reader(&shared.spec.topic)?;
+    let mut reader = log.reader(topic)?;
     reader.assign(partition, bounds.start)?;
     let mut stamp_ms = None;
     for _ in 0..20 {

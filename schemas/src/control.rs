@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::WindowStart;
+use crate::{Repair, WindowStart};
 
 /// One record of the control topic: who, when, why, what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,13 @@ pub enum Action {
     ImportUndo { id: String },
     /// [`Action::ImportUndo`] was done.
     ImportUndone { id: String },
+    /// The topic of this name is the one with this id: a topic of the same name with another one has been made since, and
+    /// what was in the first is gone.
+    TopicIs { topic: String, id: String },
+    /// A run that has stopped is to go on, after `repair`. `id` names this decision: the writer's clock, ms.
+    Recover { run: String, id: i64, repair: Repair },
+    /// The repair of [`Action::Recover`] was done.
+    Recovered { run: String, id: i64 },
 }
 
 /// What an import was made of.

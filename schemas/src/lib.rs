@@ -17,9 +17,11 @@
 pub mod control;
 mod emission;
 mod event;
+mod fault;
 mod interner;
 mod limits;
 pub mod progress;
+mod recovery;
 pub mod rules;
 pub mod tables;
 mod time;
@@ -28,7 +30,9 @@ pub mod wire;
 
 pub use emission::{Closed, Emission, Origin, RowBlock, Strings};
 pub use event::{Event, Kind};
+pub use fault::Fault;
 pub use interner::Interner;
 pub use limits::*;
+pub use recovery::{Missing, Recoveries, Repair};
 pub use time::{WindowStart, WindowWidth};
 pub use version::{Dimension, Measure, SchemaVersion, VersionError};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Fault;
+
 /// Written as the commit metadata of partition 0 of the group `weir-<run>`. Never read back by the run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunProgress {
@@ -20,12 +22,47 @@ pub struct RunProgress {
     pub rows_done: u64,
     /// Records that are not Weir's, set aside.
     pub records_unreadable: u64,
+    /// The schema version whose table it fills; 0: written before this was told.
+    #[serde(default)]
+    pub generation: u32,
+    /// The newest recovery of the run that it has heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<i64>,
     /// Why the run stopped, if it did and a person is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
+    /// The same as facts, where `weir recover` does more than start the run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// What it waits for, while it tries again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// The group's offsets were found moved, or gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
     /// The run has come to its end: there is nothing more to do.
     #[serde(default)]
     pub ended: bool,
+}
+
+/// Something that a run tries again until it goes well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Since when without an answer, ms since the Unix epoch.
+    pub since_ms: i64,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// Offsets of a run's group that somebody else set, or that are not there any more. Nothing reads them: the run's next
+/// report puts them back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// When it was seen, ms since the Unix epoch.
+    pub at_ms: i64,
+    pub partition: u32,
+    /// Where it stood; `None`: it was gone.
+    pub found: Option<i64>,
 }
 
 /// Written as the commit metadata of every other partition; partition 0 carries both.
@@ -33,6 +70,9 @@ pub struct RunProgress {
 pub struct PartitionProgress {
     /// Arrival time of the newest record read, ms since the Unix epoch.
     pub arrival_ms: Option<i64>,
+    /// The offset that was committed with it: who moves a group with other tools does not know of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i64>,
 }
 
 /// The whole commit metadata of one partition.
@@ -43,7 +83,29 @@ pub struct Metadata {
     pub run: Option<RunProgress>,
 }
 
+impl Metadata {
+    /// What a run wrote beside `offset`; `None` if another tool has set it.
+    pub fn of(metadata: &str, offset: i64) -> Option<Metadata> {
+        let metadata: Metadata = serde_json::from_str(metadata).ok()?;
+        metadata.partition.offset.is_none_or(|written| written == offset).then_some(metadata)
+    }
+}
+
 /// The consumer group that shows the progress of `run`.
 pub fn group_of(run: &str) -> String {
     format!("weir-{run}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_beside_another_offset_or_of_another_tool_is_not_a_runs() {
+        let partition = PartitionProgress { arrival_ms: Some(7), offset: Some(5) };
+        let written = serde_json::to_string(&Metadata { partition, run: None }).unwrap();
+        assert!(Metadata::of(&written, 5).is_some());
+        assert_eq!([Metadata::of(&written, 6), Metadata::of("", 5), Metadata::of("moved", 5)], [None, None, None]);
+        assert!(Metadata::of(r#"{"partition": {"arrival_ms": 7}}"#, 5).is_some(), "as it was written before");
+    }
 }

@@ -24,6 +24,20 @@ pub struct Column {
     codec: &'static str,
 }
 
+impl Column {
+    /// As a statement that makes or changes it says it.
+    pub fn definition(&self) -> String {
+        // An EPHEMERAL column is written without its default: the type's own is what `system.columns` then shows.
+        let default = match self.default_kind {
+            "EPHEMERAL" => "EPHEMERAL".to_owned(),
+            "" => String::new(),
+            kind => format!("{kind} {}", self.default),
+        };
+        let line = format!("{} {} {default} {}", self.name, self.data_type, self.codec);
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// Name of the table that holds the rows of a version.
 pub fn stats_table(version: &SchemaVersion) -> String {
     format!("stats_v{}", version.number)
@@ -86,14 +100,7 @@ pub fn create_stats(database: &str, version: &SchemaVersion) -> String {
         format!("CREATE TABLE IF NOT EXISTS {}.{}\n(", quote_name(database), quote_name(&stats_table(version)));
     for (n, column) in columns(version).iter().enumerate() {
         let comma = if n == 0 { "" } else { "," };
-        // An EPHEMERAL column is written without its default: the type's own is what `system.columns` then shows.
-        let default = match column.default_kind {
-            "EPHEMERAL" => "EPHEMERAL".to_owned(),
-            "" => String::new(),
-            kind => format!("{kind} {}", column.default),
-        };
-        let line = format!("{} {} {default} {}", column.name, column.data_type, column.codec);
-        let _ = write!(sql, "{comma}\n    {}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+        let _ = write!(sql, "{comma}\n    {}", column.definition());
     }
     let _ = write!(
         sql,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use weir_schemas::tables::{quote, stats_table};
-use weir_schemas::{Origin, SchemaVersion};
+use weir_schemas::{Origin, SchemaVersion, WindowWidth};
 
 use crate::SinkError;
 use crate::connection::{Connection, LONG, QUICK, Target};
@@ -22,10 +22,29 @@ const FIRST_LOOK_MS: i64 = 60 * 60 * 1000;
 pub enum Finding {
     /// A batch was done, and its rows are not those in the table: missing, doubled or changed.
     Differs { origin: Origin, from_ms: i64, to_ms: i64, recorded: Content, held: Content },
-    /// Rows of a window that no batch covers, and that nobody has finished since the last look.
+    /// Rows of a window that no batch covers, before the last one that is done.
     Uncovered { origin: Origin, window_ms: i64, held: Content },
     /// Two batches were recorded over the same windows.
     Overlaps { origin: Origin, from_ms: i64, to_ms: i64 },
+}
+
+impl Finding {
+    /// Whose rows they are: an import's id, or empty.
+    pub fn origin(&self) -> &str {
+        match self {
+            Finding::Differs { origin, .. } | Finding::Uncovered { origin, .. } | Finding::Overlaps { origin, .. } => {
+                origin
+            }
+        }
+    }
+
+    /// The windows, `[from, to)`, ms since the Unix epoch.
+    pub fn windows(&self, width: WindowWidth) -> (i64, i64) {
+        match *self {
+            Finding::Differs { from_ms, to_ms, .. } | Finding::Overlaps { from_ms, to_ms, .. } => (from_ms, to_ms),
+            Finding::Uncovered { window_ms, .. } => (window_ms, width.next(width.window_of(window_ms)).ms()),
+        }
+    }
 }
 
 impl fmt::Display for Finding {
@@ -61,6 +80,13 @@ pub struct Audit {
     uncovered: HashMap<(Origin, u32), Content>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Recent,
+    Rows,
+    All,
+}
+
 /// A batch of `emissions`: origin, windows `[from, to)` in s, rows, digest.
 type Recorded = (Origin, u32, u32, u64, u64);
 
@@ -74,30 +100,42 @@ impl Audit {
     /// Rows that no batch covers may belong to one that is being written: they are found at the second look that sees the
     /// same ones. Leave a minute between looks.
     pub async fn recent(&mut self) -> Result<Vec<Finding>, SinkError> {
-        self.look(false).await
+        self.look(Look::Recent).await
     }
 
     /// The whole table; reads all of it. Rows that no batch covers are found at once.
     pub async fn full(&mut self) -> Result<Vec<Finding>, SinkError> {
-        self.look(true).await
+        self.look(Look::All).await
     }
 
-    async fn look(&mut self, full: bool) -> Result<Vec<Finding>, SinkError> {
+    /// The whole table by numbers of rows alone, which reads little: what is missing or doubled is found, what is changed
+    /// is not.
+    pub async fn rows(&mut self) -> Result<Vec<Finding>, SinkError> {
+        self.look(Look::Rows).await
+    }
+
+    async fn look(&mut self, look: Look) -> Result<Vec<Finding>, SinkError> {
         let clickhouse = Connection::to(&self.target);
-        let found = self.compare(&clickhouse, full).await;
+        let found = self.compare(&clickhouse, look).await;
         let found = found.map_err(|failure| failure.into_error(&self.target.url, "audit"))?;
         found.iter().for_each(|finding| AuditFound { finding }.emit());
         Ok(found)
     }
 
-    async fn compare(&mut self, clickhouse: &Connection, full: bool) -> Result<Vec<Finding>, Failure> {
+    async fn compare(&mut self, clickhouse: &Connection, look: Look) -> Result<Vec<Finding>, Failure> {
         let database = &clickhouse.database;
         let done = format!("{database}.emissions WHERE generation = {} AND state = 'done'", self.version.number);
         let now_ms: i64 = clickhouse.row("SELECT toUnixTimestamp64Milli(now64(3))", QUICK).await?;
-        let (recorded, held) = if full {
+        let digest = if look == Look::Rows { "toUInt64(0)".to_owned() } else { digest::sql(&self.version) };
+        let (recorded, held) = if look != Look::Recent {
             // The record first: a batch that is recorded has all its rows.
-            let recorded = read(clickhouse, &done).await?;
-            (recorded, self.held(clickhouse, "1").await?)
+            let mut recorded = read(clickhouse, &done).await?;
+            if look == Look::Rows {
+                recorded.iter_mut().for_each(|(.., digest)| *digest = 0);
+                recorded.sort_unstable();
+                recorded.dedup();
+            }
+            (recorded, self.held(clickhouse, "1", &digest).await?)
         } else {
             let since_ms = if self.looked_ms == 0 { now_ms - FIRST_LOOK_MS } else { self.looked_ms - OVERLAP_MS };
             let begins: Vec<(Origin, u32)> = clickhouse
@@ -121,13 +159,14 @@ impl Audit {
                 let rows = rows.join(" OR ");
                 let batches = rows.replace("emitted_in", "window_from");
                 let recorded = read(clickhouse, &format!("{done} AND ({batches})")).await?;
-                (recorded, self.held(clickhouse, &rows).await?)
+                (recorded, self.held(clickhouse, &rows, &digest).await?)
             }
         };
         let (differing, uncovered) = compare(recorded, held);
+        let full = look != Look::Recent;
         let mut found = Vec::new();
         for finding in differing {
-            if self.still(clickhouse, &finding).await? {
+            if self.still(clickhouse, &finding, &digest).await? {
                 found.push(finding);
             }
         }
@@ -138,17 +177,23 @@ impl Audit {
                 found.push(Finding::Uncovered { origin, window_ms, held: *held });
             }
         }
-        self.uncovered = uncovered.into_iter().collect();
-        self.looked_ms = now_ms;
+        if look != Look::Rows {
+            self.uncovered = uncovered.into_iter().collect();
+            self.looked_ms = now_ms;
+        }
         Ok(found)
     }
 
     /// What the table holds, by origin and window.
-    async fn held(&self, clickhouse: &Connection, rows: &str) -> Result<BTreeMap<(Origin, u32), Content>, Failure> {
+    async fn held(
+        &self,
+        clickhouse: &Connection,
+        rows: &str,
+        digest: &str,
+    ) -> Result<BTreeMap<(Origin, u32), Content>, Failure> {
         let sql = format!(
-            "SELECT toString(origin), toUnixTimestamp(emitted_in), count(), sum({}) FROM {}.{} WHERE {rows} \
+            "SELECT toString(origin), toUnixTimestamp(emitted_in), count(), sum({digest}) FROM {}.{} WHERE {rows} \
              GROUP BY origin, emitted_in",
-            digest::sql(&self.version),
             clickhouse.database,
             stats_table(&self.version)
         );
@@ -160,7 +205,7 @@ impl Audit {
     }
 
     /// Whether a difference is there at a second look: an undo, or a restore, may have passed in between.
-    async fn still(&self, clickhouse: &Connection, finding: &Finding) -> Result<bool, Failure> {
+    async fn still(&self, clickhouse: &Connection, finding: &Finding, digest: &str) -> Result<bool, Failure> {
         let Finding::Differs { origin, from_ms, to_ms, recorded, .. } = finding else {
             return Ok(true);
         };
@@ -170,18 +215,18 @@ impl Audit {
             .row(
                 &format!(
                     "SELECT count() FROM {}.emissions WHERE generation = {} AND state = 'done' AND {} \
-                     AND window_to = toDateTime({}, 'UTC') AND digest = {}",
+                     AND window_to = toDateTime({}, 'UTC') AND rows = {}",
                     clickhouse.database,
                     self.version.number,
                     windows("window_from"),
                     to_ms / 1000,
-                    recorded.digest
+                    recorded.rows
                 ),
                 LONG,
             )
             .await?;
         let rows = format!("{} AND emitted_in < toDateTime({}, 'UTC')", windows("emitted_in"), to_ms / 1000);
-        let held = self.held(clickhouse, &rows).await?;
+        let held = self.held(clickhouse, &rows, digest).await?;
         Ok(batches > 0 && sum(held.into_values()) != *recorded)
     }
 }
@@ -207,6 +252,11 @@ fn compare(
 ) -> (Vec<Finding>, BTreeMap<(Origin, u32), Content>) {
     recorded.sort_unstable();
     let mut found = Vec::new();
+    let mut through: HashMap<&str, u32> = HashMap::new();
+    for (origin, _, to_s, ..) in &recorded {
+        let through_s = through.entry(origin).or_default();
+        *through_s = (*to_s).max(*through_s);
+    }
     let mut covered: Option<(&str, u32)> = None;
     for (origin, from_s, to_s, rows, digest) in &recorded {
         let (from_ms, to_ms) = (i64::from(*from_s) * 1000, i64::from(*to_s) * 1000);
@@ -223,6 +273,8 @@ fn compare(
             found.push(Finding::Differs { origin: origin.clone(), from_ms, to_ms, recorded, held: batch });
         }
     }
+    // What lies after the last batch of its origin belongs to one that is being written.
+    held.retain(|(origin, window_s), _| through.get(origin.as_str()).is_some_and(|through_s| window_s < through_s));
     (found, held)
 }
 
@@ -251,8 +303,8 @@ mod tests {
     #[test]
     fn rows_missing_doubled_uncovered_and_batches_over_each_other_are_found() {
         let (found, uncovered) = compare(
-            vec![batch("", 0, 3, 5), batch("", 2, 4, 0), batch("i", 0, 2, 1)],
-            held(&[("", 0, 2), ("i", 1, 2), ("i", 2, 7), ("", 3, 1)]),
+            vec![batch("", 0, 3, 5), batch("", 2, 4, 0), batch("i", 0, 2, 1), batch("", 8, 9, 4)],
+            held(&[("", 0, 2), ("i", 1, 2), ("i", 2, 7), ("", 3, 1), ("", 7, 1), ("", 8, 4), ("", 9, 9)]),
         );
         let said: Vec<String> = found.iter().map(ToString::to_string).collect();
         expect_test::expect![[r#"
@@ -263,6 +315,6 @@ mod tests {
             ]
         "#]]
         .assert_debug_eq(&said);
-        assert_eq!(uncovered, held(&[("", 3, 1), ("i", 2, 7)]));
+        assert_eq!(uncovered, held(&[("", 3, 1), ("", 7, 1)]), "and not what comes after all that is done");
     }
 }

@@ -47,13 +47,13 @@ impl ClickHouse {
     }
 
     /// A condition for an INSERT's WHERE: the statement fails, code 395, if another is the run's largest when it starts.
-    fn or_fail(&self, owner: &Owner) -> String {
+    pub(crate) fn or_fail(&self, owner: &Owner) -> String {
         format!("NOT throwIf({} != {}, {})", self.largest_owner(), quote(&owner.to_string()), quote(REFUSAL))
     }
 
     /// A condition for a DELETE's WHERE: nothing is deleted if another is the run's largest. (A `throwIf` there would
     /// hold up all later mutations of the table.)
-    fn or_nothing(&self, owner: &Owner) -> String {
+    pub(crate) fn or_nothing(&self, owner: &Owner) -> String {
         format!("{} = {}", self.largest_owner(), quote(&owner.to_string()))
     }
 

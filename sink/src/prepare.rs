@@ -11,6 +11,7 @@ use weir_schemas::tables::{
 use crate::SinkError;
 use crate::connection::{Connection, LONG, QUICK, Target};
 use crate::error::Failure;
+use crate::mend::Found;
 
 /// Makes the database and the version's tables, unless they are there, and checks the table's columns and keys.
 ///
@@ -48,18 +49,56 @@ pub async fn show(
     Ok(())
 }
 
+/// How a run finds its tables when it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shape {
+    Right,
+    /// The first table that is not there.
+    Missing(String),
+    /// What is wrong with the version's table, in words.
+    Altered {
+        table: String,
+        differs: String,
+    },
+}
+
+/// Looks whether the version's tables are there and as they must be. Makes nothing: `owners` is missing while a copy is
+/// being restored, and must stay so.
+pub async fn shape(target: &Target, version: &SchemaVersion) -> Result<Shape, SinkError> {
+    let clickhouse = Connection::to(target);
+    look(&clickhouse, version).await.map_err(|failure| failure.into_error(&target.url, ""))
+}
+
+async fn look(clickhouse: &Connection, version: &SchemaVersion) -> Result<Shape, Failure> {
+    let stats = stats_table(version);
+    let there: Vec<String> = clickhouse
+        .rows(&format!("SELECT name FROM system.tables WHERE database = {}", quote(&clickhouse.database_name)), QUICK)
+        .await?;
+    let table = |name: &str| format!("{}.{name}", clickhouse.database_name);
+    if let Some(missing) = [stats.as_str(), "emissions"].into_iter().find(|name| there.iter().all(|is| is != name)) {
+        return Ok(Shape::Missing(table(missing)));
+    }
+    let differs = check(clickhouse, version).await?;
+    Ok(differs.map_or(Shape::Right, |differs| Shape::Altered { table: table(&stats), differs }))
+}
+
+fn named(clickhouse: &Connection, version: &SchemaVersion) -> String {
+    format!("database = {} AND table = {}", quote(&clickhouse.database_name), quote(&stats_table(version)))
+}
+
+pub(crate) async fn columns_found(clickhouse: &Connection, version: &SchemaVersion) -> Result<Vec<Found>, Failure> {
+    let sql = format!(
+        "SELECT name, type, toString(default_kind), default_expression FROM system.columns WHERE {} ORDER BY position",
+        named(clickhouse, version)
+    );
+    clickhouse.rows(&sql, QUICK).await
+}
+
 /// What is wrong with the version's table, in words.
 pub(crate) async fn check(clickhouse: &Connection, version: &SchemaVersion) -> Result<Option<String>, Failure> {
-    let named = format!("database = {} AND table = {}", quote(&clickhouse.database_name), quote(&stats_table(version)));
-    let found: Vec<(String, String, String, String)> = clickhouse
-        .rows(
-            &format!(
-                "SELECT name, type, toString(default_kind), default_expression FROM system.columns WHERE {named} ORDER BY position"
-            ),
-            QUICK,
-        )
-        .await?;
-    let expected: Vec<(String, String, String, String)> = columns(version)
+    let named = named(clickhouse, version);
+    let found = columns_found(clickhouse, version).await?;
+    let expected: Vec<Found> = columns(version)
         .into_iter()
         .map(|column| {
             (column.name, column.data_type.to_owned(), column.default_kind.to_owned(), column.default.to_owned())

@@ -22,6 +22,8 @@ use crate::{SinkError, body, checkpoint};
 /// Between tries, doubling.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// An INSERT that was cut between chunks differs once, and with a crash in its repair twice; this often is not chance.
+const DIFFERED_OFTEN: u32 = 3;
 
 /// Which run, and what of it.
 #[derive(Debug, Clone)]
@@ -68,6 +70,16 @@ pub struct Done {
     pub rows: u64,
 }
 
+/// What [`run_telling`] tells while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    Done(Done),
+    /// Something does not go well, and is tried again: one sentence. Holds until [`News::GoesOn`].
+    Waits(String),
+    /// What it waited for has come.
+    GoesOn,
+}
+
 /// Why [`run`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -93,8 +105,20 @@ pub async fn run(
     on_done: impl FnMut(Done),
     shutdown: impl Future<Output = ()>,
 ) -> Result<End, SinkError> {
+    run_telling(target, spec, limits, closed, of_done(on_done), shutdown).await
+}
+
+/// [`run`], which also tells what it waits for.
+pub async fn run_telling(
+    target: &Target,
+    spec: RunSpec,
+    limits: Limits,
+    closed: Receiver<Closed>,
+    tell: impl FnMut(News),
+    shutdown: impl Future<Output = ()>,
+) -> Result<End, SinkError> {
     let table = ClickHouse::new(target, &spec.run, &spec.version, &spec.origin);
-    run_on(&table, spec, limits, closed, on_done, shutdown).await
+    run_telling_on(&table, spec, limits, closed, tell, shutdown).await
 }
 
 /// [`run`] on any table.
@@ -106,8 +130,27 @@ pub async fn run_on(
     on_done: impl FnMut(Done),
     shutdown: impl Future<Output = ()>,
 ) -> Result<End, SinkError> {
+    run_telling_on(table, spec, limits, closed, of_done(on_done), shutdown).await
+}
+
+fn of_done(mut on_done: impl FnMut(Done)) -> impl FnMut(News) {
+    move |news| {
+        if let News::Done(done) = news {
+            on_done(done);
+        }
+    }
+}
+
+async fn run_telling_on(
+    table: &impl Table,
+    spec: RunSpec,
+    limits: Limits,
+    closed: Receiver<Closed>,
+    tell: impl FnMut(News),
+    shutdown: impl Future<Output = ()>,
+) -> Result<End, SinkError> {
     let inbox = Inbox::new(limits.pending_bytes_max);
-    let mut writing = std::pin::pin!(write(table, spec, limits, &inbox, on_done, shutdown));
+    let mut writing = std::pin::pin!(write(table, spec, limits, &inbox, tell, shutdown));
     tokio::select! {
         biased;
         end = &mut writing => end,
@@ -120,7 +163,7 @@ async fn write(
     spec: RunSpec,
     limits: Limits,
     inbox: &Inbox,
-    mut on_done: impl FnMut(Done),
+    mut tell: impl FnMut(News),
     shutdown: impl Future<Output = ()>,
 ) -> Result<End, SinkError> {
     let mut shutdown = std::pin::pin!(shutdown);
@@ -129,7 +172,7 @@ async fn write(
         writer.take(inbox);
         match writer.next() {
             Next::Over(end) => return Ok(end),
-            Next::Turn => match writer.turn(&mut on_done).await? {
+            Next::Turn => match writer.turn(&mut tell).await? {
                 After::Keep | After::Raise => tokio::task::yield_now().await,
                 After::RaiseLater | After::Stop => tokio::select! {
                     biased;
@@ -162,6 +205,7 @@ enum Next {
 enum Trouble {
     Failed(&'static str, Failure),
     Moved { checkpoint: WindowStart, held_from: WindowStart },
+    Altered(String),
 }
 
 struct Writer<'a, T> {
@@ -182,6 +226,10 @@ struct Writer<'a, T> {
     at_hand: Option<(Batch, Instant)>,
     last_done: Instant,
     backoff: Duration,
+    /// How often the table has held something else than the batch at hand.
+    differed: u32,
+    /// It was told what is waited for.
+    waits: bool,
 }
 
 impl<T: Table> Writer<'_, T> {
@@ -198,6 +246,8 @@ impl<T: Table> Writer<'_, T> {
             at_hand: None,
             last_done: Instant::now(),
             backoff: BACKOFF_MIN,
+            differed: 0,
+            waits: false,
         }
     }
 
@@ -220,10 +270,13 @@ impl<T: Table> Writer<'_, T> {
         }
     }
 
-    async fn turn(&mut self, on_done: &mut impl FnMut(Done)) -> Result<After, SinkError> {
-        let (what, failure) = match self.try_turn(on_done).await {
+    async fn turn(&mut self, tell: &mut impl FnMut(News)) -> Result<After, SinkError> {
+        let (what, failure) = match self.try_turn(tell).await {
             Ok(after) => return Ok(after),
             Err(Trouble::Failed(what, failure)) => (what, failure),
+            Err(Trouble::Altered(differs)) => {
+                return Err(SinkError::Altered { table: self.table.name().to_owned(), differs });
+            }
             Err(Trouble::Moved { checkpoint, held_from }) => {
                 return Err(SinkError::CheckpointMoved {
                     run: self.spec.run.clone(),
@@ -235,6 +288,8 @@ impl<T: Table> Writer<'_, T> {
         self.owner = None;
         if failure.kind == Kind::Unclear {
             Waiting { run: &self.spec.run, what, reason: &failure.said, again_in: self.backoff }.emit();
+            self.waits = true;
+            tell(News::Waits(format!("clickhouse is asked again ({what}): {}", failure.said)));
             return Ok(After::RaiseLater);
         }
         // A refusal by the table is easier to mend when it says what is wrong with it.
@@ -244,7 +299,7 @@ impl<T: Table> Writer<'_, T> {
         Err(failure.into_error(self.table.place(), &self.spec.run))
     }
 
-    async fn try_turn(&mut self, on_done: &mut impl FnMut(Done)) -> Result<After, Trouble> {
+    async fn try_turn(&mut self, tell: &mut impl FnMut(News)) -> Result<After, Trouble> {
         let failed = |what| move |failure| Trouble::Failed(what, failure);
         let owner = match self.owner {
             Some(owner) => owner,
@@ -273,7 +328,7 @@ impl<T: Table> Writer<'_, T> {
         let checkpoint = checkpoint.map_err(failed("read the checkpoint"))?;
         self.pending.done_through(checkpoint).map_err(|held_from| Trouble::Moved { checkpoint, held_from })?;
         if let Some((batch, began)) = self.recording.take_if(|(batch, _)| checkpoint >= batch.to) {
-            self.tell(batch, began, on_done);
+            self.done(batch, began, tell);
         }
         self.recording = None;
         let at_hand = self.at_hand.take_if(|(batch, _)| batch.from == self.pending.from());
@@ -294,16 +349,24 @@ impl<T: Table> Writer<'_, T> {
             Deed::Delete => {
                 let (held, wanted) = (held.rows, batch.wanted.rows);
                 BatchDiffered { run: &self.spec.run, from_ms: batch.from.ms(), held, wanted }.emit();
+                self.differed += 1;
+                if self.differed >= DIFFERED_OFTEN {
+                    self.wonder(&batch, held, tell).await?;
+                }
                 self.table.delete(statement, batch.windows()).await
             }
             Deed::Insert => self.insert(&owner, &batch).await,
             Deed::Leave => unreachable!("the table decides among the others"),
         };
         let next = self.answered(deed, answer)?;
+        if self.waits && self.differed < DIFFERED_OFTEN {
+            self.waits = false;
+            tell(News::GoesOn);
+        }
         if deed == Deed::Done
             && let Some((batch, began)) = self.recording.take()
         {
-            self.tell(batch, began, on_done);
+            self.done(batch, began, tell);
         }
         Ok(next)
     }
@@ -326,13 +389,33 @@ impl<T: Table> Writer<'_, T> {
         Ok(next)
     }
 
-    fn tell(&mut self, batch: Batch, began: Instant, on_done: &mut impl FnMut(Done)) {
+    fn done(&mut self, batch: Batch, began: Instant, tell: &mut impl FnMut(News)) {
         self.last_done = Instant::now();
         self.at_hand = None;
         let Batch { from, to: through, wanted: Content { rows, .. }, .. } = batch;
         let run = &self.spec.run;
         BatchDone { run, from_ms: from.ms(), through_ms: through.ms(), rows, took: began.elapsed() }.emit();
-        on_done(Done { from, through, rows });
+        self.differed = 0;
+        tell(News::Done(Done { from, through, rows }));
+    }
+
+    /// A batch that was put in more than once, and each time the table held something else: it may have been altered so
+    /// that it cannot come out equal, or somebody else writes to it.
+    async fn wonder(&mut self, batch: &Batch, held: u64, tell: &mut impl FnMut(News)) -> Result<(), Trouble> {
+        if let Some(differs) =
+            self.table.differs().await.map_err(|failure| Trouble::Failed("look at the table", failure))?
+        {
+            return Err(Trouble::Altered(differs));
+        }
+        self.waits = true;
+        tell(News::Waits(format!(
+            "the windows from {} ms on do not come out as they were written: {} rows, and {} times the table held others,              now {held} (does somebody else write to {}? system.query_log says who)",
+            batch.from.ms(),
+            batch.wanted.rows,
+            self.differed,
+            self.table.name(),
+        )));
+        Ok(())
     }
 
     async fn insert(&mut self, owner: &Owner, batch: &Batch) -> Result<(), Failure> {

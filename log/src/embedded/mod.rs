@@ -162,6 +162,10 @@ impl Log for EmbeddedLog {
         Ok(topics::row(&self.store, &*self.store.read()?, topic)?.partitions)
     }
 
+    fn topic_id(&self, topic: &str) -> Result<Option<String>> {
+        Ok(Some(topics::row(&self.store, &*self.store.read()?, topic)?.id.to_string()))
+    }
+
     fn grow(&self, topic: &str, partitions: u32) -> Result<()> {
         self.write(|store, wtxn| topics::grow(store, wtxn, topic, partitions))
     }

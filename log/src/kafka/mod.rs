@@ -15,6 +15,7 @@
 
 mod config;
 mod context;
+mod describe;
 mod producer;
 mod progress;
 mod reader;
@@ -124,6 +125,10 @@ impl Log for KafkaLog {
 
     fn partitions(&self, topic: &str) -> Result<u32> {
         self.find(topic)?.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))
+    }
+
+    fn topic_id(&self, topic: &str) -> Result<Option<String>> {
+        self.id_of(topic)
     }
 
     fn grow(&self, topic: &str, partitions: u32) -> Result<()> {

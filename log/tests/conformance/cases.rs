@@ -258,6 +258,23 @@ pub(crate) fn deleted(fixture: &dyn Fixture) {
     assert_eq!(read_from(&*log, &topic, 0, 0, 1)[0].payload, b"new");
 }
 
+pub(crate) fn made_again(fixture: &dyn Fixture) {
+    let log = fixture.log();
+    let topic = events(&*log, 1);
+    let first = log.topic_id(&topic).unwrap().expect("this log tells its topics apart");
+    append(&*log, &topic, 0, "one");
+    log.grow(&topic, 2).unwrap();
+    assert_eq!(
+        fixture.log().topic_id(&topic).unwrap().as_ref(),
+        Some(&first),
+        "the same topic, whatever is done to it"
+    );
+    log.delete_topic(&topic).unwrap();
+    assert!(matches!(log.topic_id(&topic), Err(LogError::UnknownTopic(name)) if name == topic));
+    log.create_topic(&topic, &TopicKind::Events { partitions: 2, retention: WEEK }).unwrap();
+    assert_ne!(log.topic_id(&topic).unwrap(), Some(first), "another topic of the same name");
+}
+
 pub(crate) fn grow(fixture: &dyn Fixture) {
     let log = fixture.log();
     let topic = events(&*log, 1);

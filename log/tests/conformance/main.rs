@@ -34,6 +34,7 @@ suite! {
     crate::cases::kept_for_ever => control_records_and_an_import_of_2015_outlive_the_retention_check,
     crate::cases::wrong_topic => a_wrongly_configured_topic_is_refused_with_the_setting,
     crate::cases::retention => retention_is_known,
+    crate::cases::made_again => a_topic_that_is_made_again_has_another_id,
     crate::cases::deleted => a_deleted_topic_is_gone_and_a_new_one_of_its_name_is_empty,
     crate::cases::grow => a_topic_grows_and_keeps_its_records,
     crate::cases::hold => a_held_partition_gives_nothing_and_loses_nothing,

@@ -1,0 +1,156 @@
+//! What operators have decided about runs that had stopped, folded from the control topic.
+//!
+//! ```text
+//!  Recover(run, GiveUp [a, b)) ──▶ Recovered ──▶ Recover(run, AskAgain c) …
+//!       │ windows [a, b) are missing, the run begins at b      │ the run begins at c
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Action, ControlRecord};
+
+/// What is done about a run before it goes on. Each may be done twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum Repair {
+    /// It goes on from its checkpoint, whatever it has reported before.
+    GoOn,
+    /// Every window from `from_ms` on is asked for again, and written where the table does not hold just its rows.
+    AskAgain { from_ms: i64 },
+    /// The windows `[from_ms, to_ms)` are taken out of the table, and are not computed.
+    GiveUp { from_ms: i64, to_ms: i64 },
+    /// The table's columns are made what they must be.
+    Mend,
+}
+
+/// Windows that are not in the table, and will not be, because somebody decided so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub from_ms: i64,
+    pub to_ms: i64,
+    /// When it was decided, by whom, and why.
+    pub at_ms: i64,
+    pub who: String,
+    pub reason: String,
+}
+
+/// All recoveries of one run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recoveries {
+    /// The newest one's id; a run that has reported another one has not heard of it.
+    pub last: Option<i64>,
+    /// Those that nobody has done yet, oldest first, by their ids.
+    pub pending: Vec<(i64, Repair)>,
+    /// Ascending.
+    pub missing: Vec<Missing>,
+    /// How the first window moved, oldest first.
+    moves: Vec<Repair>,
+}
+
+impl Recoveries {
+    /// Those of `run`, by the control records in their order.
+    pub fn of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Recoveries {
+        let mut all = Recoveries::default();
+        for record in control {
+            match &record.action {
+                Action::Recover { run: of, id, repair } if of == run => all.recover(*id, repair, record),
+                Action::Recovered { run: of, id } if of == run => all.pending.retain(|(pending, _)| pending != id),
+                _ => {}
+            }
+        }
+        all.missing.sort_by_key(|missing| missing.from_ms);
+        all
+    }
+
+    fn recover(&mut self, id: i64, repair: &Repair, record: &ControlRecord) {
+        self.last = Some(id);
+        self.pending.push((id, repair.clone()));
+        match *repair {
+            Repair::GoOn | Repair::Mend => {}
+            Repair::AskAgain { from_ms } => {
+                self.moves.push(repair.clone());
+                // What is computed again is not missing any more, if it comes.
+                self.missing.retain(|missing| missing.from_ms < from_ms);
+                self.missing.iter_mut().for_each(|missing| missing.to_ms = missing.to_ms.min(from_ms));
+            }
+            Repair::GiveUp { from_ms, to_ms } => {
+                self.moves.push(repair.clone());
+                self.missing.push(Missing {
+                    from_ms,
+                    to_ms,
+                    at_ms: record.at_ms,
+                    who: record.who.clone(),
+                    reason: record.reason.clone(),
+                });
+            }
+        }
+    }
+
+    /// The run's first window, which was at `first_ms` before anybody decided anything.
+    ///
+    /// What lies before a range that was given up is done, or was given up before: so the run begins after the last.
+    pub fn first_ms(&self, first_ms: i64) -> i64 {
+        self.moves.iter().fold(first_ms, |first_ms, repair| match *repair {
+            Repair::AskAgain { from_ms } => first_ms.min(from_ms),
+            Repair::GiveUp { to_ms, .. } => first_ms.max(to_ms),
+            Repair::GoOn | Repair::Mend => first_ms,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(at_ms: i64, action: Action) -> ControlRecord {
+        ControlRecord { at_ms, who: "ops".into(), reason: "a disk".into(), action }
+    }
+
+    fn recover(id: i64, repair: Repair) -> ControlRecord {
+        record(id, Action::Recover { run: "live".into(), id, repair })
+    }
+
+    fn recovered(id: i64) -> ControlRecord {
+        record(id, Action::Recovered { run: "live".into(), id })
+    }
+
+    fn ranges(all: &Recoveries) -> Vec<(i64, i64)> {
+        all.missing.iter().map(|missing| (missing.from_ms, missing.to_ms)).collect()
+    }
+
+    #[test]
+    fn a_run_without_recoveries_begins_where_it_did() {
+        let other = record(1, Action::Recover { run: "import-a".into(), id: 1, repair: Repair::GoOn });
+        let all = Recoveries::of("live", [&other]);
+        assert_eq!((all.clone(), all.first_ms(70)), (Recoveries::default(), 70));
+    }
+
+    #[test]
+    fn a_repair_is_pending_until_it_was_done_and_the_newest_is_known_for_ever() {
+        let control = [recover(5, Repair::GoOn), recover(9, Repair::Mend), recovered(5)];
+        let all = Recoveries::of("live", &control);
+        assert_eq!((all.last, all.pending), (Some(9), vec![(9, Repair::Mend)]));
+    }
+
+    #[test]
+    fn what_was_given_up_is_missing_and_the_run_begins_after_it() {
+        let control = [
+            recover(1, Repair::GiveUp { from_ms: 300, to_ms: 400 }),
+            recover(2, Repair::GiveUp { from_ms: 100, to_ms: 200 }),
+        ];
+        let all = Recoveries::of("live", &control);
+        assert_eq!((ranges(&all), all.first_ms(70)), (vec![(100, 200), (300, 400)], 400));
+        assert_eq!((all.missing[0].who.as_str(), all.missing[0].reason.as_str()), ("ops", "a disk"));
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_not_missing_any_more() {
+        let control = [
+            recover(1, Repair::GiveUp { from_ms: 300, to_ms: 400 }),
+            recover(2, Repair::GiveUp { from_ms: 500, to_ms: 600 }),
+            recover(3, Repair::AskAgain { from_ms: 350 }),
+        ];
+        let all = Recoveries::of("live", &control);
+        assert_eq!((ranges(&all), all.first_ms(70)), (vec![(300, 350)], 350));
+    }
+}

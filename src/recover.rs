@@ -1,0 +1,350 @@
+//! `weir recover`: a person's decision about a run that has stopped, written into the control topic.
+//!
+//! ```text
+//!  status of the run (Fault) ─┐
+//!  log (what is left of it)  ─┼─▶ Known ──▶ plan() ──▶ Plan: records · or a refusal that says what it would cost
+//!  --accept-loss             ─┘
+//! ```
+//!
+//! The supervisor starts the run again when it sees the record; the run does the repair before anything else.
+
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
+use weir_schemas::{
+    DEDUP_HORIZON_MS, Fault, Repair, WindowWidth,
+    control::{Action, ControlRecord, EVENTS_TOPIC, import_topic},
+    progress::{RunProgress, group_of},
+};
+
+use crate::{config::Config, judge::at, report, serve};
+
+/// How long a recovery is waited for; it is done in any case, when somebody runs the runs.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How far ahead a partition with stray records comes into use: as for one that is added.
+const INTO_USE_AHEAD_MS: i64 = 20_000;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RecoverArgs {
+    /// The run, as `weir status` names it: `live`, `import-…`
+    run: String,
+    /// Why: it is kept for ever, with who and when
+    #[arg(long, required_unless_present = "dry_run")]
+    reason: Option<String>,
+    /// What the log does not have any more may be missing in the statistics
+    #[arg(long)]
+    accept_loss: bool,
+    /// Says what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What is decided on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    /// Whether the run has stopped, and by what.
+    stopped: bool,
+    fault: Option<Fault>,
+    accept_loss: bool,
+    /// The first window that can be computed from what the log has, and the one after now.
+    whole_ms: i64,
+    next_ms: i64,
+    /// The latest effective time of a partition in use.
+    effective_ms: i64,
+    /// How many partitions the topic has.
+    partitions: u32,
+    width: WindowWidth,
+}
+
+/// What is written: the repair last, since it sets the run going.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Plan {
+    into_use: Option<u32>,
+    topic_is: Option<(String, String)>,
+    repair: Repair,
+}
+
+impl Plan {
+    fn only(repair: Repair) -> Plan {
+        Plan { into_use: None, topic_is: None, repair }
+    }
+}
+
+/// Why nothing is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Refusal {
+    NotStopped,
+    /// It would lose these windows, and nobody has said that they may be lost.
+    Loss {
+        from_ms: i64,
+        to_ms: i64,
+    },
+}
+
+/// The least that lets the run go on, so that its table is right again: from the log where that reaches, and where it does
+/// not only with the operator's word.
+fn plan(known: &Known) -> Result<Plan, Refusal> {
+    let give_up = |from_ms: i64, to_ms: i64| {
+        if known.accept_loss {
+            Ok(Plan::only(Repair::GiveUp { from_ms, to_ms }))
+        } else {
+            Err(Refusal::Loss { from_ms, to_ms })
+        }
+    };
+    let after = |ms: i64| known.width.next(known.width.window_of(ms)).ms();
+    match &known.fault {
+        _ if !known.stopped => Err(Refusal::NotStopped),
+        None => Ok(Plan::only(Repair::GoOn)),
+        Some(Fault::TableLost { from_ms, .. } | Fault::LogCut { from_ms, .. }) if known.whole_ms > *from_ms => {
+            give_up(*from_ms, known.whole_ms)
+        }
+        Some(Fault::TableLost { .. } | Fault::LogCut { .. }) => Ok(Plan::only(Repair::GoOn)),
+        Some(Fault::ControlLost { reported_ms, .. }) => {
+            // What was read before would be counted again, were it read again: the run begins where its partitions did.
+            give_up(*reported_ms, known.whole_ms.max(after(known.effective_ms + DEDUP_HORIZON_MS)))
+        }
+        Some(Fault::LogShrunk { from_ms, .. }) => give_up(*from_ms, known.next_ms.max(known.whole_ms)),
+        Some(Fault::TopicReplaced { topic, found, from_ms, .. }) => {
+            let plan = give_up(*from_ms, known.whole_ms.max(after(*from_ms)))?;
+            Ok(Plan { topic_is: Some((topic.clone(), found.clone())), ..plan })
+        }
+        Some(Fault::StrayRecords { .. }) => Ok(Plan { into_use: Some(known.partitions), ..Plan::only(Repair::GoOn) }),
+        Some(Fault::TableAltered { .. }) => Ok(Plan::only(Repair::Mend)),
+        Some(Fault::TableDiffers { from_ms, .. }) if known.whole_ms <= *from_ms => {
+            Ok(Plan::only(Repair::AskAgain { from_ms: *from_ms }))
+        }
+        // Of what lies before the log's beginning no more than what differs.
+        Some(Fault::TableDiffers { from_ms, to_ms, .. }) => give_up(*from_ms, (*to_ms).min(known.whole_ms)),
+    }
+}
+
+/// What the plan does, as a person reads it.
+fn words(plan: &Plan, run: &str) -> String {
+    let mut words = Vec::new();
+    if let Some(partitions) = plan.into_use {
+        words.push(format!("the partitions 0 to {} come into use, with all that is in them", partitions - 1));
+    }
+    if let Some((topic, id)) = &plan.topic_is {
+        words.push(format!("topic {topic} is from now on the one with id {id}"));
+    }
+    words.push(match plan.repair {
+        Repair::GoOn => format!("{run} goes on from the first window that is not in the table"),
+        Repair::AskAgain { from_ms } => {
+            format!("{run} computes all windows from {} on again, and writes those that differ", at(from_ms))
+        }
+        Repair::GiveUp { from_ms, to_ms } => format!(
+            "the windows from {} to {} are taken out of the table, and are named as missing; {run} goes on after them",
+            at(from_ms),
+            at(to_ms)
+        ),
+        Repair::Mend => "the table's columns are made what they must be, and all of it is compared".to_owned(),
+    });
+    words.join("; ")
+}
+
+/// Exit code 1 when nothing is done, or the run has stopped again.
+pub(crate) async fn main(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
+    let (config, args) = (config.clone(), args.clone());
+    tokio::task::spawn_blocking(move || recover(&config, &args)).await?
+}
+
+fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
+    let log = weir_log::open(&config.log_config(), Arc::new(SystemClock)).context("the log cannot be opened")?;
+    let control = ControlLog::open(log.clone())?;
+    let run = args.run.as_str();
+    let topic = match run.strip_prefix("import-") {
+        Some(id) => import_topic(id),
+        None if run == "live" => EVENTS_TOPIC.to_owned(),
+        None => anyhow::bail!("there is no run {run} (`weir status` names them)"),
+    };
+    let told = progress(log.as_ref(), run, &topic)?
+        .with_context(|| format!("run {run} has never reported (`weir status` names those that have)"))?;
+    let known = know(config, &log, &control, &topic, &told, args.accept_loss)?;
+    let plan = match plan(&known) {
+        Ok(plan) => plan,
+        Err(Refusal::NotStopped) => {
+            let waits = told.waiting.map_or(String::new(), |waiting| format!("; it waits: {}", waiting.reason));
+            anyhow::bail!("run {run} has not stopped, there is nothing to recover{waits}");
+        }
+        Err(Refusal::Loss { from_ms, to_ms }) => anyhow::bail!(
+            "the log does not have what the windows from {} to {} need: going on gives them up (say --accept-loss if they \
+             may be lost; a copy of ClickHouse, brought back first, may have them)",
+            at(from_ms),
+            at(to_ms)
+        ),
+    };
+    if args.dry_run {
+        println!("would do: {}", words(&plan, run));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let id = write(&control, &plan, run, args.reason.as_deref().unwrap_or_default())?;
+    println!("ordered: {}", words(&plan, run));
+    wait(log.as_ref(), run, &topic, id)
+}
+
+fn progress(log: &dyn Log, run: &str, topic: &str) -> anyhow::Result<Option<RunProgress>> {
+    Ok(report::told(&log.committed(&group_of(run), topic)?))
+}
+
+fn know(
+    config: &Config,
+    log: &Arc<dyn Log>,
+    control: &ControlLog,
+    topic: &str,
+    told: &RunProgress,
+    accept_loss: bool,
+) -> anyhow::Result<Known> {
+    let width = config.schema_version()?.width;
+    let now_ms = SystemClock.now_ms();
+    let records = control.read_all()?.records;
+    let partitions = log.partitions(topic)?;
+    let in_use: Vec<PartitionInUse> = match topic {
+        EVENTS_TOPIC => weir_log::partitions_in_use(records.iter().map(|(_, record)| record)),
+        _ => (0..partitions).map(|partition| PartitionInUse { partition, effective_ms: i64::MIN }).collect(),
+    };
+    // A partition in use that the topic does not have, as after it was made anew, has no beginning to look at.
+    let there: Vec<_> = in_use.iter().copied().filter(|in_use| in_use.partition < partitions).collect();
+    let renewed = matches!(told.fault, Some(Fault::TopicReplaced { .. }));
+    let whole = weir_pipeline::whole_from(log.as_ref(), topic, &there, width, renewed, now_ms)?;
+    Ok(Known {
+        stopped: told.stopped.is_some(),
+        fault: told.fault.clone(),
+        accept_loss,
+        whole_ms: whole.ms(),
+        next_ms: width.next(width.window_of(now_ms)).ms(),
+        effective_ms: in_use.iter().map(|in_use| in_use.effective_ms).max().unwrap_or(now_ms).max(0),
+        partitions,
+        width,
+    })
+}
+
+/// Writes the plan's records; the recovery's id.
+fn write(control: &ControlLog, plan: &Plan, run: &str, reason: &str) -> anyhow::Result<i64> {
+    let id = SystemClock.now_ms();
+    let say = |action| {
+        let record = ControlRecord { at_ms: id, who: serve::who(), reason: reason.to_owned(), action };
+        futures::executor::block_on(control.append(&record))
+    };
+    if let Some(partitions) = plan.into_use {
+        say(Action::PartitionsInUse { partitions, effective_ms: id + INTO_USE_AHEAD_MS })?;
+    }
+    if let Some((topic, id)) = plan.topic_is.clone() {
+        say(Action::TopicIs { topic, id })?;
+    }
+    say(Action::Recover { run: run.to_owned(), id, repair: plan.repair.clone() })?;
+    Ok(id)
+}
+
+/// Waits until the run has heard of it, and says what came of it.
+fn wait(log: &dyn Log, run: &str, topic: &str, id: i64) -> anyhow::Result<ExitCode> {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        std::thread::sleep(LOOK_EVERY);
+        let Some(told) = progress(log, run, topic)? else { continue };
+        if told.at_ms < id {
+            continue;
+        }
+        if let Some(stopped) = told.stopped {
+            println!("{run} has stopped again: {stopped}");
+            return Ok(ExitCode::FAILURE);
+        }
+        if told.recovery == Some(id) {
+            println!("{run} goes on from {}", at(told.complete_through_ms.unwrap_or_default()));
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    println!(
+        "nobody has done it yet; it will be done first when {run} begins (is `weir serve` or `weir pipeline` running?)"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: i64 = 600_000;
+
+    fn known(fault: Option<Fault>, whole_ms: i64, accept_loss: bool) -> Known {
+        Known {
+            stopped: true,
+            fault,
+            accept_loss,
+            whole_ms,
+            next_ms: 1_200_000,
+            effective_ms: 0,
+            partitions: 5,
+            width: WindowWidth::new(60_000).expect("divides a day"),
+        }
+    }
+
+    fn faults() -> [Fault; 8] {
+        let topic = || "t".to_owned();
+        [
+            Fault::TableLost { reported_ms: 900_000, from_ms: FROM },
+            Fault::ControlLost { reported_ms: FROM, from_ms: 900_000 },
+            Fault::LogCut { topic: topic(), partition: 0, start: 9, from_ms: FROM },
+            Fault::LogShrunk { topic: topic(), partition: 0, read: 9, end: 3, from_ms: FROM },
+            Fault::TopicReplaced { topic: topic(), recorded: "a".into(), found: "b".into(), from_ms: FROM },
+            Fault::StrayRecords { topic: topic(), partition: 4, records: 2 },
+            Fault::TableAltered { table: "t".into(), differs: "d".into() },
+            Fault::TableDiffers { from_ms: FROM, to_ms: 720_000, found: "f".into(), findings: 1 },
+        ]
+    }
+
+    #[test]
+    fn a_run_that_has_not_stopped_is_left_alone() {
+        for fault in faults() {
+            let known = Known { stopped: false, ..known(Some(fault), 0, true) };
+            assert_eq!(plan(&known), Err(Refusal::NotStopped));
+        }
+    }
+
+    #[test]
+    fn nothing_is_given_up_that_the_log_has_and_nothing_without_the_operators_word() {
+        // (the log has all of it, the log does not) by fault; what is refused without --accept-loss.
+        let go_on = || Repair::GoOn;
+        let lost = |to_ms| Repair::GiveUp { from_ms: FROM, to_ms };
+        let late = 840_000;
+        let wanted = [
+            (go_on(), lost(late)),
+            (lost(660_000), lost(late)),
+            (go_on(), lost(late)),
+            (lost(1_200_000), lost(1_200_000)),
+            (lost(660_000), lost(late)),
+            (go_on(), go_on()),
+            (Repair::Mend, Repair::Mend),
+            (Repair::AskAgain { from_ms: FROM }, lost(720_000)),
+        ];
+        for (fault, (reaches, does_not)) in faults().into_iter().zip(wanted) {
+            for (whole_ms, repair) in [(0, reaches), (late, does_not)] {
+                let accepted = plan(&known(Some(fault.clone()), whole_ms, true)).expect("a plan");
+                assert_eq!(accepted.repair, repair, "{fault:?} {whole_ms}");
+                let refused = plan(&known(Some(fault.clone()), whole_ms, false));
+                match repair {
+                    Repair::GiveUp { from_ms, to_ms } => assert_eq!(refused, Err(Refusal::Loss { from_ms, to_ms })),
+                    _ => assert_eq!(refused, Ok(accepted), "the word changes nothing where nothing is lost"),
+                }
+            }
+        }
+        assert_eq!(plan(&known(None, late, false)), Ok(Plan::only(Repair::GoOn)), "what was seen to by hand");
+    }
+
+    #[test]
+    fn a_new_topic_is_named_and_stray_partitions_come_into_use() {
+        let of = |fault: &Fault| plan(&known(Some(fault.clone()), 0, true)).expect("a plan");
+        assert_eq!(of(&faults()[4]).topic_is, Some(("t".into(), "b".into())));
+        assert_eq!(of(&faults()[5]).into_use, Some(5));
+        let all = faults();
+        for fault in [0, 1, 2, 3, 6, 7].map(|at| &all[at]) {
+            assert_eq!((of(fault).topic_is, of(fault).into_use), (None, None), "{fault:?}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What a run says of itself, in the log, where it can be seen with the run, and ClickHouse, down.
+//!
+//! It is the metadata of the group's offsets. Nothing is read back but what the run has promised: how far it is done.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+};
+use std::time::Duration;
+
+use tracing::warn;
+use weir_log::{Clock, Committed, Log, SystemClock};
+use weir_pipeline::{PartitionStatus, Status};
+use weir_schemas::{
+    Fault, WindowStart,
+    progress::{Metadata, Moved, PartitionProgress, RunProgress, Waiting, group_of},
+};
+use weir_sink::News;
+
+use crate::{
+    judge::{Facts, PartitionFacts},
+    run::RunOrder,
+};
+
+/// How often progress goes into the log.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// A process of the same run that said something this short a while ago is at work: ten times [`PROGRESS_EVERY`].
+const AT_WORK_MS: i64 = 5_000;
+
+/// Bytes of a reason that are told: with all the rest they are well below the 4,096 of a commit's metadata, also when
+/// every second one is escaped.
+const REASON_BYTES_MAX: usize = 1_200;
+
+/// What the sink has finished.
+pub(crate) struct Done {
+    through_ms: AtomicI64,
+    rows: AtomicU64,
+}
+
+impl Done {
+    pub(crate) fn new(checkpoint: WindowStart) -> Done {
+        Done { through_ms: checkpoint.ms().into(), rows: 0.into() }
+    }
+}
+
+/// Writes the run's progress into the log, where every tool sees it.
+pub(crate) struct Reporter {
+    order: RunOrder,
+    generation: u32,
+    log: Arc<dyn Log>,
+    status: Arc<Status>,
+    done: Done,
+    waiting: Mutex<Option<Waiting>>,
+    moved: Mutex<Option<Moved>>,
+    /// All partitions have been reported by this process: one that is missing was taken away.
+    reported: AtomicBool,
+}
+
+impl Reporter {
+    pub(crate) fn new(
+        order: &RunOrder,
+        generation: u32,
+        log: Arc<dyn Log>,
+        status: Arc<Status>,
+        done: Done,
+        moved: Option<Moved>,
+    ) -> Reporter {
+        let (waiting, moved) = (Mutex::default(), Mutex::new(moved));
+        let order = order.clone();
+        Reporter { order, generation, log, status, done, waiting, moved, reported: AtomicBool::new(false) }
+    }
+
+    /// What the sink tells.
+    pub(crate) fn hear(&self, news: News) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match news {
+            News::Done(batch) => {
+                self.done.through_ms.store(batch.through.ms(), Ordering::Relaxed);
+                self.done.rows.fetch_add(batch.rows, Ordering::Relaxed);
+                *waiting = None;
+            }
+            News::GoesOn => *waiting = None,
+            News::Waits(reason) => {
+                let since_ms = waiting.as_ref().map_or_else(|| SystemClock.now_ms(), |waiting| waiting.since_ms);
+                *waiting = Some(Waiting { since_ms, reason: cut(&reason) });
+            }
+        }
+    }
+
+    pub(crate) fn keep_saying(&self, stop: &AtomicBool) {
+        while !stop.load(Ordering::SeqCst) {
+            if let Err(error) = self.say(|_| ()) {
+                warn!(run = self.order.run, error = format!("{error:#}"), "progress could not be told");
+            }
+            std::thread::sleep(PROGRESS_EVERY);
+        }
+    }
+
+    /// What the run knows of itself, to be judged; what the log holds is added by who looks at it.
+    pub(crate) fn facts(&self) -> Facts {
+        let through_ms = self.done.through_ms.load(Ordering::Relaxed);
+        let read = self.status.snapshot().partitions.into_iter().map(|partition| PartitionFacts {
+            partition: partition.partition,
+            in_use: true,
+            read: Some(partition.next_offset),
+            end: 0,
+        });
+        Facts {
+            run: self.order.run.clone(),
+            topic: self.order.topic.clone(),
+            generation: self.generation,
+            recovery: self.order.recovery,
+            reported: Some(crate::judge::Reported {
+                generation: self.generation,
+                recovery: self.order.recovery,
+                through_ms,
+            }),
+            first_ms: self.order.from.ms().min(through_ms),
+            checkpoint_ms: through_ms,
+            topic_was: self.order.topic_id.clone(),
+            topic_is: None,
+            partitions: read.collect(),
+        }
+    }
+
+    pub(crate) fn say(&self, change: impl Fn(&mut RunProgress)) -> anyhow::Result<()> {
+        let group = group_of(&self.order.run);
+        let status = self.status.snapshot();
+        let before = self.log.committed(&group, &self.order.topic)?;
+        if self.is_overtaken(&before) {
+            return Ok(());
+        }
+        if let Some(moved) = self.find_moved(&before, &status.partitions) {
+            warn!(
+                run = self.order.run,
+                partition = moved.partition,
+                found = moved.found,
+                "the group's offsets were set or deleted by somebody else; nothing reads them, they are put back"
+            );
+            *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
+        }
+        let mut run = RunProgress {
+            at_ms: SystemClock.now_ms(),
+            complete_through_ms: Some(self.done.through_ms.load(Ordering::Relaxed)),
+            watermark_ms: status.watermark_ms,
+            held_by: status.held_by,
+            windows_open: status.windows_open,
+            events_read: status.events_read,
+            events_late: status.events_late,
+            rows_done: self.done.rows.load(Ordering::Relaxed),
+            records_unreadable: status.records_unreadable,
+            generation: self.generation,
+            recovery: self.order.recovery,
+            stopped: None,
+            fault: None,
+            waiting: self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            moved: self.moved.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            ended: false,
+        };
+        change(&mut run);
+        let commits = status.partitions.iter().map(|partition| {
+            let offset = partition.next_offset;
+            let metadata = Metadata {
+                partition: PartitionProgress { arrival_ms: partition.arrival_ms, offset: Some(offset) },
+                run: (partition.partition == 0).then(|| run.clone()),
+            };
+            Ok(Committed { partition: partition.partition, offset, metadata: serde_json::to_string(&metadata)? })
+        });
+        let commits: Vec<Committed> = commits.collect::<anyhow::Result<_>>()?;
+        self.log.commit(&group, &self.order.topic, &commits)?;
+        self.reported.store(!commits.is_empty(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether another process of this run is at work and ahead. It has taken over, and this one will be refused at its
+    /// next deed, but does not know it yet: it was stopped for a while, say. Complete-through must not step back for that.
+    fn is_overtaken(&self, before: &[Committed]) -> bool {
+        let ours_ms = self.done.through_ms.load(Ordering::Relaxed);
+        told(before).is_some_and(|told| {
+            told.complete_through_ms > Some(ours_ms) && SystemClock.now_ms() - told.at_ms < AT_WORK_MS
+        })
+    }
+
+    /// The first partition whose offset is not as a run of ours has left it.
+    fn find_moved(&self, before: &[Committed], partitions: &[PartitionStatus]) -> Option<Moved> {
+        let reported = self.reported.load(Ordering::SeqCst);
+        let at_ms = SystemClock.now_ms();
+        partitions.iter().find_map(|PartitionStatus { partition, .. }| {
+            let found = before.iter().find(|committed| committed.partition == *partition);
+            match found {
+                Some(found) if Metadata::of(&found.metadata, found.offset).is_some() => None,
+                Some(found) => Some(Moved { at_ms, partition: *partition, found: Some(found.offset) }),
+                None => reported.then_some(Moved { at_ms, partition: *partition, found: None }),
+            }
+        })
+    }
+}
+
+/// What the run has reported last; `None` if nothing is there, or somebody else has written over it.
+pub(crate) fn told(committed: &[Committed]) -> Option<RunProgress> {
+    let first = committed.iter().find(|committed| committed.partition == 0)?;
+    Metadata::of(&first.metadata, first.offset)?.run
+}
+
+/// Tells what the process before this one had no time to tell: the run is at its end, all of its topic is in the table.
+pub(crate) fn say_ended(order: &RunOrder, log: &dyn Log, through: WindowStart) -> anyhow::Result<()> {
+    let group = group_of(&order.run);
+    let before = log.committed(&group, &order.topic)?;
+    let commit = |partition| -> anyhow::Result<Committed> {
+        let told = before.iter().find(|committed| committed.partition == partition);
+        let told = told.and_then(|committed| serde_json::from_str(&committed.metadata).ok());
+        let mut metadata: Metadata = told.unwrap_or_default();
+        if partition == 0 {
+            let run = metadata.run.get_or_insert_default();
+            run.at_ms = SystemClock.now_ms();
+            run.complete_through_ms = Some(through.ms());
+            run.recovery = order.recovery;
+            (run.stopped, run.fault, run.waiting) = (None, None, None);
+            run.ended = true;
+        }
+        let offset = log.bounds(&order.topic, partition)?.end;
+        metadata.partition.offset = Some(offset);
+        Ok(Committed { partition, offset, metadata: serde_json::to_string(&metadata)? })
+    };
+    let commits: Vec<_> = (0..log.partitions(&order.topic)?).map(commit).collect::<Result<_, _>>()?;
+    Ok(log.commit(&group, &order.topic, &commits)?)
+}
+
+/// Tells those who ask for the status that the run has stopped, and why; its offsets stay as they were.
+pub(crate) fn say_stopped(log: &dyn Log, run: &str, topic: &str, reason: &str, fault: Option<Fault>) {
+    change(log, run, topic, |progress| {
+        progress.stopped = Some(cut(reason));
+        progress.fault = fault.clone();
+        progress.waiting = None;
+        progress.ended = false;
+    });
+}
+
+/// Tells what a run waits for that has not begun to read; its offsets stay as they were.
+pub(crate) fn say_waiting(log: &dyn Log, order: &RunOrder, reason: String, since_ms: i64) {
+    change(log, &order.run, &order.topic, |progress| {
+        (progress.stopped, progress.fault) = (None, None);
+        // Started again for the same reason it waits since the first time.
+        let since_ms = progress.waiting.as_ref().map_or(since_ms, |waiting| waiting.since_ms.min(since_ms));
+        progress.waiting = Some(Waiting { since_ms, reason: cut(&reason) });
+    });
+}
+
+fn change(log: &dyn Log, run: &str, topic: &str, change: impl Fn(&mut RunProgress)) {
+    let group = group_of(run);
+    let told = (|| -> anyhow::Result<()> {
+        let before = log.committed(&group, topic)?;
+        let first = before.into_iter().find(|committed| committed.partition == 0);
+        let mut first = first.unwrap_or(Committed { partition: 0, offset: 0, metadata: String::new() });
+        let mut metadata: Metadata = serde_json::from_str(&first.metadata).unwrap_or_default();
+        metadata.partition.offset = Some(first.offset);
+        let progress = metadata.run.get_or_insert_default();
+        progress.at_ms = SystemClock.now_ms();
+        change(progress);
+        first.metadata = serde_json::to_string(&metadata)?;
+        Ok(log.commit(&group, topic, &[first])?)
+    })();
+    if let Err(error) = told {
+        warn!(run, error = format!("{error:#}"), "could not be told to `weir status`");
+    }
+}
+
+/// So much of a reason as there is room for.
+fn cut(reason: &str) -> String {
+    let mut end = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason[..end].to_owned()
+}
