@@ -6,6 +6,7 @@ mod control;
 mod demo;
 mod digest;
 mod doctor;
+mod exposition;
 mod judge;
 mod recover;
 mod report;

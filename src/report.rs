@@ -127,6 +127,7 @@ impl Reporter {
     pub(crate) fn say(&self, change: impl Fn(&mut RunProgress)) -> anyhow::Result<()> {
         let group = group_of(&self.order.run);
         let status = self.status.snapshot();
+        count(&self.order.run, &status);
         let before = self.log.committed(&group, &self.order.topic)?;
         if self.is_overtaken(&before) {
             return Ok(());
@@ -150,6 +151,7 @@ impl Reporter {
             events_late: status.events_late,
             rows_done: self.done.rows.load(Ordering::Relaxed),
             records_unreadable: status.records_unreadable,
+            stamps_bounded: status.stamps_bounded,
             generation: self.generation,
             recovery: self.order.recovery,
             stopped: None,
@@ -195,6 +197,20 @@ impl Reporter {
             }
         })
     }
+}
+
+/// What the pipeline counts, as metrics.
+fn count(run: &str, status: &weir_pipeline::Snapshot) {
+    use metrics::{counter, gauge};
+    let run = || run.to_owned();
+    gauge!("weir_pipeline_open_bytes", "run" => run()).set(status.bytes_open as f64);
+    counter!("weir_pipeline_events_read_total", "run" => run()).absolute(status.events_read);
+    counter!("weir_pipeline_events_late_total", "run" => run()).absolute(status.events_late);
+    counter!("weir_pipeline_copies_total", "run" => run()).absolute(status.copies);
+    counter!("weir_pipeline_claims_too_old_total", "run" => run()).absolute(status.claims_too_old);
+    counter!("weir_pipeline_stamps_bounded_total", "run" => run()).absolute(status.stamps_bounded);
+    counter!("weir_pipeline_records_unreadable_total", "run" => run()).absolute(status.records_unreadable);
+    counter!("weir_pipeline_runs_spilled_total", "run" => run()).absolute(status.runs_spilled);
 }
 
 /// What the run has reported last; `None` if nothing is there, or somebody else has written over it.
@@ -245,6 +261,15 @@ pub(crate) fn say_waiting(log: &dyn Log, order: &RunOrder, reason: String, since
         let since_ms = progress.waiting.as_ref().map_or(since_ms, |waiting| waiting.since_ms.min(since_ms));
         progress.waiting = Some(Waiting { since_ms, reason: cut(&reason) });
     });
+}
+
+/// Writes what the run has said last once more.
+pub(crate) fn refresh(log: &dyn Log, run: &str, topic: &str) {
+    let group = group_of(run);
+    let again = log.committed(&group, topic).and_then(|said| log.commit(&group, topic, &said));
+    if let Err(error) = again {
+        warn!(run, error = format!("{error:#}"), "what the run said last could not be written once more");
+    }
 }
 
 fn change(log: &dyn Log, run: &str, topic: &str, change: impl Fn(&mut RunProgress)) {

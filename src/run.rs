@@ -155,6 +155,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     std::io::stdin().lock().read_line(&mut line).context("no order on standard input")?;
     let order: RunOrder =
         serde_json::from_str(&line).context("the order cannot be read (`weir run` is for the supervisor)")?;
+    crate::exposition::tell()?;
     let (shutdown, stopping) = watch::channel(false);
     std::thread::spawn(move || {
         // Nothing more comes; the end of it says that we are to stop, or that whoever started us is gone.

@@ -16,7 +16,7 @@ use tracing::{error, info};
 use weir_log::{Clock, Log};
 use weir_sink::{Target, server::Server};
 
-use crate::{config::Config, control::Control, supervisor::Supervisor};
+use crate::{config::Config, control::Control, exposition::OfRuns, supervisor::Supervisor};
 
 /// Between tries, doubling.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
@@ -30,6 +30,7 @@ pub(crate) struct Runs {
     pub log: Arc<dyn Log>,
     pub control: Control,
     pub clock: Arc<dyn Clock>,
+    pub metrics: OfRuns,
 }
 
 impl Runs {
@@ -80,6 +81,7 @@ impl Runs {
 
     async fn supervise(&self, target: Target, stopping: watch::Receiver<bool>) -> anyhow::Result<()> {
         let (config, log, control) = (self.config.clone(), self.log.clone(), self.control.clone());
-        Supervisor { config, log, control, clock: self.clock.clone(), target }.run(stopping).await
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        Supervisor { config, log, control, clock, target, metrics }.run(stopping).await
     }
 }

@@ -15,12 +15,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
-use weir_console::{Health, Snapshot};
+use weir_console::{Ended, Health, Snapshot};
 use weir_ingest::{Ingest, Spool};
 use weir_log::{Clock, Log, LogError, SystemClock, TopicKind};
 use weir_schemas::control::{CONTROL_TOPIC, EVENTS_TOPIC, SALTS_TOPIC};
 
-use crate::{config::Config, control::Control, runs::Runs, status};
+use crate::{config::Config, control::Control, exposition::OfRuns, runs::Runs, status};
 
 /// Which parts this process is. The console is always there: a part that cannot be asked is a part that is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,12 +91,15 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
         false => None,
     };
     let control = Arc::new(OnceLock::new());
+    let of_runs = OfRuns::default();
     let health = Arc::new(Process {
         looking: Mutex::default(),
         log: log.clone(),
         control: control.clone(),
         clock: clock.clone(),
         metrics,
+        of_runs: of_runs.clone(),
+        ended: Arc::default(),
         ingest: ingest.as_ref().map(|(part, _)| part.ingest.clone()),
         config: config.clone(),
     });
@@ -120,7 +123,7 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
     if let Some(known) = reached {
         let _ = control.set(known.clone());
         if parts.pipeline {
-            let runs = Runs { config: config.clone(), log, control: known, clock };
+            let runs = Runs { config: config.clone(), log, control: known, clock, metrics: of_runs };
             pipeline = Some(tokio::spawn(runs.keep_up(stopping.clone())));
         }
         signals.asked().await;
@@ -293,6 +296,8 @@ struct Process {
     control: Arc<OnceLock<Control>>,
     clock: Arc<dyn Clock>,
     metrics: PrometheusHandle,
+    of_runs: OfRuns,
+    ended: Arc<Mutex<Ended>>,
     ingest: Option<Arc<Ingest>>,
     config: Config,
 }
@@ -307,8 +312,14 @@ impl Process {
         let look = under_way.unwrap_or_else(|| {
             let (answer, look) = mpsc::channel();
             let (log, records, clock) = (self.log.clone(), control.records(), self.clock.clone());
+            let ended = self.ended.clone();
             std::thread::spawn(move || {
-                let looked = weir_console::observe(log.as_ref(), &records, clock.now_ms());
+                let looked = weir_console::observe(
+                    log.as_ref(),
+                    &records,
+                    clock.now_ms(),
+                    &mut ended.lock().unwrap_or_else(PoisonError::into_inner),
+                );
                 // Who asked may have gone.
                 let _ = answer.send(looked.map_err(|error| error.to_string()));
             });
@@ -340,7 +351,7 @@ impl Health for Process {
 
     fn metrics(&self) -> String {
         self.metrics.run_upkeep();
-        self.metrics.render()
+        self.of_runs.with(&self.metrics.render())
     }
 
     fn unready(&self) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use weir_console::{DiskStatus, Snapshot, SpoolStatus};
+use weir_console::{DiskStatus, Ended, Snapshot, SpoolStatus};
 use weir_ingest::{Spool, SpoolUsage};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 
@@ -43,7 +43,7 @@ pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCod
 fn look(log: &Arc<dyn Log>) -> Result<Snapshot, LogError> {
     let control = ControlLog::open(log.clone())?.read_all()?;
     let control: Vec<_> = control.records.into_iter().map(|(_, record)| record).collect();
-    weir_console::observe(log.as_ref(), &control, SystemClock.now_ms())
+    weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), &mut Ended::default())
 }
 
 /// The disk under `data_dir`, on this machine.

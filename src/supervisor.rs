@@ -30,6 +30,7 @@ use crate::{
     begin,
     config::Config,
     control::Control,
+    exposition::OfRuns,
     judge, report,
     run::{RunOrder, STOPPED_FOR_GOOD},
 };
@@ -45,6 +46,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const STOP_WAIT: Duration = Duration::from_secs(10);
 /// How often tables and views are tried to be made while ClickHouse is away, or not as it must be.
 const PREPARE_EVERY: Duration = Duration::from_secs(2);
+/// Imports that are counted, or looked at after a start, at the same time: each is a process with workers of its own.
+const IMPORTS_AT_ONCE: usize = 2;
+/// How often the groups of runs without a process are written anew: a broker forgets offsets after seven days.
+const REFRESH_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of so many looks of the audit one counts all rows of the table: hourly, at a look a minute.
 const ROWS_EVERY: u32 = 60;
 
@@ -99,6 +104,12 @@ struct Running {
     unsettled: Option<Instant>,
 }
 
+impl Running {
+    fn is_up(&self) -> bool {
+        self.child.is_some()
+    }
+}
+
 /// What the audit has found, and when it began to look.
 type Found = (Instant, Vec<Finding>);
 
@@ -109,6 +120,7 @@ pub(crate) struct Supervisor {
     pub control: Control,
     pub clock: Arc<dyn Clock>,
     pub target: weir_sink::Target,
+    pub metrics: OfRuns,
 }
 
 impl Supervisor {
@@ -120,8 +132,12 @@ impl Supervisor {
         let prepared = tokio::spawn(prepare(self.target.clone(), version.clone(), self.config.timezones()));
         let every = self.config.pipeline.audit_every;
         let audit = tokio::spawn(audit(self.target.clone(), version.clone(), every, finder));
-        let mut said = String::new();
+        let (mut said, mut refreshed) = (String::new(), Instant::now());
         loop {
+            if refreshed.elapsed() > REFRESH_EVERY {
+                refreshed = Instant::now();
+                self.refresh(&runs).await?;
+            }
             // What is wrong now may be right at the next look; said once.
             if let Err(error) = self.look(&self.control.records(), &mut runs).await {
                 let error = format!("{error:#}");
@@ -162,7 +178,12 @@ impl Supervisor {
         }
         self.keep_up(RunOrder::live(&self.config, &self.target, records)?, runs).await?;
         for (id, times) in desired.imports {
-            self.keep_up(RunOrder::import(&self.config, &self.target, records, &id, times)?, runs).await?;
+            let run = import_run(&id);
+            let at_work =
+                runs.iter().filter(|(other, running)| **other != run && other.as_str() != "live" && running.is_up());
+            if at_work.count() < IMPORTS_AT_ONCE {
+                self.keep_up(RunOrder::import(&self.config, &self.target, records, &id, times)?, runs).await?;
+            }
         }
         Ok(())
     }
@@ -220,8 +241,11 @@ impl Supervisor {
         running.started = Instant::now();
         running.wait = (running.wait * 2).min(RESTART_MAX);
         match spawn(&order) {
-            Ok(child) => {
+            Ok(mut child) => {
                 info!(run, pid = child.id(), "started");
+                if let Some(told) = child.stdout.take() {
+                    self.metrics.follow(&run, told);
+                }
                 running.child = Some(child);
             }
             Err(error) => warn!(run, error = format!("{error:#}"), "cannot be started"),
@@ -269,6 +293,15 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Runs that have ended or stopped say nothing more: what they said last stays known.
+    async fn refresh(&self, runs: &BTreeMap<String, Running>) -> anyhow::Result<()> {
+        let quiet = runs.iter().filter(|(_, running)| running.over);
+        let quiet: Vec<_> = quiet.map(|(run, running)| (run.clone(), running.topic.clone())).collect();
+        let log = self.log.clone();
+        let refresh = move || quiet.iter().for_each(|(run, topic)| report::refresh(log.as_ref(), run, topic));
+        Ok(tokio::task::spawn_blocking(refresh).await?)
+    }
+
     async fn take_back(&self, id: &str) -> anyhow::Result<()> {
         let version = self.config.schema_version()?;
         weir_sink::undo(&self.target, &import_run(id), &version, id).await?;
@@ -289,6 +322,7 @@ fn spawn(order: &RunOrder) -> anyhow::Result<Child> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("run")
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .context("the run's process cannot be started")?;
     let mut line = serde_json::to_vec(order)?;

@@ -229,6 +229,20 @@ fn a_clickhouse_that_is_away_at_the_start_stops_no_collection_and_is_used_when_i
 }
 
 #[test]
+fn who_asks_before_any_run_has_said_something_is_told_how_far_behind_it_is() {
+    let Some(broker) = kafka() else { return };
+    let place = Place::new(&format!("[log]\nkind = \"kafka\"\n[kafka]\nbootstrap = \"{}\"", broker.bootstrap()));
+    let ingest = place.start_part(&["ingest"]);
+    wait_for("the collector", || support::get(&format!("http://{}/readyz", place.collector)));
+    send(&place, "alone", 100);
+    wait_for("a lag in records and in time", || {
+        let run = &place.status()?["runs"][0];
+        (run["lag_records"].as_i64()? > 0 && run["lag_ms"].as_i64()? > 0).then_some(())
+    });
+    assert_eq!(ingest.stop(), Some(0));
+}
+
+#[test]
 fn a_damaged_record_in_the_topic_is_set_aside_and_the_partition_goes_on() {
     let place = Place::new("[log]\npartitions = 1");
     let serve = place.start();
@@ -243,6 +257,16 @@ fn a_damaged_record_in_the_topic_is_set_aside_and_the_partition_goes_on() {
     assert_eq!(place.page_views(), Some(200));
     wait_for("the damaged record to be told", || {
         (place.status()?["runs"][0]["progress"]["records_unreadable"].as_u64()? == 1).then_some(())
+    });
+    wait_for("the metrics of every part", || {
+        let (_, metrics) = support::get(&format!("http://{}/metrics", place.console))?;
+        let told = [
+            "weir_ingest_events_total{route=\"events\"} 200",
+            "weir_pipeline_records_unreadable_total{run=\"live\"} 1",
+            "weir_sink_batches_total{run=\"live\"} ",
+            "weir_pipeline_lag_records{run=\"live\"} ",
+        ];
+        told.iter().all(|series| metrics.contains(series)).then_some(())
     });
     assert_eq!(serve.stop(), Some(0));
 }

@@ -96,9 +96,6 @@ fn run_metrics(snapshot: &Snapshot, text: &mut String) {
     gauge("weir_pipeline_windows_open", "Windows that have not closed.", &|run| {
         run.progress.as_ref().map(|progress| progress.windows_open as f64)
     });
-    gauge("weir_pipeline_events_late", "Late events since the run's process started.", &|run| {
-        run.progress.as_ref().map(|progress| progress.events_late as f64)
-    });
     gauge("weir_pipeline_waiting_seconds", "How long the run has waited for something that it tries again.", &|run| {
         let waiting = run.progress.as_ref()?.waiting.as_ref();
         Some(waiting.map_or(0.0, |waiting| seconds(snapshot.at_ms - waiting.since_ms)))

@@ -17,5 +17,7 @@ mod snapshot;
 mod text;
 
 pub use http::{Health, serve};
-pub use snapshot::{DiskStatus, ImportState, ImportStatus, PartitionStatus, RunStatus, Snapshot, SpoolStatus, observe};
+pub use snapshot::{
+    DiskStatus, Ended, ImportState, ImportStatus, PartitionStatus, RunStatus, Snapshot, SpoolStatus, observe,
+};
 pub use text::render;

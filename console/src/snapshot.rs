@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use weir_log::{Log, LogError};
 use weir_schemas::{
@@ -85,7 +87,7 @@ pub struct PartitionStatus {
     pub offset: Option<i64>,
     /// The offset that the next record gets.
     pub end: i64,
-    /// Log time of the newest record read.
+    /// Log time of the newest record read, or when the partition came into use.
     pub arrival_ms: Option<i64>,
     pub lag_records: i64,
     /// Log time between the newest record read and now, 0 when all is read.
@@ -114,8 +116,16 @@ pub enum ImportState {
     Undoing,
 }
 
-/// Looks at the log. `control` is the control topic from its start, in order.
-pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<Snapshot, LogError> {
+/// Runs of imports that had ended when they were last looked at, and when: there may be hundreds, and each is several
+/// questions to a broker.
+#[derive(Debug, Default)]
+pub struct Ended(BTreeMap<String, (i64, RunStatus)>);
+
+/// How long an import that had ended is not looked at again.
+const ENDED_MS: i64 = 60_000;
+
+/// Looks at the log. `control` is the control topic from its start, in order; `ended` is kept from look to look.
+pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, ended: &mut Ended) -> Result<Snapshot, LogError> {
     let mut runs = Vec::new();
     let mut retention_s = None;
     match observe_run(log, control, "live", EVENTS_TOPIC, now_ms) {
@@ -137,10 +147,18 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64) -> Result<
         if !matches!(import.state, ImportState::Counting) {
             continue;
         }
+        if let Some((_, run)) = ended.0.get(&import.id).filter(|(seen_ms, _)| now_ms - seen_ms < ENDED_MS) {
+            import.state = ImportState::Done;
+            runs.push(run.clone());
+            continue;
+        }
         match observe_run(log, control, &import_run(&import.id), &import_topic(&import.id), now_ms) {
             Ok(run) => {
                 if run.progress.as_ref().is_some_and(|progress| progress.ended) {
                     import.state = ImportState::Done;
+                    ended.0.insert(import.id.clone(), (now_ms, run.clone()));
+                } else {
+                    ended.0.remove(&import.id);
                 }
                 runs.push(run);
             }
@@ -216,6 +234,8 @@ fn observe_run(
     now_ms: i64,
 ) -> Result<RunStatus, LogError> {
     let committed = log.committed(&group_of(run), topic)?;
+    // A partition's time begins when it comes into use, heard of or not.
+    let in_use = if topic == EVENTS_TOPIC { weir_log::partitions_in_use(control) } else { Vec::new() };
     let mut progress = None;
     let mut partitions = Vec::new();
     for partition in 0..log.partitions(topic)? {
@@ -226,7 +246,8 @@ fn observe_run(
         progress = progress.or(metadata.run);
         let offset = mine.map(|mine| mine.offset);
         let lag_records = (bounds.end - offset.unwrap_or(bounds.start).max(bounds.start)).max(0);
-        let arrival_ms = metadata.partition.arrival_ms;
+        let effective_ms = in_use.iter().find(|in_use| in_use.partition == partition).map(|in_use| in_use.effective_ms);
+        let arrival_ms = metadata.partition.arrival_ms.or(effective_ms);
         let lag_ms = match arrival_ms {
             Some(arrival_ms) if lag_records > 0 => (now_ms - arrival_ms).max(0),
             _ => 0,

@@ -128,6 +128,12 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
         progress.events_late,
         count(progress.rows_done as i64, "row"),
     ));
+    if progress.stamps_bounded > 0 {
+        let records = count(progress.stamps_bounded as i64, "record");
+        lines.push(format!(
+            "  CLOCKS: the log stamped {records} over a minute after they were sent; their time was cut to that (see to the clocks of brokers and collectors)"
+        ));
+    }
     if progress.records_unreadable > 0 {
         let records = count(progress.records_unreadable as i64, "record");
         lines.push(format!("  {records} set aside: not Weir's, or damaged (weir's own log names each by its offset)"));

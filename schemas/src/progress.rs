@@ -22,6 +22,9 @@ pub struct RunProgress {
     pub rows_done: u64,
     /// Records that are not Weir's, set aside.
     pub records_unreadable: u64,
+    /// Records that the log stamped too long after they were sent: its clock, or a collector's, is wrong.
+    #[serde(default)]
+    pub stamps_bounded: u64,
     /// The schema version whose table it fills; 0: written before this was told.
     #[serde(default)]
     pub generation: u32,
