@@ -70,7 +70,9 @@ const PLANTS: [(&str, &str, &str, &str); 7] = [
 ];
 
 fn main() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../pipeline/src");
+    // Asked when it runs: a target folder may be copied beside another checkout.
+    let here = env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where");
+    let sources = Path::new(&here).join("../../../pipeline/src");
     println!("cargo::rerun-if-changed={}", sources.display());
     let out = Path::new(&env::var_os("OUT_DIR").expect("cargo says where")).join("pipeline");
     fs::create_dir_all(&out).expect("a folder for the copies");

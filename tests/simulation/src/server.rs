@@ -634,7 +634,14 @@ impl State {
                 let rows = self.parts.values().cloned().collect();
                 self.copies.entry(*id).or_default().rows = Some(rows);
             }
-            Work::Close => self.owners = None,
+            Work::Close => {
+                self.owners = None;
+                // A second restore closes again what the first has opened: that too is gone on with to its end.
+                if let (None, Some(copy)) = (&self.restore, self.copy) {
+                    self.restores += 1;
+                    self.restore = Some(Restore { copy, by: 0 });
+                }
+            }
             Work::TakeOver(id) => {
                 if let Some(restore) = &mut self.restore {
                     restore.by = *id;
