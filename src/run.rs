@@ -292,6 +292,7 @@ async fn go_on(
         run: order.run.clone(),
         version: version.clone(),
         origin: order.origin.clone(),
+        first: order.from,
         from: checkpoint,
         to: order.to,
         left: weir_sink::Left::Passed,

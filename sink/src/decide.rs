@@ -2,6 +2,7 @@
 
 use crate::digest::Content;
 use crate::error::Kind;
+use crate::table::{Recorded, State};
 
 /// The one thing that an owner does in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,31 @@ pub(crate) fn after(deed: Deed, answer: Result<(), Kind>) -> After {
     }
 }
 
+/// Where a run is: all before is done, or left, from `first_s` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) first_s: u32,
+    pub(crate) at_s: u32,
+}
+
+/// How far a run is complete that was at `place`, from what is recorded of `place.at_s - 1` and later.
+///
+/// What a run has behind it has no holes, so the second before its place tells of all. `None`: that is not recorded any
+/// more, because a copy was brought back; what the run knows is void.
+pub(crate) fn checkpoint_from(place: Place, recorded: &[Recorded]) -> Option<u32> {
+    let Place { first_s, at_s } = place;
+    let behind = at_s <= first_s || recorded.iter().any(|of| of.from_s < at_s && at_s <= of.to_s);
+    behind.then(|| first_hole(at_s, recorded.iter().map(|of| (of.from_s, of.to_s)).collect()))
+}
+
+/// The same of a gap run that was at `at_s` and ends at `to_s`: it must still have been left to it, from its begin on.
+pub(crate) fn gap_from(at_s: u32, to_s: u32, recorded: &[Recorded]) -> Option<u32> {
+    let of = |state| recorded.iter().filter(move |of| of.state == state);
+    let done: Vec<Recorded> = of(State::Done).copied().collect();
+    let left = of(State::Left).filter(|left| left.from_s <= at_s && to_s <= left.to_s).map(|left| left.from_s).max();
+    checkpoint_from(Place { first_s: left?, at_s }, &done).map(|checkpoint_s| checkpoint_s.min(to_s))
+}
+
 /// The first instant at or after `from_s` that no interval covers; intervals `(begin, end)` in any order, s.
 pub(crate) fn first_hole(from_s: u32, mut covered: Vec<(u32, u32)>) -> u32 {
     covered.sort_unstable();
@@ -89,6 +115,33 @@ mod tests {
         assert_eq!(after(Deed::Done, Err(Kind::Unclear)), After::RaiseLater);
         assert_eq!(after(Deed::Insert, Err(Kind::Refused)), After::Stop);
         assert_eq!(after(Deed::Insert, Err(Kind::Hopeless(""))), After::Stop);
+    }
+
+    fn recorded(from_s: u32, to_s: u32, state: State) -> Recorded {
+        Recorded { from_s, to_s, state }
+    }
+
+    #[test]
+    fn a_place_is_void_when_what_was_recorded_before_it_is_not_there_any_more() {
+        let at = |at_s| Place { first_s: 10, at_s };
+        let (done, left) = (recorded(10, 20, State::Done), recorded(20, 30, State::Left));
+        assert_eq!(checkpoint_from(at(10), &[]), Some(10));
+        assert_eq!(checkpoint_from(at(20), &[done]), Some(20));
+        assert_eq!(checkpoint_from(at(20), &[left, done]), Some(30));
+        assert_eq!(checkpoint_from(at(20), &[]), None);
+        assert_eq!(checkpoint_from(at(20), &[left]), None);
+        assert_eq!(checkpoint_from(at(25), &[done]), None);
+    }
+
+    #[test]
+    fn a_gap_runs_place_is_void_when_it_is_not_left_to_it_any_more() {
+        let (before, done, left) =
+            (recorded(10, 20, State::Done), recorded(20, 24, State::Done), recorded(20, 30, State::Left));
+        assert_eq!(gap_from(20, 30, &[before, left]), Some(20));
+        assert_eq!(gap_from(24, 30, &[done, left]), Some(24));
+        assert_eq!(gap_from(24, 30, &[left]), None);
+        assert_eq!(gap_from(20, 30, &[before]), None);
+        assert_eq!(gap_from(20, 30, &[left, recorded(20, 40, State::Done)]), Some(30));
     }
 
     #[test]

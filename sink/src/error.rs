@@ -15,10 +15,10 @@ pub enum SinkError {
     )]
     Altered { table: String, differs: String },
     #[error(
-        "run {run} is complete through {checkpoint_ms} ms, but only windows from {held_from_ms} ms are at hand \
-         (start the run again: it begins at its checkpoint)"
+        "what run {run} had recorded before {held_from_ms} ms is not recorded any more: a copy was brought back, or \
+         `emissions` was changed by hand (start the run again: it begins at its checkpoint)"
     )]
-    CheckpointMoved { run: String, checkpoint_ms: i64, held_from_ms: i64 },
+    CheckpointMoved { run: String, held_from_ms: i64 },
     #[error("live rows cannot be undone: give the import's id")]
     UndoLive,
     #[error("clickhouse at {url} does not answer: {said}")]

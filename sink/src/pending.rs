@@ -119,17 +119,14 @@ impl Pending {
         }
     }
 
-    /// Forgets what lies before the checkpoint. `Err` gives where the windows at hand begin, when that is after it.
-    pub(crate) fn done_through(&mut self, checkpoint: WindowStart) -> Result<(), WindowStart> {
-        if checkpoint < self.from {
-            return Err(self.from);
-        }
+    /// Forgets what lies before the checkpoint, which never goes back.
+    pub(crate) fn done_through(&mut self, checkpoint: WindowStart) {
+        assert!(checkpoint >= self.from, "complete through {checkpoint:?} after {:?}", self.from);
         while self.held.front().is_some_and(|held| held.emission.window < checkpoint) {
             let held = self.held.pop_front().expect("there is a front");
             self.bytes -= held.bytes;
         }
         self.from = checkpoint;
-        Ok(())
     }
 
     /// The largest batch at the checkpoint, up to `end`; `None` when there is no window.
@@ -266,14 +263,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_done_is_forgotten_and_what_was_never_held_is_missed() {
+    fn what_is_done_is_forgotten() {
         let mut pending = pending(false);
         pending.push(window(2));
         pending.push(window(4));
-        pending.done_through(at(3)).expect("held");
+        pending.done_through(at(3));
         assert_eq!(pending.batch(None).map(|batch| (batch.from, batch.wanted.rows)), Some((at(3), 1)));
-        assert_eq!(pending.done_through(at(2)), Err(at(3)));
-        pending.done_through(at(9)).expect("held");
+        pending.done_through(at(9));
         assert_eq!(pending.batch(None), None);
         assert_eq!(pending.bytes, 0);
     }
@@ -282,7 +278,7 @@ pub(crate) mod tests {
     fn windows_that_another_owner_has_done_meanwhile_are_left_out_when_they_come() {
         let mut pending = pending(false);
         pending.push(window(2));
-        pending.done_through(at(6)).expect("held");
+        pending.done_through(at(6));
         pending.push(window(4));
         pending.push(Ready::Through(at(5)));
         assert_eq!((pending.batch(None), pending.bytes), (None, 0));

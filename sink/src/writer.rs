@@ -8,8 +8,8 @@ use weir_schemas::{Closed, Origin, SchemaVersion, WindowStart};
 
 use crate::clickhouse::ClickHouse;
 use crate::connection::Target;
-use crate::decide::{After, Deed, after, next_deed};
-use crate::digest::Content;
+use crate::decide::{After, Deed, Place, after, checkpoint_from, gap_from, next_deed};
+use crate::digest::{Content, seconds};
 use crate::error::{Failure, Kind};
 use crate::events::{BatchDiffered, BatchDone, Raised, Waiting, WindowsLeft, word};
 use crate::inbox::Inbox;
@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::owner::{self, Owner};
 use crate::pending::{Batch, Pending};
 use crate::table::{Statement, Table, Windows};
-use crate::{SinkError, body, checkpoint};
+use crate::{SinkError, body};
 
 /// Between tries, doubling.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -32,6 +32,8 @@ pub struct RunSpec {
     pub run: String,
     pub version: SchemaVersion,
     pub origin: Origin,
+    /// Where it began, ever: from here to `from` all is recorded.
+    pub first: WindowStart,
     /// Where the run goes on: what [`crate::checkpoint()`] gave, or [`crate::gap()`].
     pub from: WindowStart,
     /// Where the run ends; `None`: never. There always is one with [`Left::Own`].
@@ -204,7 +206,10 @@ enum Next {
 /// Why a turn ended early.
 enum Trouble {
     Failed(&'static str, Failure),
-    Moved { checkpoint: WindowStart, held_from: WindowStart },
+    /// What was recorded before this window is not any more.
+    Moved {
+        held_from: WindowStart,
+    },
     Altered(String),
 }
 
@@ -277,12 +282,9 @@ impl<T: Table> Writer<'_, T> {
             Err(Trouble::Altered(differs)) => {
                 return Err(SinkError::Altered { table: self.table.name().to_owned(), differs });
             }
-            Err(Trouble::Moved { checkpoint, held_from }) => {
-                return Err(SinkError::CheckpointMoved {
-                    run: self.spec.run.clone(),
-                    checkpoint_ms: checkpoint.ms(),
-                    held_from_ms: held_from.ms(),
-                });
+            Err(Trouble::Moved { held_from }) => {
+                let (run, held_from_ms) = (self.spec.run.clone(), held_from.ms());
+                return Err(SinkError::CheckpointMoved { run, held_from_ms });
             }
         };
         self.owner = None;
@@ -310,23 +312,16 @@ impl<T: Table> Writer<'_, T> {
                 *self.owner.insert(owner)
             }
         };
-        let width = self.spec.version.width;
         if let Left::To(to) = self.spec.left {
-            let from = checkpoint::checkpoint_of(self.table, width, self.spec.from).await;
-            let from = from.map_err(failed("read the checkpoint"))?;
+            let from = self.checkpoint(self.spec.from).await?;
             if from < to {
                 return self.leave(&owner, Windows { from, to }).await;
             }
             // What is recorded stays recorded, or this owner is refused.
             self.spec.left = Left::Passed;
         }
-        let from = self.pending.from();
-        let checkpoint = match (self.spec.left, self.spec.to) {
-            (Left::Own, Some(to)) => checkpoint::done_through(self.table, width, from, to).await,
-            _ => checkpoint::checkpoint_of(self.table, width, from).await,
-        };
-        let checkpoint = checkpoint.map_err(failed("read the checkpoint"))?;
-        self.pending.done_through(checkpoint).map_err(|held_from| Trouble::Moved { checkpoint, held_from })?;
+        let checkpoint = self.checkpoint(self.pending.from()).await?;
+        self.pending.done_through(checkpoint);
         if let Some((batch, began)) = self.recording.take_if(|(batch, _)| checkpoint >= batch.to) {
             self.done(batch, began, tell);
         }
@@ -369,6 +364,21 @@ impl<T: Table> Writer<'_, T> {
             self.done(batch, began, tell);
         }
         Ok(next)
+    }
+
+    /// How far the run is complete that was complete through `at`.
+    async fn checkpoint(&self, at: WindowStart) -> Result<WindowStart, Trouble> {
+        let RunSpec { version, first, to, left, .. } = &self.spec;
+        let (at_s, to_s) = (seconds(at.ms()), to.map_or(u32::MAX, |to| seconds(to.ms())));
+        // One before: whether what was recorded still is.
+        let recorded = self.table.recorded(at_s.saturating_sub(1), to_s.max(at_s)).await;
+        let recorded = recorded.map_err(|failure| Trouble::Failed("read the checkpoint", failure))?;
+        let checkpoint_s = match left {
+            Left::Own => gap_from(at_s, to_s, &recorded),
+            Left::Passed | Left::To(_) => checkpoint_from(Place { first_s: seconds(first.ms()), at_s }, &recorded),
+        };
+        let checkpoint_s = checkpoint_s.ok_or(Trouble::Moved { held_from: at })?;
+        Ok(version.width.window_of(i64::from(checkpoint_s) * 1000))
     }
 
     async fn leave(&mut self, owner: &Owner, windows: Windows) -> Result<After, Trouble> {

@@ -15,7 +15,7 @@ use weir_sink::{Done, End, Left, Limits, RunSpec, SinkError, Target, checkpoint,
 
 fn run_spec(origin: &str, from: WindowStart, to: Option<WindowStart>) -> RunSpec {
     let run = if origin.is_empty() { "live".to_owned() } else { format!("import-{origin}") };
-    RunSpec { run, version: version(), origin: origin.to_owned(), from, to, left: Left::Passed }
+    RunSpec { run, version: version(), origin: origin.to_owned(), first: from, from, to, left: Left::Passed }
 }
 
 fn limits() -> Limits {

@@ -163,11 +163,12 @@ impl Running {
         let live_first_ms = shared.control(number);
         if self.role == Role::Gap {
             let Windows { from, to } = gap_of(table, version.width).await.ok()??;
-            return Some(RunSpec { run, version, origin, from, to: Some(to), left: Left::Own });
+            return Some(RunSpec { run, version, origin, first: from, from, to: Some(to), left: Left::Own });
         }
-        let from = checkpoint_of(table, version.width, shared.first()).await.ok()?;
+        let first = shared.first();
+        let from = checkpoint_of(table, version.width, first).await.ok()?;
         let left = live_first_ms.map_or(Left::Passed, |at_ms| Left::To(version.width.window_of(at_ms)));
-        Some(RunSpec { run, version, origin, from, to: None, left })
+        Some(RunSpec { run, version, origin, first, from, to: None, left })
     }
 
     async fn work(&self, shared: &Shared, process: &Process, number: usize, table: &impl Table) -> Result<(), String> {
