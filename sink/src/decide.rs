@@ -87,6 +87,19 @@ pub(crate) fn first_hole(from_s: u32, mut covered: Vec<(u32, u32)>) -> u32 {
     at
 }
 
+/// The same instants as few intervals, ascending, none of which touches another.
+pub(crate) fn united(mut intervals: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    intervals.sort_unstable();
+    let mut united: Vec<(u32, u32)> = Vec::new();
+    for (begin, end) in intervals {
+        match united.last_mut() {
+            Some((_, last)) if begin <= *last => *last = end.max(*last),
+            _ => united.push((begin, end)),
+        }
+    }
+    united
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -153,6 +166,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn united_intervals_hold_the_same_instants_and_do_not_touch(
+            intervals in prop::collection::vec((0u32..30, 1u32..8), 0..12),
+        ) {
+            let intervals: Vec<_> = intervals.into_iter().map(|(begin, length)| (begin, begin + length)).collect();
+            let held = |intervals: &[(u32, u32)]| {
+                (0..40).filter(|at| intervals.iter().any(|(begin, end)| begin <= at && at < end)).collect::<Vec<u32>>()
+            };
+            let united = united(intervals.clone());
+            prop_assert!(united.windows(2).all(|pair| pair[0].1 < pair[1].0));
+            prop_assert_eq!(held(&united), held(&intervals));
+        }
+
         #[test]
         fn the_first_hole_is_the_first_instant_not_covered(
             from in 0u32..30,

@@ -38,6 +38,7 @@ pub mod server;
 pub mod table;
 mod take_back;
 mod undo;
+mod vault;
 mod writer;
 
 pub use analyst::{analyst_faults, analyst_sql};
@@ -54,4 +55,5 @@ pub use prepare::{Shape, prepare, shape, show};
 pub use restore::{Vault, copy_on, restore_on};
 pub use take_back::{Extent, take_back};
 pub use undo::undo;
+pub use vault::{copy, restore};
 pub use writer::{Done, End, Left, News, RunSpec, run, run_on, run_telling};

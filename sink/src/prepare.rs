@@ -20,18 +20,34 @@ use crate::mend::Found;
 pub async fn prepare(target: &Target, version: &SchemaVersion) -> Result<(), SinkError> {
     let clickhouse = Connection::to(target);
     let fail = |failure: Failure| failure.into_error(&target.url, "");
-    let statements = [
-        format!("CREATE DATABASE IF NOT EXISTS {} ENGINE = Atomic", clickhouse.database),
-        create_stats(&target.database, version),
-        create_emissions(&target.database),
-        create_owners(&target.database),
-    ];
+    let database = format!("CREATE DATABASE IF NOT EXISTS {} ENGINE = Atomic", clickhouse.database);
+    clickhouse.execute(&database, None, LONG).await.map_err(fail)?;
+    if is_closed(&clickhouse).await.map_err(fail)? {
+        return Err(SinkError::Stopped {
+            url: target.url.clone(),
+            said: format!("database {} has a table emissions and no table owners", target.database),
+            way_out: "a copy is being brought back: begin that again if it was cut short, everything is closed until then",
+        });
+    }
+    // `owners` before `emissions`: who finds the second alone knows that a restore has dropped the first.
+    let statements =
+        [create_stats(&target.database, version), create_owners(&target.database), create_emissions(&target.database)];
     for statement in &statements {
         clickhouse.execute(statement, None, LONG).await.map_err(fail)?;
     }
     check(&clickhouse, version).await.map_err(fail)?.map_or(Ok(()), |differs| {
         Err(SinkError::Altered { table: format!("{}.{}", target.database, stats_table(version)), differs })
     })
+}
+
+/// Whether a restore has closed everything, and is not over: `owners` must not be made by others then.
+async fn is_closed(clickhouse: &Connection) -> Result<bool, Failure> {
+    let sql = format!(
+        "SELECT name FROM system.tables WHERE database = {} AND name IN ('emissions', 'owners')",
+        quote(&clickhouse.database_name)
+    );
+    let found: Vec<String> = clickhouse.rows(&sql, QUICK).await?;
+    Ok(found == ["emissions"])
 }
 
 /// Makes the public views show `version`, in the time zones of `timezones` (site → IANA name).

@@ -1,0 +1,201 @@
+//! Copies of a database in ClickHouse: each deed of [`Vault`] as SQL.
+//!
+//! A restore works in a database of its own, `<database>_restore_<id>`, and exchanges tables with it. Another restore
+//! drops that database, so that nothing the first one sends afterwards finds its tables.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+use weir_schemas::SchemaVersion;
+use weir_schemas::tables::{create_owners, quote, quote_name, stats_table};
+
+use crate::SinkError;
+use crate::connection::{Connection, LONG, QUICK, Target};
+use crate::decide::united;
+use crate::error::Failure;
+use crate::restore::{Vault, copy_on, restore_on};
+use crate::table::{Mutations, Running};
+
+/// Copies the record and the tables of `versions` into the folder `at` of the server's `backups.allowed_path`, which must
+/// not be there. `false`: a restore was under way or began meanwhile; the copy is void.
+pub async fn copy(target: &Target, versions: &[SchemaVersion], at: &str) -> Result<bool, SinkError> {
+    let copied = copy_on(&ClickHouse::new(target, versions, at)).await;
+    copied.map_err(|failure| failure.into_error(&target.url, "copy"))
+}
+
+/// Brings back what [`copy`] has put into the folder `at`: the same `versions`, whose tables must be there.
+///
+/// Every run is refused from when it begins until it has returned `Ok`, and goes on from the copy's checkpoint then. Cut
+/// anywhere, or after an error, it must be begun again: until then everything stays closed.
+pub async fn restore(target: &Target, versions: &[SchemaVersion], at: &str) -> Result<(), SinkError> {
+    let restored = restore_on(&ClickHouse::new(target, versions, at)).await;
+    restored.map_err(|failure| failure.into_error(&target.url, "restore"))
+}
+
+/// A database, for one copy or one restore.
+struct ClickHouse<'a> {
+    connection: Connection,
+    versions: &'a [SchemaVersion],
+    at: &'a str,
+    /// Of all statements of all runs, copies and restores of this database.
+    query_prefix: String,
+    /// Of all databases that restores of this one work in.
+    staging_prefix: String,
+    id: Uuid,
+}
+
+impl<'a> ClickHouse<'a> {
+    fn new(target: &Target, versions: &'a [SchemaVersion], at: &'a str) -> ClickHouse<'a> {
+        ClickHouse {
+            connection: Connection::to(target),
+            versions,
+            at,
+            query_prefix: format!("weir:{}:", target.database),
+            staging_prefix: format!("{}_restore_", target.database),
+            id: Uuid::new_v4(),
+        }
+    }
+
+    fn staging_name(&self) -> String {
+        format!("{}{}", self.staging_prefix, self.id.simple())
+    }
+
+    fn staging(&self) -> String {
+        quote_name(&self.staging_name())
+    }
+
+    fn of_database(&self) -> String {
+        format!("database = {}", quote(&self.connection.database_name))
+    }
+
+    /// A statement that [`Running::kill_queries`] of another restore ends.
+    async fn execute(&self, sql: &str) -> Result<(), Failure> {
+        let query_id = format!("{}vault:{}", self.query_prefix, Uuid::new_v4().simple());
+        self.connection.execute(sql, Some(query_id), LONG).await
+    }
+
+    fn file(&self, table: &str) -> String {
+        format!("File({})", quote(&format!("{}/{table}", self.at)))
+    }
+
+    async fn back_up(&self, table: &str) -> Result<(), Failure> {
+        self.execute(&format!("BACKUP TABLE {}.{table} TO {}", self.connection.database, self.file(table))).await
+    }
+
+    async fn bring(&self, table: &str) -> Result<(), Failure> {
+        let (database, staging) = (&self.connection.database, self.staging());
+        self.execute(&format!("RESTORE TABLE {database}.{table} AS {staging}.{table} FROM {}", self.file(table))).await
+    }
+
+    async fn exchange(&self, table: &str) -> Result<(), Failure> {
+        let (database, staging) = (&self.connection.database, self.staging());
+        self.execute(&format!("EXCHANGE TABLES {staging}.{table} AND {database}.{table}")).await
+    }
+
+    /// A condition that holds for the rows that some `done` of the record covers.
+    async fn covered(&self, version: &SchemaVersion) -> Result<String, Failure> {
+        let sql = format!(
+            "SELECT DISTINCT origin, toUnixTimestamp(window_from), toUnixTimestamp(window_to) FROM {}.emissions \
+             WHERE generation = {} AND state = 'done'",
+            self.connection.database, version.number
+        );
+        let done: Vec<(String, u32, u32)> = self.connection.rows(&sql, LONG).await?;
+        let mut by_origin: BTreeMap<String, Vec<(u32, u32)>> = BTreeMap::new();
+        for (origin, from_s, to_s) in done {
+            by_origin.entry(origin).or_default().push((from_s, to_s));
+        }
+        let of_origin = |(origin, windows): (String, Vec<(u32, u32)>)| {
+            let within = |(from_s, to_s)| {
+                format!("emitted_in >= toDateTime({from_s}, 'UTC') AND emitted_in < toDateTime({to_s}, 'UTC')")
+            };
+            let within: Vec<String> = united(windows).into_iter().map(within).collect();
+            format!("(origin = {} AND ({}))", quote(&origin), within.join(" OR "))
+        };
+        let all: Vec<String> = by_origin.into_iter().map(of_origin).collect();
+        Ok(if all.is_empty() { "0".to_owned() } else { all.join(" OR ") })
+    }
+}
+
+impl Running for ClickHouse<'_> {
+    async fn kill_queries(&self) -> Result<(), Failure> {
+        let prefix = quote(&self.query_prefix);
+        self.connection.execute(&format!("KILL QUERY WHERE startsWith(query_id, {prefix}) SYNC"), None, LONG).await
+    }
+
+    async fn mutations(&self) -> Result<Mutations, Failure> {
+        let of = self.of_database();
+        let sql = format!(
+            "SELECT assumeNotNull((SELECT count() FROM system.mutations WHERE {of} AND NOT is_done)), \
+             assumeNotNull((SELECT count() FROM system.merges WHERE {of} AND is_mutation))"
+        );
+        let (unfinished, rewriting) = self.connection.row(&sql, QUICK).await?;
+        Ok(Mutations { unfinished, rewriting })
+    }
+
+    async fn kill_mutations(&self) -> Result<(), Failure> {
+        let sql = format!("KILL MUTATION WHERE {} AND NOT is_done SYNC", self.of_database());
+        self.connection.execute(&sql, None, LONG).await
+    }
+}
+
+impl Vault for ClickHouse<'_> {
+    async fn owners(&self) -> Result<Option<String>, Failure> {
+        let sql = format!("SELECT toString(uuid) FROM system.tables WHERE {} AND name = 'owners'", self.of_database());
+        Ok(self.connection.rows::<String>(&sql, QUICK).await?.pop())
+    }
+
+    async fn copy_record(&self) -> Result<(), Failure> {
+        self.back_up("emissions").await
+    }
+
+    async fn copy_rows(&self) -> Result<(), Failure> {
+        for version in self.versions {
+            self.back_up(&stats_table(version)).await?;
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), Failure> {
+        self.connection
+            .execute(&format!("DROP TABLE IF EXISTS {}.owners SYNC", self.connection.database), None, LONG)
+            .await
+    }
+
+    async fn take_over(&self) -> Result<(), Failure> {
+        let prefix = quote(&self.staging_prefix);
+        let others = format!("SELECT name FROM system.databases WHERE startsWith(name, {prefix})");
+        for other in self.connection.rows::<String>(&others, QUICK).await? {
+            let sql = format!("DROP DATABASE IF EXISTS {} SYNC", quote_name(&other));
+            self.connection.execute(&sql, None, LONG).await?;
+        }
+        self.connection.execute(&format!("CREATE DATABASE {} ENGINE = Atomic", self.staging()), None, LONG).await
+    }
+
+    async fn bring_record(&self) -> Result<(), Failure> {
+        self.bring("emissions").await?;
+        self.exchange("emissions").await
+    }
+
+    async fn bring_rows(&self) -> Result<(), Failure> {
+        for version in self.versions {
+            let table = stats_table(version);
+            self.bring(&table).await?;
+            // Before anybody sees them.
+            let covered = self.covered(version).await?;
+            let staging = self.staging();
+            self.execute(&format!(
+                "ALTER TABLE {staging}.{table} DELETE WHERE NOT ({covered}) SETTINGS mutations_sync = 2"
+            ))
+            .await?;
+            self.exchange(&table).await?;
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<(), Failure> {
+        self.execute(&create_owners(&self.staging_name())).await?;
+        let (database, staging) = (&self.connection.database, self.staging());
+        self.execute(&format!("RENAME TABLE {staging}.owners TO {database}.owners")).await?;
+        self.connection.execute(&format!("DROP DATABASE IF EXISTS {staging} SYNC"), None, LONG).await
+    }
+}
