@@ -121,8 +121,8 @@ pub(crate) fn import_until(
 ) -> Result<Summary, ImportError> {
     let begun = Instant::now();
     let sites = Sites::new(&IngestConfig {
-        sites: environment.sites.clone().unwrap_or_default(),
-        accept_any_site: environment.sites.is_none(),
+        sites: environment.sites.clone(),
+        accept_any_site: environment.accept_any_site,
         ..IngestConfig::default()
     });
     let known = sites.get(&args.site).ok_or_else(|| ImportError::UnknownSite(args.site.clone()))?;
@@ -242,7 +242,7 @@ fn rfc3339(at_ms: i64) -> Option<String> {
 /// The host of the site's pages: as given, else its first in the configuration, else its name if that is a domain.
 fn host(args: &ImportArgs, environment: &Environment) -> String {
     let given = args.host.as_deref().or_else(|| {
-        let site = environment.sites.iter().flatten().find(|site| site.name == args.site)?;
+        let site = environment.sites.iter().find(|site| site.name == args.site)?;
         site.hosts.iter().map(|host| &**host).find(|host| !host.starts_with("*."))
     });
     let host = given.or_else(|| args.site.contains('.').then_some(&*args.site)).unwrap_or_default();

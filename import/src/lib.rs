@@ -66,8 +66,10 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// `user@host`, for the control log.
     pub who: String,
-    /// The sites that are known; `None`: any is taken.
-    pub sites: Option<Vec<SiteConfig>>,
+    /// The sites that are known.
+    pub sites: Vec<SiteConfig>,
+    /// Takes others, too.
+    pub accept_any_site: bool,
     /// A MaxMind database; without one events have no country.
     pub mmdb: Option<PathBuf>,
     /// Those that the current schema version pins: by them the summary tells bots.

@@ -1,9 +1,9 @@
 //! Lines that could not be read, for people to look at.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, BufWriter, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -40,6 +40,10 @@ impl Rejects {
             Some(file) => file,
             none => {
                 let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+                // One that was there has the mode it had.
+                if file.metadata()?.is_file() {
+                    file.set_permissions(Permissions::from_mode(0o600))?;
+                }
                 none.insert(BufWriter::new(file))
             }
         };

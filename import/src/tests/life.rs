@@ -1,6 +1,7 @@
 //! An import is counted as a whole or not at all.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc,
@@ -235,6 +236,9 @@ async fn a_rehearsal_writes_nothing_and_warns_of_live_traffic() {
     place.environment.live_days = Arc::new(Days(vec!["2015-05-18".parse().unwrap(), "2015-05-30".parse().unwrap()]));
     let file = sample().display().to_string();
     let rejects = place.path("rejects").display().to_string();
+    // From an earlier time, for everybody to read.
+    std::fs::write(&rejects, "old").unwrap();
+    std::fs::set_permissions(&rejects, std::fs::Permissions::from_mode(0o644)).unwrap();
     let args = args(&["--site", "blog", "--rejects", &rejects, "--dry-run", &file]);
     let summary = crate::import(args, place.environment.clone()).await.unwrap();
     assert_eq!((summary.id.as_ref(), summary.dry_run), (None, true));
@@ -247,6 +251,8 @@ async fn a_rehearsal_writes_nothing_and_warns_of_live_traffic() {
         1,
         "but says what it cannot read"
     );
+    let mode = std::fs::metadata(&rejects).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "to its owner");
     assert!(summary.to_text().contains("nothing was written"));
 }
 

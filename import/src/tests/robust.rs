@@ -63,7 +63,7 @@ fn an_event_holds_what_a_hit_over_http_would() {
         write_token_sha256: None,
         allowed_query: vec!["id".into()],
     };
-    place.environment.sites = Some(vec![site]);
+    place.environment.sites = vec![site];
     let line =
         |request: &str, referrer: &str| format!("{HEAD} \"{request} HTTP/1.1\" 200 1 \"{referrer}\" \"{FIREFOX}\"\n");
     let content = [
@@ -149,7 +149,7 @@ fn a_file_without_anything_that_counts_makes_no_import() {
 #[test]
 fn an_unknown_site_is_refused() {
     let mut place = Place::new();
-    place.environment.sites = Some(Vec::new());
+    place.environment.accept_any_site = false;
     let error = place.import(&[&place.file("a.log", view(1, "/"))]).unwrap_err();
     assert!(error.to_string().starts_with("site \"blog\" is not known here"), "{error}");
 }
