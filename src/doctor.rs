@@ -56,7 +56,9 @@ pub(crate) async fn main(config: &Config, args: &DoctorArgs) -> anyhow::Result<E
     let (log_config, events) = (config.log_config(), config.events_kind());
     let fix = args.fix;
     report = tokio::task::spawn_blocking(move || {
-        match weir_log::open(&log_config, Arc::new(SystemClock)) {
+        // Without --fix nothing is made.
+        let open = if fix { weir_log::open } else { weir_log::open_existing };
+        match open(&log_config, Arc::new(SystemClock)) {
             Ok(log) => look_at_log(log.as_ref(), &events, fix, &mut report),
             Err(error) => report.wrong("log", error),
         }
@@ -101,6 +103,7 @@ pub(crate) fn free_bytes(place: &Path) -> std::io::Result<u64> {
 }
 
 fn look_at_log(log: &dyn Log, events: &weir_log::TopicKind, fix: bool, report: &mut Report) {
+    let mut stamped = false;
     for (topic, kind) in serve::topics(events) {
         let there = log.topics().map(|topics| topics.iter().any(|name| name == topic));
         let found = match there {
@@ -109,7 +112,12 @@ fn look_at_log(log: &dyn Log, events: &weir_log::TopicKind, fix: bool, report: &
             Ok(false) => Err(weir_log::LogError::UnknownTopic(topic.to_owned())),
             Err(error) => Err(error),
         };
+        stamped |= topic == EVENTS_TOPIC && found.is_ok();
         report.take(&format!("topic {topic}"), found.map(|()| "as weir needs it"));
+    }
+    // One that is missing or wrong has been told; an append might make it.
+    if !stamped {
+        return;
     }
     // A tick is a record like any: time moves by the log, and the stamp that it gets is the log's clock.
     let sent_ms = SystemClock.now_ms();
@@ -136,10 +144,16 @@ async fn look_at_clickhouse(config: &Config, fix: bool, report: &mut Report) {
     // A ClickHouse of ours has its analyst from its configuration; of somebody else's it must be made.
     let password = &config.clickhouse.analyst_password;
     let statements = weir_sink::analyst_sql(&target.database, password);
+    let shown = weir_sink::analyst_sql(&target.database, "…");
     if fix && !config.clickhouse.url.is_empty() {
-        for sql in &statements {
-            if let Err(error) = target.client().query(sql).execute().await {
-                report.wrong("analyst", format!("cannot be made: {error} ({sql})"));
+        for (sql, shown) in statements.iter().zip(&shown) {
+            if let Err(error) = target.client().query_raw(sql).execute().await {
+                // A server may quote the statement, or its end.
+                let mut error = error.to_string().replace(sql, shown);
+                if !password.is_empty() {
+                    error = error.replace(password.as_str(), "…");
+                }
+                report.wrong("analyst", format!("cannot be made: {error} ({shown})"));
             }
         }
     }
@@ -155,7 +169,7 @@ async fn look_at_clickhouse(config: &Config, fix: bool, report: &mut Report) {
                 "analyst",
                 format!("{error} (set clickhouse.analyst_password; `weir doctor --fix` makes the user:)"),
             );
-            statements.iter().for_each(|sql| println!("         {};", sql.replace(password.as_str(), "…")));
+            shown.iter().for_each(|sql| println!("         {sql};"));
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use futures::executor::block_on;
 use weir_log::{ControlLog, LogError, TopicKind};
-use weir_schemas::control::{Action, CONTROL_TOPIC, ControlRecord, Import, import_topic};
+use weir_schemas::control::{Action, ControlRecord, Import, import_topic};
 
 use crate::{
     Environment, ImportError, PastImport,
@@ -36,11 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 impl<'a> History<'a> {
     pub(crate) fn open(environment: &'a Environment, read_only: bool) -> Result<Self, ImportError> {
         let log = &environment.log;
-        let control = if read_only && !log.topics()?.iter().any(|topic| topic == CONTROL_TOPIC) {
-            None
-        } else {
-            Some(ControlLog::open(log.clone())?)
-        };
+        let control = if read_only { ControlLog::look(log.clone())? } else { Some(ControlLog::open(log.clone())?) };
         Ok(Self { environment, control })
     }
 

@@ -55,6 +55,12 @@ impl ControlLog {
         Ok(Self { log, topic: topic.into(), events: events.into() })
     }
 
+    /// The control topic for who only looks; `None`: there is none yet.
+    pub fn look(log: Arc<dyn Log>) -> Result<Option<Self>> {
+        let there = log.topics()?.iter().any(|topic| topic == CONTROL_TOPIC);
+        Ok(there.then(|| Self { log, topic: CONTROL_TOPIC.into(), events: EVENTS_TOPIC.into() }))
+    }
+
     /// Appends `record`; resolves to its offset after it is durable.
     pub fn append(&self, record: &ControlRecord) -> BoxFuture<'static, Result<i64>> {
         let payload = serde_json::to_vec(record).expect("a control record is JSON");

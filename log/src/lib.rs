@@ -42,7 +42,7 @@ pub use control::{
 pub use embedded::{EmbeddedLog, Usage};
 pub use error::LogError;
 pub use kafka::KafkaLog;
-pub use open::{LogConfig, open};
+pub use open::{LogConfig, open, open_existing};
 
 pub type Result<T> = std::result::Result<T, LogError>;
 

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Clock, EmbeddedLog, KafkaLog, Log, Result};
+use crate::{Clock, EmbeddedLog, KafkaLog, Log, LogError, Result};
 
 /// Which log, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +26,41 @@ pub fn open(config: &LogConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Log>> {
     })
 }
 
+/// The same for who only looks: an embedded log that is not there is not made.
+///
+/// [`LogError::Embedded`] says where none is.
+pub fn open_existing(config: &LogConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Log>> {
+    if let LogConfig::Embedded { path } = config
+        && !EmbeddedLog::is_at(path)
+    {
+        let cause = "there is none (`weir serve` makes one; is data_dir the one that it was started with?)";
+        return Err(LogError::Embedded { path: path.display().to_string(), cause: cause.to_owned() });
+    }
+    open(config, clock)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(json: &str) -> serde_json::Result<LogConfig> {
         serde_json::from_str(json)
+    }
+
+    #[test]
+    fn who_only_looks_makes_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data/log");
+        let config = LogConfig::Embedded { path: path.clone() };
+        let refused = open_existing(&config, Arc::new(crate::SystemClock)).err().unwrap();
+        assert!(matches!(refused, LogError::Embedded { .. }), "{refused}");
+        assert!(!dir.path().join("data").exists());
+        let log = open(&config, Arc::new(crate::SystemClock)).unwrap();
+        assert!(crate::ControlLog::look(log.clone()).unwrap().is_none());
+        assert_eq!(log.topics().unwrap(), Vec::<String>::new(), "no topic is made either");
+        crate::ControlLog::open(log.clone()).unwrap();
+        assert!(crate::ControlLog::look(log).unwrap().is_some());
+        drop(open_existing(&config, Arc::new(crate::SystemClock)).unwrap());
     }
 
     #[test]

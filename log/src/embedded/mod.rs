@@ -73,6 +73,11 @@ impl EmbeddedLog {
         Self::open_with(path.as_ref(), clock, Some(bytes_max))
     }
 
+    /// Whether there is a log in directory `path`.
+    pub(crate) fn is_at(path: &Path) -> bool {
+        path.join(store::FILE).is_file()
+    }
+
     fn open_with(path: &Path, clock: Arc<dyn Clock>, bytes_max: Option<u64>) -> Result<Self> {
         Self::on(Store::open(path)?, clock, bytes_max)
     }

@@ -58,6 +58,9 @@ pub(super) struct Store {
     committed_here: Condvar,
 }
 
+/// What LMDB calls its file in the directory.
+pub(super) const FILE: &str = "data.mdb";
+
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = LazyLock::new(Mutex::default);
 
 impl Store {
@@ -110,7 +113,7 @@ impl Store {
         };
         // The names of the files are durable only when their directory is.
         File::open(&path).and_then(|dir| dir.sync_all()).map_err(|error| failed(error.into()))?;
-        let file = File::options().read(true).write(true).open(path.join("data.mdb"));
+        let file = File::options().read(true).write(true).open(path.join(FILE));
         let file = file.map_err(|error| failed(error.into()))?;
         Ok(Store {
             path,
