@@ -201,8 +201,16 @@ impl IngestConfig {
                     return Err(refuse(&place("hosts"), what));
                 }
             }
-            jiff::tz::TimeZone::get(&site.timezone)
+            let zone = jiff::tz::TimeZone::get(&site.timezone)
                 .map_err(|error| refuse(&place("timezone"), format!("{error} (use an IANA name, as Europe/Berlin)")))?;
+            // ClickHouse knows zones by their exact names only.
+            if zone.iana_name() != Some(&site.timezone) {
+                let name = zone.iana_name().unwrap_or("UTC");
+                return Err(refuse(
+                    &place("timezone"),
+                    format!("{:?} is no zone's name (write {name:?})", site.timezone),
+                ));
+            }
             if let Some(hash) = &site.write_token_sha256
                 && parse_sha256(hash).is_none()
             {
@@ -335,6 +343,7 @@ mod tests {
         assert!(wrong("[[sites]]\nname = \"a b\"").starts_with("ingest.sites[0].name: "));
         assert!(wrong(&format!("{}{}", site(""), site(""))).starts_with("ingest.sites[1].name: \"a\" is there twice"));
         assert!(wrong(&site("timezone = \"Mars/Base\"")).starts_with("ingest.sites[0].timezone: "));
+        assert!(wrong(&site("timezone = \"europe/berlin\"")).ends_with("(write \"Europe/Berlin\")"));
         assert!(wrong(&site("hosts = [\"https://a\"]")).starts_with("ingest.sites[0].hosts: "));
         assert!(wrong(&site("write_token_sha256 = \"secret\"")).starts_with("ingest.sites[0].write_token_sha256: "));
         assert!(wrong("trusted_proxies = [\"10.0.0.0/99\"]").starts_with("ingest.trusted_proxies: "));

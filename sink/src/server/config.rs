@@ -23,7 +23,7 @@ const ANALYST_TEMPORARY_BYTES_MAX: u64 = 4 << 30;
 ///
 /// The caches are small: one table that is mostly appended to, on a machine that does other work too.
 pub(super) fn config_xml(spec: &ServerSpec, http_port: u16) -> String {
-    let dir = spec.dir.display();
+    let dir = escape(&spec.dir.display().to_string());
     format!(
         "<clickhouse>
   <log-level>error</log-level>
@@ -183,4 +183,26 @@ fn hashed(password: &str) -> String {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_any_name_is_written_as_xml_can_hold_it() {
+        let spec = ServerSpec {
+            program: crate::server::Program::Clickhouse { path: "/c".into() },
+            child_command: Vec::new(),
+            dir: "/a & b/<c>".into(),
+            listen_host: "127.0.0.1".to_owned(),
+            http_port: 0,
+            database: "weir".to_owned(),
+            analyst_password: String::new(),
+            memory_bytes: 1,
+        };
+        let xml = config_xml(&spec, 8123);
+        assert!(xml.contains("<path>/a &amp; b/&lt;c&gt;/data/</path>"), "{xml}");
+        assert!(!xml.contains("& b") && !xml.contains("<c>"), "{xml}");
+    }
 }

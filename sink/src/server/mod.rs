@@ -88,6 +88,12 @@ impl ServerSpec {
         if !self.dir.is_absolute() {
             return Err(SinkError::Server(format!("the directory {} is not absolute", self.dir.display())));
         }
+        if self.dir.to_str().is_none() {
+            return Err(SinkError::Server(format!(
+                "the directory {} is not UTF-8, which ClickHouse's configuration must be (choose another data_dir)",
+                self.dir.display()
+            )));
+        }
         let (path, how) = match &self.program {
             Program::Embedded { lib } => (lib, "run ./dev once, or set WEIR_CHDB_LIB to libchdb.so"),
             Program::Clickhouse { path } => (path, "install ClickHouse, or give clickhouse.url"),
@@ -135,20 +141,16 @@ impl Server {
             make_private_dir(&dir).map_err(|why| cannot(&dir, why))?;
         }
         let port = if spec.http_port == 0 { free_port(&spec.listen_host)? } else { spec.http_port };
-        let password = writer_password(&spec.dir).map_err(|why| cannot(&spec.dir.join("writer-password"), why))?;
+        let password = writer_password_made(&spec.dir)
+            .map_err(|why| SinkError::Server(format!("{}: {why}", spec.dir.join(WRITER_PASSWORD).display())))?;
         for (name, text) in
             [("config.xml", config::config_xml(&spec, port)), ("users.xml", config::users_xml(&spec, &password))]
         {
             let path = spec.dir.join(name);
             write_private(&path, &text).map_err(|why| cannot(&path, why))?;
         }
-        let reached = match spec.listen_host.as_str() {
-            "0.0.0.0" => "127.0.0.1",
-            "::" => "[::1]",
-            host => host,
-        };
         let target = Target {
-            url: format!("http://{reached}:{port}"),
+            url: url(&spec.listen_host, port),
             database: spec.database.clone(),
             user: WRITER.to_owned(),
             password,
@@ -316,18 +318,41 @@ fn free_port(host: &str) -> Result<u16, SinkError> {
     listener.local_addr().map(|addr| addr.port()).map_err(|why| SinkError::Server(why.to_string()))
 }
 
-/// The password of [`WRITER`] on the server of this directory, made at the first start: 122 random bits.
-///
-/// Other weir processes on the machine read it here to reach a server that one of them started.
+/// The password of [`WRITER`] on the server of this directory, by which other weir processes on the machine reach a server
+/// that one of them started. [`NotFound`](std::io::ErrorKind::NotFound) if none was started yet.
 pub fn writer_password(dir: &Path) -> std::io::Result<String> {
-    let path = dir.join("writer-password");
-    match std::fs::read_to_string(&path) {
-        Ok(password) if !password.trim().is_empty() => Ok(password.trim().to_owned()),
-        Ok(_) | Err(_) => {
+    let password = std::fs::read_to_string(dir.join(WRITER_PASSWORD))?;
+    if password.trim().is_empty() {
+        let what = format!("{} is empty (remove it, and start weir again)", dir.join(WRITER_PASSWORD).display());
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what));
+    }
+    Ok(password.trim().to_owned())
+}
+
+/// The same, made at the first start: 122 random bits. One that is there and cannot be read is left alone.
+fn writer_password_made(dir: &Path) -> std::io::Result<String> {
+    match writer_password(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let password = uuid::Uuid::new_v4().simple().to_string();
-            write_private(&path, &password)?;
+            let path = dir.join(WRITER_PASSWORD);
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(password.as_bytes())?;
+            file.sync_all()?;
             Ok(password)
         }
+        read => read,
+    }
+}
+
+const WRITER_PASSWORD: &str = "writer-password";
+
+/// Where a server that listens on `host` is reached from its own machine.
+pub fn url(host: &str, port: u16) -> String {
+    match host {
+        "0.0.0.0" => format!("http://127.0.0.1:{port}"),
+        "::" => format!("http://[::1]:{port}"),
+        host if host.parse::<std::net::Ipv6Addr>().is_ok() => format!("http://[{host}]:{port}"),
+        host => format!("http://{host}:{port}"),
     }
 }
 
@@ -343,4 +368,43 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_reached_where_it_listens() {
+        let urls = ["127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "fd00::7"].map(|host| url(host, 8123));
+        assert_eq!(
+            urls,
+            [
+                "http://127.0.0.1:8123",
+                "http://localhost:8123",
+                "http://127.0.0.1:8123",
+                "http://[::1]:8123",
+                "http://[::1]:8123",
+                "http://[fd00::7]:8123"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_password_is_made_once_and_one_that_cannot_be_read_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(WRITER_PASSWORD);
+        assert_eq!(writer_password(dir.path()).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        assert!(!path.exists(), "who looks makes none");
+        let made = writer_password_made(dir.path()).unwrap();
+        assert_eq!(
+            (writer_password_made(dir.path()).unwrap(), writer_password(dir.path()).unwrap()),
+            (made.clone(), made)
+        );
+        for unreadable in [&b"\xff\xfe"[..], b"\n"] {
+            std::fs::write(&path, unreadable).unwrap();
+            assert!(writer_password_made(dir.path()).is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), unreadable);
+        }
+    }
 }
