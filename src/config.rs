@@ -53,6 +53,8 @@ pub(crate) struct LogSection {
     pub partitions: u32,
     /// How long live events are kept: how far back a replay can reach.
     #[serde(with = "humantime_serde")]
+    ///
+    /// At least what a run needs that has stopped and is started again, see [`RETENTION_OUTAGE`].
     pub retention: Duration,
 }
 
@@ -92,7 +94,7 @@ pub(crate) struct PipelineSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClickHouseSection {
-    /// A server of yours; empty: weir starts one under `data_dir`.
+    /// A server of yours, `http://HOST:PORT`; empty: weir starts one under `data_dir`.
     pub url: String,
     pub user: String,
     pub password: String,
@@ -152,6 +154,13 @@ impl Default for Config {
 
 const PREFIX: &str = "WEIR_";
 
+/// How long a run may be stopped, by a fault at night or an operator, and find all that it has not counted still in the log.
+///
+/// Started again it reads from its checkpoint, which lags a window and the lateness, less the horizon within which copies
+/// are known (10 min) and the largest step back of the log's clock (1 min): with schema version 1, 6 h 12 min 10 s. A log
+/// that keeps less loses what a run of an ordinary morning needs.
+const RETENTION_OUTAGE: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// The setting that a variable is: `WEIR_LOG__KIND` is `log.kind`. Properties of librdkafka have dots where a variable has
 /// underscores: `WEIR_KAFKA__OPTIONS__SECURITY_PROTOCOL`. `None`: it tells a tool or a test where something is.
 fn key_of(variable: &str) -> Option<String> {
@@ -198,9 +207,11 @@ impl ConfigArgs {
             None if Path::new("weir.toml").is_file() => figment = figment.merge(Toml::file_exact("weir.toml")),
             None => {}
         }
-        for (variable, value) in std::env::vars().filter(|(name, _)| name.starts_with(PREFIX)) {
-            if let Some(key) = key_of(&variable) {
-                figment = figment.merge(Pair::new(&variable, &key, &value, &defaults)?);
+        for (variable, value) in std::env::vars_os() {
+            let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+            if let Some(key) = key_of(variable) {
+                let Some(value) = value.to_str() else { bail!("configuration: {variable} is not UTF-8 (set it anew)") };
+                figment = figment.merge(Pair::new(variable, &key, value, &defaults)?);
             }
         }
         for pair in &self.set {
@@ -252,6 +263,43 @@ impl Config {
             || self.clickhouse.database.is_empty()
         {
             bail!("configuration: clickhouse.database={:?} (letters, digits and _)", self.clickhouse.database);
+        }
+        let least = self.retention_min();
+        if self.log.retention < least {
+            bail!(
+                "configuration: log.retention={} is below {}: a run that is started again after {} would not find all that \
+                 it needs (raise it)",
+                humantime::format_duration(self.log.retention),
+                humantime::format_duration(least),
+                humantime::format_duration(RETENTION_OUTAGE)
+            );
+        }
+        self.validate_clickhouse_url()
+    }
+
+    /// The least that the log must keep; of a schema that cannot be read, as it is told elsewhere, without its part.
+    fn retention_min(&self) -> Duration {
+        let of_version = self.schema_version().map_or(0, |version| version.width.ms() + version.lateness_ms);
+        let before = of_version + weir_schemas::DEDUP_HORIZON_MS + weir_schemas::STEP_BACK_MAX_MS;
+        RETENTION_OUTAGE + Duration::from_millis(before.unsigned_abs())
+    }
+
+    /// The URL is shown in errors, in the log and in `weir status`: it must hold nothing secret.
+    fn validate_clickhouse_url(&self) -> anyhow::Result<()> {
+        if self.clickhouse.url.is_empty() {
+            return Ok(());
+        }
+        let Ok(url) = reqwest::Url::parse(&self.clickhouse.url) else {
+            bail!("configuration: clickhouse.url is no URL (write it as http://HOST:8123)");
+        };
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+            bail!(
+                "configuration: clickhouse.url holds a user, a password or a query, and would be shown with it (put them into \
+                 clickhouse.user and clickhouse.password, and leave http://HOST:PORT)"
+            );
+        }
+        if !matches!(url.scheme(), "http" | "https") {
+            bail!("configuration: clickhouse.url={url} is not http or https");
         }
         Ok(())
     }
@@ -313,10 +361,14 @@ impl Config {
             return Ok(Target { url: section.url.clone(), database: section.database.clone(), user, password });
         }
         let dir = self.data_dir.join("clickhouse");
-        let password = weir_sink::server::writer_password(&dir)
-            .with_context(|| format!("the ClickHouse in {} has not been started yet", dir.display()))?;
+        let password = weir_sink::server::writer_password(&dir).with_context(|| {
+            format!(
+                "the writer's password in {} cannot be read (has ClickHouse been started there yet?)",
+                dir.display()
+            )
+        })?;
         Ok(Target {
-            url: format!("http://{}:{}", section.listen_host, section.http_port),
+            url: weir_sink::server::url(&section.listen_host, section.http_port),
             database: section.database.clone(),
             user: "weir".into(),
             password,
@@ -361,8 +413,8 @@ impl Loaded {
                 }
             }
             _ => {
-                let secret = key.contains("password") || key.ends_with("token");
-                let shown = if secret && value.as_str() != Some("") { "(set)".to_owned() } else { plain(value) };
+                let shown =
+                    if is_secret(&key) && value.as_str() != Some("") { "(set)".to_owned() } else { plain(value) };
                 let source = match self.figment.get_metadata(value.tag()) {
                     Some(Metadata { source: Some(source), .. }) if !source.to_string().contains(".rs:") => {
                         source.to_string()
@@ -375,6 +427,57 @@ impl Loaded {
                 entries.push((key, shown, source));
             }
         }
+    }
+}
+
+/// Properties of librdkafka that are shown: where and how, never with what. Of the many others some are secrets
+/// (`ssl.key.pem`, `sasl.oauthbearer.config`, …), and a later librdkafka may know more of them.
+const OPTIONS_SHOWN: &[&str] = &[
+    "batch.num.messages",
+    "batch.size",
+    "client.id",
+    "client.rack",
+    "compression.codec",
+    "compression.level",
+    "compression.type",
+    "connections.max.idle.ms",
+    "debug",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.wait.max.ms",
+    "linger.ms",
+    "max.partition.fetch.bytes",
+    "message.max.bytes",
+    "message.timeout.ms",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.ms",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "receive.message.max.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "request.timeout.ms",
+    "sasl.kerberos.service.name",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.username",
+    "security.protocol",
+    "socket.keepalive.enable",
+    "socket.timeout.ms",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "topic.metadata.refresh.interval.ms",
+];
+
+/// Whether the value of `key` is for nobody to see.
+fn is_secret(key: &str) -> bool {
+    match key.strip_prefix(OPTIONS) {
+        Some(property) => !OPTIONS_SHOWN.contains(&property),
+        None => key.contains("password") || key.ends_with("token"),
     }
 }
 
@@ -465,6 +568,30 @@ mod tests {
     fn properties_of_librdkafka_keep_their_dots() {
         let config = set(&["kafka.options.sasl.password=12"]).unwrap();
         assert_eq!(config.kafka.options.get("sasl.password").map(String::as_str), Some("12"));
+    }
+
+    #[test]
+    fn a_retention_that_a_night_would_outlast_is_refused() {
+        let refused = set(&["log.retention=6h"]).unwrap_err().to_string();
+        assert!(refused.contains("log.retention=6h is below 6h 12m 10s"), "{refused}");
+        set(&["log.retention=6h 12m 10s"]).unwrap();
+    }
+
+    #[test]
+    fn a_url_with_a_secret_in_it_is_refused_without_being_shown() {
+        for url in ["http://weir:hush@ch:8123", "http://ch:8123/?user=weir&password=hush", "ch hush"] {
+            let refused = set(&[&format!("clickhouse.url={url}")]).unwrap_err().to_string();
+            assert!(refused.contains("clickhouse.url") && !refused.contains("hush"), "{refused}");
+        }
+        set(&["clickhouse.url=https://ch.example:8443"]).unwrap();
+    }
+
+    #[test]
+    fn of_librdkafkas_properties_only_harmless_ones_are_shown() {
+        for secret in ["ssl.key.pem", "ssl.key.password", "sasl.jaas.config", "sasl.oauthbearer.client.secret", "new"] {
+            assert!(is_secret(&format!("kafka.options.{secret}")), "{secret}");
+        }
+        assert!(!is_secret("kafka.options.security.protocol") && !is_secret("kafka.bootstrap"));
     }
 
     #[test]
