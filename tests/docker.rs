@@ -108,6 +108,12 @@ fn every_file_that_is_mounted_or_copied_is_there() {
             assert!(is_there, "{name}: {from}");
         }
     }
+    let kept = compose["services"]["ingest"]["volumes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|volume| *volume == "spool:/var/lib/weir");
+    assert!(kept, "a collector's spool outlives its container");
     let ignore = docker("Dockerfile.dockerignore");
     let sent: BTreeSet<&str> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
     let manifest = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
