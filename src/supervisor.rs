@@ -100,14 +100,16 @@ struct Running {
     topic: String,
     /// The audit has stopped it.
     differs: bool,
-    /// When a repair was last pending: what the audit has begun to look for before that says nothing.
+    /// A repair is pending, by the last look.
+    pending: bool,
+    /// When a repair was last seen to be pending, or done: what the audit began to look for before says nothing.
     unsettled: Option<Instant>,
 }
 
-impl Running {
-    fn is_up(&self) -> bool {
-        self.child.is_some()
-    }
+/// Runs of imports, without `run`, that have a process.
+fn imports_at_work(runs: &BTreeMap<String, Running>, run: &str) -> usize {
+    let at_work = |(other, running): &(&String, &Running)| *other != run && *other != "live" && running.child.is_some();
+    runs.iter().filter(at_work).count()
 }
 
 /// What the audit has found, and when it began to look.
@@ -176,16 +178,20 @@ impl Supervisor {
                 Err(error) => warn!(import = id, error = format!("{error:#}"), "cannot be taken back yet; tried again"),
             }
         }
-        self.keep_up(RunOrder::live(&self.config, &self.target, records)?, runs).await?;
-        for (id, times) in desired.imports {
-            let run = import_run(&id);
-            let at_work =
-                runs.iter().filter(|(other, running)| **other != run && other.as_str() != "live" && running.is_up());
-            if at_work.count() < IMPORTS_AT_ONCE {
-                self.keep_up(RunOrder::import(&self.config, &self.target, records, &id, times)?, runs).await?;
-            }
+        let live = RunOrder::live(&self.config, &self.target, records);
+        let imports = desired.imports.iter();
+        let imports = imports.map(|(id, times)| RunOrder::import(&self.config, &self.target, records, id, *times));
+        // One that cannot be looked after keeps none of the others from it.
+        let mut failed = Ok(());
+        for order in [live].into_iter().chain(imports) {
+            let kept = match order {
+                Ok(order) if order.import && imports_at_work(runs, &order.run) >= IMPORTS_AT_ONCE => Ok(()),
+                Ok(order) => self.keep_up(order, runs).await,
+                Err(error) => Err(error),
+            };
+            failed = failed.and(kept);
         }
-        Ok(())
+        failed
     }
 
     /// Sees to it that the run has a process, or an end.
@@ -193,10 +199,17 @@ impl Supervisor {
         let run = order.run.clone();
         if !runs.contains_key(&run) {
             let differs = self.stays_stopped(&order).await?;
-            let started = Instant::now() - RESTART_MAX;
-            let (recovery, topic) = (order.recovery, order.topic.clone());
-            let (over, unsettled) = (differs, None);
-            let first = Running { child: None, started, wait: RESTART_MIN, over, recovery, topic, differs, unsettled };
+            let first = Running {
+                child: None,
+                started: Instant::now() - RESTART_MAX,
+                wait: RESTART_MIN,
+                over: differs,
+                recovery: order.recovery,
+                topic: order.topic.clone(),
+                differs,
+                pending: false,
+                unsettled: None,
+            };
             runs.insert(run.clone(), first);
         }
         let running = runs.get_mut(&run).expect("it was just put there");
@@ -209,9 +222,11 @@ impl Supervisor {
             (running.recovery, running.wait) = (order.recovery, RESTART_MIN);
             (running.over, running.differs) = (false, false);
         }
-        if !order.repairs.is_empty() {
+        let pending = !order.repairs.is_empty();
+        if pending || running.pending {
             running.unsettled = Some(Instant::now());
         }
+        running.pending = pending;
         if let Some(child) = &mut running.child {
             match child.try_wait() {
                 Ok(None) => return Ok(()),
@@ -276,8 +291,11 @@ impl Supervisor {
         for origin in origins {
             let run = if origin.is_empty() { "live".to_owned() } else { import_run(origin) };
             let Some(fault) = begin::differs(found, origin, version) else { continue };
-            let settled = |running: &&mut Running| running.unsettled.is_none_or(|unsettled| unsettled < *began);
-            let Some(running) = runs.get_mut(&run).filter(|running| !running.differs).filter(settled) else { continue };
+            let Some(running) = runs.get_mut(&run) else { continue };
+            let settled = !running.pending && running.unsettled.is_none_or(|unsettled| unsettled < *began);
+            if running.differs || !settled {
+                continue;
+            }
             let (child, log, topic) = (running.child.take(), self.log.clone(), running.topic.clone());
             (running.over, running.differs) = (true, true);
             tokio::task::spawn_blocking(move || {
