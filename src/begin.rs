@@ -127,20 +127,25 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
         info!(run = order.run, ?repair, "is repaired, as ordered");
         let window = |ms: i64| version.width.window_of(ms);
         let take = |extent| weir_sink::take_back(&order.target, &order.run, version, &order.origin, extent);
+        // A ClickHouse that knows of nothing gets its tables first.
+        let shape =
+            weir_sink::shape(&order.target, version).await.map_err(|error| Failure::of_sink(error, &order.run))?;
+        let missing = matches!(shape, Shape::Missing(_));
+        if missing {
+            let made = weir_sink::prepare(&order.target, version).await;
+            made.map_err(|error| Failure::of_sink(error, &order.run))?;
+        }
         let repaired = match *repair {
-            Repair::GoOn => match weir_sink::shape(&order.target, version).await {
-                Ok(Shape::Missing(_)) => weir_sink::prepare(&order.target, version).await,
-                other => other.map(drop),
-            },
+            Repair::GoOn => Ok(()),
             Repair::Mend => weir_sink::mend(&order.target, version).await,
             Repair::AskAgain { from_ms } => take(Extent::From(window(from_ms))).await,
             Repair::GiveUp { from_ms, to_ms } => take(Extent::Lost { from: window(from_ms), to: window(to_ms) }).await,
         };
         repaired.map_err(|error| Failure::of_sink(error, &order.run))?;
-        // Values that went with a column are missing in windows of any age.
-        let found = match repair {
-            Repair::Mend => weir_sink::audit::Audit::new(&order.target, version).full().await,
-            _ => Ok(Vec::new()),
+        // Values that went with a column, and rows with a table, may be of any age.
+        let found = match missing || *repair == Repair::Mend {
+            true => weir_sink::audit::Audit::new(&order.target, version).full().await,
+            false => Ok(Vec::new()),
         };
         let found = found.map_err(|error| Failure::of_sink(error, &order.run))?;
         let record = ControlRecord {

@@ -90,8 +90,8 @@ pub(crate) fn say(fault: &Fault, run: &str) -> String {
     match fault {
         Fault::TableLost { reported_ms, from_ms } => format!(
             "ClickHouse says that windows are done through {}, and the run has reported {}: `emissions` was emptied, or \
-             this is another ClickHouse (give it the right one with clickhouse.url, or bring its copy back; {recover} goes \
-             on from {} and computes what the log still has)",
+             this is another ClickHouse (give it the right one with clickhouse.url, or bring its copy back; {recover} asks for \
+             every window from {} on again, and computes what the log still has)",
             at(*from_ms),
             at(*reported_ms),
             at(*from_ms),
@@ -123,7 +123,7 @@ pub(crate) fn say(fault: &Fault, run: &str) -> String {
              who writes there, or {recover} takes the partition into use, with all that is in it)"
         ),
         Fault::TableAltered { table, differs } => {
-            format!("table {table} is not as weir made it: {differs} ({recover} makes it so again; --dry-run says how)")
+            format!("table {table} is not as weir made it: {differs} ({recover} makes it so again)")
         }
         Fault::TableDiffers { from_ms, found, findings, .. } => format!(
             "the table is not what was recorded, in {findings} place{}: {found} ({recover} computes the windows from {} on \

@@ -63,17 +63,17 @@ struct Known {
     width: WindowWidth,
 }
 
-/// What is written: the repair last, since it sets the run going.
+/// What is written: the repairs last, since they set the run going.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
     into_use: Option<u32>,
     topic_is: Option<(String, String)>,
-    repair: Repair,
+    repairs: Vec<Repair>,
 }
 
 impl Plan {
     fn only(repair: Repair) -> Plan {
-        Plan { into_use: None, topic_is: None, repair }
+        Plan { into_use: None, topic_is: None, repairs: vec![repair] }
     }
 }
 
@@ -102,10 +102,15 @@ fn plan(known: &Known) -> Result<Plan, Refusal> {
     match &known.fault {
         _ if !known.stopped => Err(Refusal::NotStopped),
         None => Ok(Plan::only(Repair::GoOn)),
-        Some(Fault::TableLost { from_ms, .. } | Fault::LogCut { from_ms, .. }) if known.whole_ms > *from_ms => {
-            give_up(*from_ms, known.whole_ms)
+        // What was done after the record was lost lies behind a hole: it is asked for again too.
+        Some(Fault::TableLost { from_ms, .. }) if known.whole_ms > *from_ms => {
+            let mut plan = give_up(*from_ms, known.whole_ms)?;
+            plan.repairs.push(Repair::AskAgain { from_ms: known.whole_ms });
+            Ok(plan)
         }
-        Some(Fault::TableLost { .. } | Fault::LogCut { .. }) => Ok(Plan::only(Repair::GoOn)),
+        Some(Fault::TableLost { from_ms, .. }) => Ok(Plan::only(Repair::AskAgain { from_ms: *from_ms })),
+        Some(Fault::LogCut { from_ms, .. }) if known.whole_ms > *from_ms => give_up(*from_ms, known.whole_ms),
+        Some(Fault::LogCut { .. }) => Ok(Plan::only(Repair::GoOn)),
         Some(Fault::ControlLost { reported_ms, .. }) => {
             // What was read before would be counted again, were it read again: the run begins where its partitions did.
             give_up(*reported_ms, known.whole_ms.max(after(known.effective_ms + DEDUP_HORIZON_MS)))
@@ -134,7 +139,7 @@ fn words(plan: &Plan, run: &str) -> String {
     if let Some((topic, id)) = &plan.topic_is {
         words.push(format!("topic {topic} is from now on the one with id {id}"));
     }
-    words.push(match plan.repair {
+    words.extend(plan.repairs.iter().map(|repair| match *repair {
         Repair::GoOn => format!("{run} goes on from the first window that is not in the table"),
         Repair::AskAgain { from_ms } => {
             format!("{run} computes all windows from {} on again, and writes those that differ", at(from_ms))
@@ -145,7 +150,7 @@ fn words(plan: &Plan, run: &str) -> String {
             at(to_ms)
         ),
         Repair::Mend => "the table's columns are made what they must be, and all of it is compared".to_owned(),
-    });
+    }));
     words.join("; ")
 }
 
@@ -225,7 +230,7 @@ fn know(
     })
 }
 
-/// Writes the plan's records; the recovery's id.
+/// Writes the plan's records; the newest recovery's id.
 fn write(control: &ControlLog, plan: &Plan, run: &str, reason: &str) -> anyhow::Result<i64> {
     let id = SystemClock.now_ms();
     let say = |action| {
@@ -238,8 +243,11 @@ fn write(control: &ControlLog, plan: &Plan, run: &str, reason: &str) -> anyhow::
     if let Some((topic, id)) = plan.topic_is.clone() {
         say(Action::TopicIs { topic, id })?;
     }
-    say(Action::Recover { run: run.to_owned(), id, repair: plan.repair.clone() })?;
-    Ok(id)
+    let ids = id..;
+    for (id, repair) in ids.zip(&plan.repairs) {
+        say(Action::Recover { run: run.to_owned(), id, repair: repair.clone() })?;
+    }
+    Ok(id + plan.repairs.len() as i64 - 1)
 }
 
 /// Waits until the run has heard of it, and says what came of it.
@@ -309,26 +317,26 @@ mod tests {
 
     #[test]
     fn nothing_is_given_up_that_the_log_has_and_nothing_without_the_operators_word() {
-        // (the log has all of it, the log does not) by fault; what is refused without --accept-loss.
-        let go_on = || Repair::GoOn;
-        let lost = |to_ms| Repair::GiveUp { from_ms: FROM, to_ms };
+        // (the log has all of it, the log does not) by fault.
+        let lost = |to_ms| vec![Repair::GiveUp { from_ms: FROM, to_ms }];
+        let again = |from_ms| Repair::AskAgain { from_ms };
         let late = 840_000;
         let wanted = [
-            (go_on(), lost(late)),
+            (vec![again(FROM)], [lost(late), vec![again(late)]].concat()),
             (lost(660_000), lost(late)),
-            (go_on(), lost(late)),
+            (vec![Repair::GoOn], lost(late)),
             (lost(1_200_000), lost(1_200_000)),
             (lost(660_000), lost(late)),
-            (go_on(), go_on()),
-            (Repair::Mend, Repair::Mend),
-            (Repair::AskAgain { from_ms: FROM }, lost(720_000)),
+            (vec![Repair::GoOn], vec![Repair::GoOn]),
+            (vec![Repair::Mend], vec![Repair::Mend]),
+            (vec![again(FROM)], lost(720_000)),
         ];
         for (fault, (reaches, does_not)) in faults().into_iter().zip(wanted) {
-            for (whole_ms, repair) in [(0, reaches), (late, does_not)] {
+            for (whole_ms, repairs) in [(0, reaches), (late, does_not)] {
                 let accepted = plan(&known(Some(fault.clone()), whole_ms, true)).expect("a plan");
-                assert_eq!(accepted.repair, repair, "{fault:?} {whole_ms}");
+                assert_eq!(accepted.repairs, repairs, "{fault:?} {whole_ms}");
                 let refused = plan(&known(Some(fault.clone()), whole_ms, false));
-                match repair {
+                match repairs[0] {
                     Repair::GiveUp { from_ms, to_ms } => assert_eq!(refused, Err(Refusal::Loss { from_ms, to_ms })),
                     _ => assert_eq!(refused, Ok(accepted), "the word changes nothing where nothing is lost"),
                 }

@@ -51,7 +51,9 @@ pub(crate) struct Reporter {
     log: Arc<dyn Log>,
     status: Arc<Status>,
     done: Done,
+    /// What the sink tells, and what is seen of ClickHouse while the sink waits for an answer.
     waiting: Mutex<Option<Waiting>>,
+    unanswered: Mutex<Option<Waiting>>,
     moved: Mutex<Option<Moved>>,
     /// All partitions have been reported by this process: one that is missing was taken away.
     reported: AtomicBool,
@@ -66,9 +68,9 @@ impl Reporter {
         done: Done,
         moved: Option<Moved>,
     ) -> Reporter {
-        let (waiting, moved) = (Mutex::default(), Mutex::new(moved));
+        let (waiting, unanswered, moved) = (Mutex::default(), Mutex::default(), Mutex::new(moved));
         let order = order.clone();
-        Reporter { order, generation, log, status, done, waiting, moved, reported: AtomicBool::new(false) }
+        Reporter { order, generation, log, status, done, waiting, unanswered, moved, reported: AtomicBool::new(false) }
     }
 
     /// What the sink tells.
@@ -86,6 +88,18 @@ impl Reporter {
                 *waiting = Some(Waiting { since_ms, reason: cut(&reason) });
             }
         }
+    }
+
+    /// Whether ClickHouse answers at all: one that hangs keeps the sink waiting for minutes.
+    pub(crate) fn hear_ping(&self, answer: Result<(), weir_sink::SinkError>) {
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let since_ms = unanswered.as_ref().map_or_else(|| SystemClock.now_ms(), |waiting| waiting.since_ms);
+        *unanswered = answer.err().map(|error| Waiting { since_ms, reason: cut(&error.to_string()) });
+    }
+
+    fn waits(&self) -> Option<Waiting> {
+        let told = |waiting: &Mutex<Option<Waiting>>| waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        told(&self.waiting).or_else(|| told(&self.unanswered))
     }
 
     pub(crate) fn keep_saying(&self, stop: &AtomicBool) {
@@ -156,7 +170,7 @@ impl Reporter {
             recovery: self.order.recovery,
             stopped: None,
             fault: None,
-            waiting: self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            waiting: self.waits(),
             moved: self.moved.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             ended: false,
         };

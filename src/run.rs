@@ -42,6 +42,7 @@ pub(crate) const STOPPED_FOR_GOOD: i32 = 70;
 /// How often the log is looked at for what must stop the run, and, of so many looks once, `emissions`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 const WATCH_EMISSIONS: u32 = 5;
+const WATCH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Closed windows between pipeline and sink: one that waits, while the next is merged. They are in nobody's bound.
 const CLOSED_MAX: usize = 1;
@@ -361,11 +362,19 @@ async fn go_on(
 async fn watch(order: &RunOrder, version: SchemaVersion, log: Arc<dyn Log>, reporter: &Arc<Reporter>) -> Fault {
     for look in 1_u32.. {
         tokio::time::sleep(WATCH_EVERY).await;
+        let pinged = order.target.ping().await;
+        let answers = pinged.is_ok();
+        reporter.hear_ping(pinged);
+        if order.import {
+            continue;
+        }
         let mut facts = reporter.facts();
-        if look % WATCH_EMISSIONS == 0 {
-            // Where it is away the sink says so. The sink itself asks for what lies ahead only.
-            let asked = weir_sink::checkpoint(&order.target, &order.run, &version, &order.origin, order.from).await;
-            facts.checkpoint_ms = asked.map_or(facts.checkpoint_ms, |checkpoint| checkpoint.ms());
+        if answers && look % WATCH_EMISSIONS == 0 {
+            // The sink asks for what lies ahead only.
+            let asked = weir_sink::checkpoint(&order.target, &order.run, &version, &order.origin, order.from);
+            if let Ok(Ok(checkpoint)) = tokio::time::timeout(WATCH_PATIENCE, asked).await {
+                facts.checkpoint_ms = checkpoint.ms();
+            }
         }
         match begin::look(order, &log, &facts).await {
             Ok(Some(fault)) => return fault,

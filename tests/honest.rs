@@ -86,6 +86,7 @@ fn a_table_that_somebody_changed_stops_its_run_and_is_made_right_again_from_the_
     wait_stopped(&place, "table_lost");
     assert!(recover(&place, &[]).status.success());
     whole(sent, "every batch was asked for again");
+    audited(&place);
 
     // Another ClickHouse, which knows of nothing.
     assert_eq!(serve.stop(), Some(0));

@@ -11,7 +11,7 @@ pub enum SinkError {
     #[error("clickhouse at {url} refuses, and will again: {said} ({way_out})")]
     Stopped { url: String, said: String, way_out: &'static str },
     #[error(
-        "table {table} is not as this version of weir made it: {differs} (restore the column, or move the table away and replay)"
+        "table {table} is not as this version of weir made it: {differs} (put it back, or let weir do it with `weir recover`)"
     )]
     Altered { table: String, differs: String },
     #[error(
