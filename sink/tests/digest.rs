@@ -2,9 +2,9 @@
 
 mod support;
 
-use support::{Draw, HOUR_MS, ask, at, database, version, window};
+use support::{Draw, HOUR_MS, ask, at, database, live, version, window};
 use tokio::sync::mpsc;
-use weir_sink::{Between, Content, Limits, RunSpec, Target, contents, prepare, run};
+use weir_sink::{Between, Content, Limits, Target, contents, prepare, run};
 
 /// Hours of rows; they begin at midnight.
 const HOURS: i64 = 30;
@@ -18,8 +18,7 @@ const VISITORS: u64 = 100_000;
 async fn written() -> Target {
     let target = database();
     prepare(&target, &version()).await.expect("tables");
-    let spec =
-        RunSpec { run: "live".into(), version: version(), origin: String::new(), from: at(0), to: Some(at(HOURS)) };
+    let spec = live(at(0), at(HOURS));
     let (tx, rx) = mpsc::channel(HOURS as usize);
     for hour in 0..HOURS {
         tx.send(window(&mut Draw(hour as u64), hour, 100)).await.expect("room");

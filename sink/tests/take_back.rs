@@ -5,13 +5,12 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use support::{Draw, ask, at, database, version, window};
+use support::{Draw, ask, at, database, live, version, window};
 use tokio::sync::mpsc;
 use weir_schemas::{Closed, WindowStart};
 use weir_sink::audit::Audit;
 use weir_sink::{
-    Done, End, Extent, Limits, News, RunSpec, Shape, SinkError, Target, checkpoint, mend, prepare, run_telling, shape,
-    take_back,
+    Done, End, Extent, Limits, News, Shape, SinkError, Target, checkpoint, mend, prepare, run_telling, shape, take_back,
 };
 
 const HOURS: i64 = 12;
@@ -27,7 +26,7 @@ async fn go_on(target: &Target) -> (Result<End, SinkError>, Vec<Done>, Vec<Strin
 }
 
 async fn go_on_from(target: &Target, from: WindowStart) -> (Result<End, SinkError>, Vec<Done>, Vec<String>) {
-    let spec = RunSpec { run: "live".into(), version: version(), origin: String::new(), from, to: Some(at(HOURS)) };
+    let spec = live(from, at(HOURS));
     let (tx, rx) = mpsc::channel(4);
     let feed = tokio::spawn(async move {
         for closed in windows(from) {
@@ -53,7 +52,7 @@ async fn whole() -> Target {
     prepare(&target, &version()).await.expect("tables are made");
     for hour in [4, 9, HOURS] {
         let from = checkpoint(&target, "live", &version(), "", at(0)).await.expect("a checkpoint");
-        let spec = RunSpec { run: "live".into(), version: version(), origin: String::new(), from, to: Some(at(hour)) };
+        let spec = live(from, at(hour));
         let (tx, rx) = mpsc::channel(20);
         for closed in windows(from) {
             if matches!(&closed, Closed::Window(emission) if emission.window < at(hour)) {
@@ -142,8 +141,7 @@ async fn a_writer_that_slept_through_it_is_refused() {
     let target = database();
     prepare(&target, &version()).await.expect("tables are made");
     let (tx, rx) = mpsc::channel(4);
-    let spec =
-        RunSpec { run: "live".into(), version: version(), origin: String::new(), from: at(0), to: Some(at(HOURS)) };
+    let spec = live(at(0), at(HOURS));
     let sleeper = {
         let target = target.clone();
         tokio::spawn(async move {
@@ -202,7 +200,7 @@ async fn a_batch_that_does_not_come_out_equal_is_said_and_done_when_nobody_distu
         }
     };
     let disturbing = tokio::spawn(disturb);
-    let spec = RunSpec { run: "live".into(), version: version(), origin: String::new(), from: at(0), to: Some(at(1)) };
+    let spec = live(at(0), at(1));
     let (tx, rx) = mpsc::channel(4);
     tx.send(window(&mut Draw(0), 0, 40)).await.expect("room");
     let mut waits = Vec::new();

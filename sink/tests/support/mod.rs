@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use weir_schemas::{Closed, Dimension, Emission, Measure, RowBlock, SchemaVersion, Strings, WindowStart, WindowWidth};
-use weir_sink::Target;
 use weir_sink::server::{Program, Server, ServerSpec};
+use weir_sink::{Left, RunSpec, Target};
 
 pub const HOUR_MS: i64 = 60 * 60 * 1000;
 /// 2026-03-01 00:00 UTC, in hours since the Unix epoch.
@@ -155,4 +155,10 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
         assert!(tokio::time::Instant::now() < deadline, "waited a minute for: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A live run over the windows `[from, to)`.
+pub fn live(from: WindowStart, to: WindowStart) -> RunSpec {
+    let (version, origin) = (version(), String::new());
+    RunSpec { run: "live".to_owned(), version, origin, first: from, from, to: Some(to), left: Left::Passed }
 }
