@@ -39,6 +39,8 @@ pub enum Bug {
     RowsFirst,
     /// A restore leaves `owners` where it is while it works.
     RestoreOpen,
+    /// A spool sends what may be in the log for long without looking.
+    NothingLookedUp,
     /// An event is late if its window has closed by the run's merged watermark.
     MergedWatermark,
     /// A reader drops ticks.

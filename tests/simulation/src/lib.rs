@@ -35,6 +35,7 @@ mod process;
 mod reading;
 mod server;
 mod shrink;
+mod spool;
 mod table;
 mod world;
 

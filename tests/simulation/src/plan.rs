@@ -11,7 +11,7 @@ use weir_schemas::{
 };
 use weir_sink::Limits;
 
-use crate::Bug;
+use crate::{Bug, spool};
 
 pub(crate) const SECOND_MS: i64 = 1_000;
 pub(crate) const MINUTE_MS: i64 = 60 * SECOND_MS;
@@ -33,6 +33,7 @@ pub(crate) struct Plan {
     pub(crate) version: SchemaVersion,
     pub(crate) partitions: Vec<Partition>,
     pub(crate) appends: Vec<Append>,
+    pub(crate) spooled: spool::Spooled,
     pub(crate) faults: Vec<Fault>,
     /// Used one after the other, and again from the first.
     pub(crate) processes: Vec<Process>,
@@ -155,6 +156,8 @@ pub(crate) enum What {
     Pause(i64),
     /// Live goes on with the window of so long ago, and leaves what is not done before it to the gap run.
     LiveFirst(i64),
+    /// Live goes on from where it stopped, if it has not yet left anything.
+    Resume,
     /// A copy of the tables is taken.
     Copy,
     /// Back to the last copy, if there is one.
@@ -202,6 +205,7 @@ impl What {
             What::Cut => "cuts by retention",
             What::Pause(_) => "pauses",
             What::LiveFirst(_) => "live first",
+            What::Resume => "live after all",
             What::Copy => "copies of the tables",
             What::Restore => "restores",
         }
@@ -222,13 +226,18 @@ impl Plan {
             ..SchemaVersion::builtin(1).expect("version 1 is in the binary")
         };
         let partitions = partitions(rng, begin_ms, duration_ms, bug);
-        let appends = Appends::draw(rng, begin_ms, duration_ms, &partitions, bug);
+        let mut appends = Appends::draw(rng, begin_ms, duration_ms, &partitions, bug);
+        let spooled = spool::draw(rng, begin_ms, duration_ms, &partitions, &mut appends, bug);
         let faults = faults(rng, begin_ms, duration_ms, bug);
         let count = partitions.len();
-        let processes = (0..6).map(|nth| process(rng, nth, count)).collect();
+        let mut processes: Vec<Process> = (0..6).map(|nth| process(rng, nth, count)).collect();
+        if bug.is_some_and(Bug::is_about_gaps) {
+            // Two at work where one should be, and not one after the other.
+            processes.iter_mut().for_each(|process| process.starts_after_ms = 0);
+        }
         let step_ms = rng.random_range(2..12) * SECOND_MS;
         let quiet_ms = begin_ms + duration_ms;
-        Plan { seed, begin_ms, version, partitions, appends, faults, processes, step_ms, quiet_ms }
+        Plan { seed, begin_ms, version, partitions, appends, spooled, faults, processes, step_ms, quiet_ms }
     }
 
     /// The same history with some of its appends and faults only.
@@ -322,7 +331,7 @@ impl Appends<'_> {
                 break;
             }
             let partition = appends.rng.random_range(0..partitions.len());
-            let unused = now_ms + 1_000 < partitions[partition].effective_ms;
+            let unused = !partitions[partition].is_in_use(now_ms);
             if unused || silent == Some(partition) && appends.rng.random_bool(0.9) {
                 continue;
             }
@@ -377,6 +386,11 @@ impl Appends<'_> {
 }
 
 impl Partition {
+    /// Whether collectors write to it.
+    pub(crate) fn is_in_use(&self, now_ms: i64) -> bool {
+        now_ms + 1_000 >= self.effective_ms
+    }
+
     /// What its log's clock says.
     pub(crate) fn clock_ms(&self, now_ms: i64) -> i64 {
         let off = self.clock.iter().rev().find(|(from_ms, _)| *from_ms <= now_ms);
@@ -416,6 +430,13 @@ fn faults(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>) -
     }
     away(rng, begin_ms, duration_ms, bug, &mut faults);
     back(rng, begin_ms, duration_ms, bug, &mut faults);
+    let slow = if bug.is_some_and(Bug::is_about_gaps) { 50 } else { 0 };
+    for _ in 0..slow {
+        // Live is still waiting for a deed on windows that are not its own any more.
+        let what = What::Late(pick(rng, &[15_000, 28_000]));
+        let kind = pick(rng, &[Kind::Insert, Kind::Record]);
+        faults.push(Fault { when: When::On(kind, Phase::Sent, rng.random_range(0..60)), what });
+    }
     let more = if bug.is_some_and(Bug::is_about_owners) { 12 } else { 0 };
     for _ in 0..more {
         // An INSERT that arrives when nobody waits for it any more, or twice.
@@ -429,16 +450,17 @@ fn faults(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>) -
 
 /// Live is away for minutes, and then perhaps goes on with what is now, while another run fills the gap.
 fn away(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>, faults: &mut Vec<Fault>) {
-    let often = if bug.is_some_and(Bug::is_about_gaps) { 1.0 } else { 0.3 };
-    let mut at_ms = begin_ms;
+    let (often, apart_ms) =
+        if bug.is_some_and(Bug::is_about_gaps) { (1.0, duration_ms / 8) } else { (0.3, duration_ms / 2) };
+    let (mut at_ms, mut times) = (begin_ms, 0);
     while rng.random_bool(often) {
-        at_ms += rng.random_range(0..duration_ms / 2);
+        at_ms += rng.random_range(0..apart_ms);
         let for_ms = pick(rng, &[20_000, 3 * MINUTE_MS, 12 * MINUTE_MS]);
         if at_ms + for_ms >= begin_ms + duration_ms {
             break;
         }
         faults.push(Fault { when: When::At(at_ms), what: What::Pause(for_ms) });
-        if rng.random_bool(0.7) {
+        if rng.random_bool(often.max(0.7)) {
             // Today may begin a little after now: where clocks differ.
             let ago_ms = pick(rng, &[0, 0, 30_000, 2 * MINUTE_MS, -20_000]);
             faults.push(Fault { when: When::At(at_ms + for_ms), what: What::LiveFirst(ago_ms) });
@@ -446,6 +468,16 @@ fn away(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>, fau
             let what = pick(rng, &[What::Kill, What::Silence, What::Error, What::Stop(20_000), What::Second]);
             let phase = pick(rng, &[Phase::Started, Phase::Applied]);
             faults.push(Fault { when: When::On(Kind::Leave, phase, rng.random_range(0..2)), what });
+            if rng.random_bool(often) {
+                // It comes late, when its process is gone and the operator has thought better of it.
+                let nth = times;
+                times += 1;
+                for what in [What::Late(pick(rng, &[5_000, 20_000, 60_000])), What::Kill] {
+                    faults.push(Fault { when: When::On(Kind::Leave, Phase::Sent, nth), what });
+                }
+                let after_ms = pick(rng, &[2_000, 4_000, 15_000]);
+                faults.push(Fault { when: When::At(at_ms + for_ms + after_ms), what: What::Resume });
+            }
         }
         at_ms += for_ms;
     }

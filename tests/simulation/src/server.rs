@@ -144,8 +144,15 @@ pub(crate) enum Deed {
 /// A copy of the tables, as far as it was taken.
 #[derive(Default)]
 struct Copied {
-    record: Option<(Vec<Batch>, Vec<(u32, u32)>)>,
+    record: Option<Record>,
     rows: Option<Vec<Vec<Row>>>,
+}
+
+/// What `emissions` holds, windows in s.
+#[derive(Debug, Clone, Default)]
+struct Record {
+    done: Vec<Batch>,
+    left: Vec<(u32, u32)>,
 }
 
 /// A restore that is not over.
@@ -180,8 +187,7 @@ pub(crate) struct State {
     parts_made: u64,
     /// What the parts hold, by window.
     held: BTreeMap<u32, Content>,
-    emissions: Vec<Batch>,
-    left: Vec<(u32, u32)>,
+    record: Record,
     /// Of each run the largest; `None`: there is no such table.
     owners: Option<BTreeMap<Role, Owner>>,
     /// How often `owners` was made.
@@ -211,6 +217,16 @@ pub(crate) struct State {
     story: Option<String>,
 }
 
+impl Record {
+    fn done_from_s(&self, from_s: u32) -> u32 {
+        let mut at = from_s;
+        while let Some(batch) = self.done.iter().find(|batch| batch.from_s <= at && at < batch.to_s) {
+            at = batch.to_s;
+        }
+        at
+    }
+}
+
 struct Mutation {
     role: Role,
     windows: (u32, u32),
@@ -237,8 +253,7 @@ impl Server {
                 parts: BTreeMap::new(),
                 parts_made: 0,
                 held: BTreeMap::new(),
-                emissions: Vec::new(),
-                left: Vec::new(),
+                record: Record::default(),
                 owners: Some(BTreeMap::new()),
                 owners_made: 1,
                 running: BTreeMap::new(),
@@ -486,6 +501,10 @@ impl State {
                 // As the supervisor: it goes on with another order.
                 self.shut_down(Role::Live);
             }
+            What::Resume => {
+                self.live_first_ms = None;
+                self.shut_down(Role::Live);
+            }
             What::Copy => self.deeds.push(Deed::Second(Role::Copy)),
             What::Restore => {
                 if let (Some(copy), true) = (self.copy, self.restores < RESTORES_MAX) {
@@ -583,15 +602,15 @@ impl State {
                 its.for_each(|mutation| mutation.killed = true);
             }
             Work::Recorded(from_s, to_s) => {
-                let done = self.emissions.iter().map(|batch| (batch.from_s, batch.to_s, Recording::Done));
-                let left = self.left.iter().map(|(from_s, to_s)| (*from_s, *to_s, Recording::Left));
+                let done = self.record.done.iter().map(|batch| (batch.from_s, batch.to_s, Recording::Done));
+                let left = self.record.left.iter().map(|(from_s, to_s)| (*from_s, *to_s, Recording::Left));
                 let all = done.chain(left).filter(|(from, to, _)| to > from_s && from < to_s);
                 return Ok(Answer::Records(
                     all.map(|(from_s, to_s, state)| Recorded { from_s, to_s, state }).collect(),
                 ));
             }
             Work::Left => {
-                let left = self.left.iter();
+                let left = self.record.left.iter();
                 let left = left.map(|(from_s, to_s)| Recorded { from_s: *from_s, to_s: *to_s, state: Recording::Left });
                 return Ok(Answer::Records(left.collect()));
             }
@@ -607,19 +626,19 @@ impl State {
             }
             Work::Delete(..) => {}
             Work::Record(_, batch) => {
-                if !self.emissions.contains(batch) {
-                    let over = self.emissions.iter().find(|b| b.from_s < batch.to_s && batch.from_s < b.to_s);
+                if !self.record.done.contains(batch) {
+                    let over = self.record.done.iter().find(|b| b.from_s < batch.to_s && batch.from_s < b.to_s);
                     if let Some(over) = over {
                         self.wrong.get_or_insert(format!("order: {batch:?} is done, and {over:?} was before"));
                     }
-                    self.emissions.push(*batch);
+                    self.record.done.push(*batch);
                     self.happens("batches done");
                 }
                 self.check("after a batch was recorded");
             }
             Work::Leave(_, from_s, to_s) => {
-                if !self.left.contains(&(*from_s, *to_s)) {
-                    self.left.push((*from_s, *to_s));
+                if !self.record.left.contains(&(*from_s, *to_s)) {
+                    self.record.left.push((*from_s, *to_s));
                     self.happens("ranges left");
                 }
             }
@@ -627,8 +646,7 @@ impl State {
                 return Ok(Answer::Owners(self.owners.as_ref().map(|_| self.owners_made.to_string())));
             }
             Work::CopyRecord(id) => {
-                let record = (self.emissions.clone(), self.left.clone());
-                self.copies.entry(*id).or_default().record = Some(record);
+                self.copies.entry(*id).or_default().record = Some(self.record.clone());
             }
             Work::CopyRows(id) => {
                 let rows = self.parts.values().cloned().collect();
@@ -648,13 +666,12 @@ impl State {
                 }
             }
             Work::BringRecord(id) => {
-                let copied = self.copied(*id)?;
-                (self.emissions, self.left) = copied.record.clone().expect("a whole copy");
+                self.record = self.copied(*id)?.record.clone().expect("a whole copy");
             }
             Work::BringRows(id) => {
                 let rows = self.copied(*id)?.rows.clone().expect("a whole copy");
                 let covered = |row: &Row| {
-                    self.emissions.iter().any(|batch| (batch.from_s..batch.to_s).contains(&row.emitted_s()))
+                    self.record.done.iter().any(|batch| (batch.from_s..batch.to_s).contains(&row.emitted_s()))
                 };
                 let parts = rows.into_iter().map(|part| part.into_iter().filter(covered).collect::<Vec<Row>>());
                 let first = self.parts_made + 1;
@@ -693,7 +710,7 @@ impl State {
 
     /// Whether something that was left is not done.
     pub(crate) fn has_gap(&self) -> bool {
-        self.left.iter().any(|(from_s, to_s)| self.done_from_s(&self.emissions, *from_s) < *to_s)
+        self.record.left.iter().any(|(from_s, to_s)| self.record.done_from_s(*from_s) < *to_s)
     }
 
     /// Takes the windows' rows out of a part.
@@ -729,7 +746,7 @@ impl State {
         if self.restore.is_some() {
             return;
         }
-        let differs = self.emissions.iter().find(|batch| self.content(batch.from_s, batch.to_s) != batch.content);
+        let differs = self.record.done.iter().find(|batch| self.content(batch.from_s, batch.to_s) != batch.content);
         if let Some(batch) = differs {
             let held = self.content(batch.from_s, batch.to_s);
             self.wrong.get_or_insert(format!("exactly once: {when} {batch:?} is done and the table holds {held:?}"));
@@ -738,15 +755,15 @@ impl State {
 
     /// Everything from `from_s` to here is done.
     pub(crate) fn complete_through_s(&self, from_s: u32) -> u32 {
-        self.done_from_s(&self.emissions, from_s)
+        self.record.done_from_s(from_s)
     }
 
     /// Everything from `from_s` to here is done or left.
     pub(crate) fn covered_through_s(&self, from_s: u32) -> u32 {
         let mut at = from_s;
         loop {
-            let done = self.done_from_s(&self.emissions, at);
-            let left = self.left.iter().filter(|(from_s, to_s)| *from_s <= done && done < *to_s);
+            let done = self.record.done_from_s(at);
+            let left = self.record.left.iter().filter(|(from_s, to_s)| *from_s <= done && done < *to_s);
             match left.map(|(_, to_s)| *to_s).max() {
                 Some(to_s) => at = to_s,
                 None => return done,
@@ -757,16 +774,8 @@ impl State {
     /// Before here no run reads any more, also not after a restore.
     pub(crate) fn needed_from_s(&self, from_s: u32) -> u32 {
         let copied = self.copies.values().filter_map(|copied| copied.record.as_ref());
-        let copied = copied.map(|(emissions, _)| self.done_from_s(emissions, from_s));
+        let copied = copied.map(|record| record.done_from_s(from_s));
         copied.fold(self.complete_through_s(from_s), u32::min)
-    }
-
-    fn done_from_s(&self, emissions: &[Batch], from_s: u32) -> u32 {
-        let mut at = from_s;
-        while let Some(batch) = emissions.iter().find(|batch| batch.from_s <= at && at < batch.to_s) {
-            at = batch.to_s;
-        }
-        at
     }
 
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {

@@ -23,6 +23,7 @@ use crate::{
     plan::{FRESH_SITE, HIT, MINUTE_MS, Plan, Role, SECOND_MS, What, When},
     process::{Running, Shared},
     server::{Deed, Server},
+    spool::PREFIX,
     table::{SimTable, SimVault},
 };
 
@@ -275,6 +276,9 @@ impl World {
             return Err(format!("equality: {key:?} is {row:?} in the table, and nothing by the log"));
         }
         let times = conserved(&log, &effective_ms, HIT);
+        if let Some((hit, times)) = times.iter().find(|(hit, times)| hit.starts_with(PREFIX) && **times != 1) {
+            return Err(format!("conservation: by the log {hit:?}, which a spool has drained, counts {times} times"));
+        }
         // What is still open counts where it will be.
         let counted = hits(found.iter().chain(&open), shared.plan.version.values_max);
         match counted {
@@ -291,6 +295,18 @@ impl World {
         let effective_ms: Vec<i64> = self.shared.plan.partitions.iter().map(|of| of.effective_ms).collect();
         let stamps: String = log.iter().flatten().map(|record| format!("{},", record.stamp_ms)).collect();
         let appended = log.iter().map(Vec::len).sum::<usize>() as u64;
+        let mut happened = state.happened.clone();
+        let spooled = &self.shared.plan.spooled;
+        for (what, times) in [
+            ("batches spooled", spooled.batches),
+            ("batches drained again", spooled.again),
+            ("batches looked up", spooled.looked_up),
+            ("acknowledgements lost", spooled.acknowledgements_lost),
+            ("collectors killed", spooled.kills),
+        ] {
+            *happened.entry(what).or_insert(0) += times;
+        }
+        happened.retain(|_, times| *times > 0);
         Outcome {
             wrong,
             events: conserved(&log, &effective_ms, HIT).len() as u64,
@@ -301,7 +317,7 @@ impl World {
                 .sum(),
             statements: state.statements(),
             processes: self.started as u64,
-            happened: state.happened.clone(),
+            happened,
             ticks: appended - self.appended as u64,
             trace: state.trace() ^ xxhash_rust::xxh3::xxh3_64(stamps.as_bytes()),
             story: state.story().map(str::to_owned),

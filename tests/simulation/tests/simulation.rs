@@ -6,26 +6,40 @@ use weir_simulation::{Bug, Drawn, History, history_of, run};
 const RUNS: u64 = 200;
 
 /// What is in so many histories, however they are drawn.
-const HAPPEN: [&str; 27] = [
+const HAPPEN: [&str; 42] = [
     "INSERTs killed, and done",
     "INSERTs killed, not done",
+    "acknowledgements lost",
     "answers lost",
     "batches done",
+    "batches drained again",
+    "batches looked up",
+    "batches spooled",
     "chunks inserted",
+    "collectors killed",
     "copies",
+    "copies of the tables",
     "crashes of the server",
     "cuts by retention",
     "errors after all",
+    "gaps filled",
     "kills",
     "late events",
+    "live after all",
+    "live first",
     "mutations killed",
     "old claims",
     "partitions added under a process",
     "parts rewritten",
+    "pauses",
     "processes refused",
+    "ranges left",
     "records cut",
     "records that are not weir's",
     "refusals",
+    "refusals without owners",
+    "restored",
+    "restores cut",
     "runs on disk",
     "second processes",
     "shutdowns",
@@ -34,6 +48,7 @@ const HAPPEN: [&str; 27] = [
     "statements lost",
     "statements twice",
     "stops",
+    "whole copies",
 ];
 
 /// A seed that nobody has chosen, printed so that the same histories can be had again.
@@ -101,6 +116,26 @@ fn an_owner_that_is_raised_only_at_the_start_is_found() {
 #[test]
 fn statements_that_are_left_running_are_found() {
     found(Bug::NothingEnded);
+}
+
+#[test]
+fn what_is_left_without_its_owner_is_found() {
+    found(Bug::LeftWithoutOwner);
+}
+
+#[test]
+fn a_spool_that_does_not_look_up_what_is_in_doubt_is_found() {
+    found(Bug::NothingLookedUp);
+}
+
+#[test]
+fn a_copy_that_takes_the_rows_first_is_found() {
+    found(Bug::RowsFirst);
+}
+
+#[test]
+fn a_restore_that_leaves_everything_open_is_found() {
+    found(Bug::RestoreOpen);
 }
 
 #[test]
