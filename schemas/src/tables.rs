@@ -109,7 +109,8 @@ pub fn create_stats(database: &str, version: &SchemaVersion) -> String {
     sql
 }
 
-/// Makes `emissions`, unless it is there: one row for each batch that was found equal in the table.
+/// Makes `emissions`, unless it is there: one row (`state` = `done`) for each batch that was found equal in the table, and
+/// one (`left`) for windows that live has left to the gap run.
 ///
 /// Read it as a set: a statement that arrived twice leaves two equal rows.
 pub fn create_emissions(database: &str) -> String {

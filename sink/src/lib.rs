@@ -11,10 +11,12 @@
 //! - every statement that writes carries its owner, and does nothing unless that is the run's largest
 //! - nothing is remembered from turn to turn but the windows themselves; no answer is believed, "ok" neither
 //! - a chunk is one block, so it is in the table whole or not at all
+//! - behind a run there are no holes: all is done, or left to the gap run ([`Left`])
+//! - while a restore is not over nobody owns a run ([`restore()`])
 //!
 //! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`, and lived through, with everything that may go
-//! wrong, in `tests/simulation`. Start at [`run`]; [`table`] is what it asks of ClickHouse; [`server`] is a ClickHouse of
-//! our own. Not here: events, the log, which windows there are.
+//! wrong, in `tests/simulation`. Start at [`run`]; [`table`] is what it asks of ClickHouse, [`Vault`] what a copy and a
+//! restore do; [`server`] is a ClickHouse of our own. Not here: events, the log, which windows there are.
 
 mod analyst;
 pub mod audit;

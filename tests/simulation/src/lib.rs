@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  Plan ──appends──▶ SimLog ──▶ weir_pipeline::run ──Closed──▶ weir_sink::run_on ──statements──▶ Server (parts,
-//!   │                  ▲ ticks ───────┘   1-4 threads              one thread                     emissions, owners)
-//!   └──faults──▶ kills, stops, crashes, late and doubled statements …                              │
+//!   │  (a spool's too)  ▲ ticks ──────┘   1-4 threads             one thread: live, gap ▲         emissions, owners)
+//!   │                                                   copy_on, restore_on ────────────┘          │
+//!   └──faults──▶ kills, stops, pauses, crashes, late and doubled statements …                      │
 //!                                                                oracle(SimLog) == table ◀─────────┘
 //! ```
 //!
@@ -13,9 +14,10 @@
 //! statement, and a failure is repeated by its number.
 //!
 //! Each must have
-//! - **conservation**: every acknowledged event in exactly one emission, once (again after a horizon without copies)
+//! - **conservation**: every acknowledged event in exactly one emission, once (again after a horizon without copies; what
+//!   a spool drains, once)
 //! - **equality**: the table is the oracle's, wherever batches were cut
-//! - **exactly once**: what is recorded as done is in the table exactly, at every moment
+//! - **exactly once**: what is recorded as done is in the table exactly, at every moment but within a restore
 //! - **order**: windows ascend and come once; complete-through never goes back
 //! - **liveness**: after the faults stop, a fresh event comes through
 //! - **memory**: open windows stay under their bounds
