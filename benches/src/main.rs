@@ -11,7 +11,6 @@
 mod args;
 mod load;
 mod pipeline;
-mod place;
 mod plain;
 mod report;
 mod stage;

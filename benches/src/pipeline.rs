@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use weir_drills::parts::{self, Broker};
 use weir_log::{LogConfig, SystemClock};
 use weir_schemas::SchemaVersion;
 use weir_sink::Target;
@@ -25,7 +26,6 @@ use weir_sink::Target;
 use crate::{
     args::{self, TrafficArgs},
     load::{Loaded, load},
-    place::{self, Broker},
     plain,
     report::{rounded, table, thousands},
     stage::{self, Done, Order, Stage},
@@ -67,7 +67,7 @@ struct Job {
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
-    place::check()?;
+    parts::check()?;
     let dir = tempfile::Builder::new().prefix("weir-bench-").tempdir()?;
     let version = SchemaVersion::builtin(1).context("this binary carries version 1")?;
     let broker = Broker::start(dir.path())?;
@@ -138,15 +138,16 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
 fn job(dir: &Path, order: &Order, version: &SchemaVersion, broker: &Broker) -> anyhow::Result<Job> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let server = place::clickhouse(dir).await?;
+        let server = parts::clickhouse(&dir.join("clickhouse"), 0).await?;
         let target = server.target();
         weir_sink::prepare(target, version).await?;
         let pid = server.pid().context("clickhouse has gone")?;
-        let before = (usage::cpu_seconds_of(pid)?, usage::cpu_seconds_of(broker.pid())?);
+        let broker_pid = broker.pid().context("kafka has gone")?;
+        let before = (usage::cpu_seconds_of(pid)?, usage::cpu_seconds_of(broker_pid)?);
         let begin = Instant::now();
         let usage = run_to_its_end(order, target)?;
         let seconds = begin.elapsed().as_secs_f64();
-        let (clickhouse, kafka) = (usage::cpu_seconds_of(pid)?, usage::cpu_seconds_of(broker.pid())?);
+        let (clickhouse, kafka) = (usage::cpu_seconds_of(pid)?, usage::cpu_seconds_of(broker_pid)?);
         let sql = "SELECT count(), sumIf(page_views, dimension = 'site'), uniqExact(emitted_in) FROM weir.stats_v1";
         let (rows, page_views, windows) = target.client().query(sql).fetch_one::<(u64, u64, u64)>().await?;
         let sql =
@@ -164,7 +165,7 @@ fn job(dir: &Path, order: &Order, version: &SchemaVersion, broker: &Broker) -> a
 }
 
 fn run_to_its_end(order: &Order, target: &Target) -> anyhow::Result<Usage> {
-    let mut child = Command::new(place::weir()?)
+    let mut child = Command::new(parts::weir()?)
         .arg("run")
         .env("RUST_LOG", "warn")
         .stdin(Stdio::piped())

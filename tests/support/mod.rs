@@ -1,14 +1,15 @@
 //! A weir of its own for a test: real processes, real ClickHouse, real Kafka where asked, all in one temporary folder.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 use std::{
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+pub(crate) use weir_drills::process::{children_of, command_line, is_alive, signal};
 
 pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 pub(crate) const TOKEN: &str = "a-write-token-of-a-test";
@@ -204,31 +205,6 @@ impl Drop for Serve {
     }
 }
 
-pub(crate) fn signal(pid: i32, signal: i32) {
-    // SAFETY: kill has no memory to get wrong.
-    unsafe { libc::kill(pid, signal) };
-}
-
-pub(crate) fn is_alive(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // "pid (name) state …"; a zombie is dead.
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('Z'))
-}
-
-pub(crate) fn command_line(pid: i32) -> Vec<String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
-}
-
-pub(crate) fn children_of(parent: i32) -> Vec<i32> {
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok()) == Some(parent)
-    })
-    .collect()
-}
-
 pub(crate) fn get(url: &str) -> Option<(u16, String)> {
     http("GET", url, None, None).ok()
 }
@@ -253,37 +229,33 @@ pub(crate) fn http(method: &str, url: &str, body: Option<&str>, token: Option<&s
 
 /// A real Kafka broker in a folder of its own; ended when dropped.
 pub(crate) struct Broker {
-    child: Child,
-    pub port: u16,
-    pub dir: tempfile::TempDir,
+    broker: weir_drills::parts::Broker,
+    _dir: tempfile::TempDir,
 }
 
 impl Broker {
     pub(crate) fn start() -> Broker {
-        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-        Broker { child: spawn_broker(dir.path(), port), port, dir }
+        let dir = tempfile::tempdir().unwrap();
+        Broker { broker: weir_drills::parts::Broker::start(dir.path()).unwrap(), _dir: dir }
     }
 
     /// Ends the process as its operator would, and starts another one on the same folder and port.
     pub(crate) fn restart(&mut self) {
-        signal(self.child.id() as i32, libc::SIGTERM);
-        self.child.wait().unwrap();
-        self.child = spawn_broker(self.dir.path(), self.port);
+        self.broker.restart().unwrap();
     }
 
     /// SIGKILL: nobody answers on its port any more.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.broker.kill().unwrap();
     }
 
     /// Another process on the same folder and port, after [`kill`](Self::kill).
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn_broker(self.dir.path(), self.port);
+        self.broker.start_again().unwrap();
     }
 
     pub(crate) fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.broker.bootstrap()
     }
 }
 
@@ -295,24 +267,4 @@ pub(crate) fn kafka() -> Option<Broker> {
     assert!(std::env::var_os("WEIR_TEST_KAFKA").is_none(), "Kafka is required and not there (run `./dev test`)");
     eprintln!("SKIPPED: Kafka is not there (run `./dev test`)");
     None
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn_broker(dir: &Path, port: u16) -> Child {
-    let child = Command::new(repository().join("tools/kafka-broker"))
-        .arg(dir)
-        .arg(port.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for("the broker", || TcpStream::connect(("127.0.0.1", port)).ok());
-    child
 }

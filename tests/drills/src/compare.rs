@@ -73,7 +73,7 @@ pub(crate) async fn differs_from_oracle(
     version: &SchemaVersion,
     to_ms: i64,
 ) -> anyhow::Result<Option<String>> {
-    let records = partitions.iter().map(|in_use| records(log.as_ref(), in_use.partition));
+    let records = partitions.iter().map(|in_use| records(log.as_ref(), EVENTS_TOPIC, in_use.partition));
     let records = records.collect::<anyhow::Result<Vec<_>>>()?;
     let effective_ms: Vec<i64> = partitions.iter().map(|in_use| in_use.effective_ms).collect();
     let told = |(key, (counts, visitors)): (Key, (Vec<u64>, std::collections::BTreeSet<u64>))| {
@@ -115,15 +115,15 @@ async fn rows(target: &Target, version: &SchemaVersion, to_ms: i64) -> anyhow::R
     Ok(held)
 }
 
-/// All records of a partition of live events, from offset 0 on.
-fn records(log: &dyn Log, partition: u32) -> anyhow::Result<Vec<Record>> {
-    let bounds = log.bounds(EVENTS_TOPIC, partition)?;
+/// All records of a partition, from offset 0 on.
+pub(crate) fn records(log: &dyn Log, topic: &str, partition: u32) -> anyhow::Result<Vec<Record>> {
+    let bounds = log.bounds(topic, partition)?;
     ensure!(bounds.start == 0, "partition {partition} begins at {}", bounds.start);
     let mut records = Vec::new();
     if bounds.end == 0 {
         return Ok(records);
     }
-    let mut reader = log.reader(EVENTS_TOPIC)?;
+    let mut reader = log.reader(topic)?;
     reader.assign(partition, 0)?;
     let mut next = 0;
     wait_while_it_moves("the log's records", || {

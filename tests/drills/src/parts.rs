@@ -15,7 +15,7 @@ use crate::{patience::wait_for, process::Process};
 /// The `weir` that was built beside this program.
 pub fn weir() -> anyhow::Result<PathBuf> {
     let weir = std::env::current_exe()?.with_file_name("weir");
-    ensure!(weir.is_file(), "{} is not there (run `./dev drill`, which builds it)", weir.display());
+    ensure!(weir.is_file(), "{} is not there (run it by `./dev`, which builds it)", weir.display());
     Ok(weir)
 }
 
@@ -55,6 +55,17 @@ impl Broker {
         })
     }
 
+    /// Ends it as its operator would, and starts another one on the same folder and port.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.take().map_or(Ok(()), |mut process| process.end())?;
+        self.start_again()
+    }
+
+    /// `None` while it is away.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.pid() as u32)
+    }
+
     /// SIGKILL: nobody answers on its port any more.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.process.take().map_or(Ok(()), |mut process| process.kill())
@@ -67,7 +78,7 @@ impl Broker {
 
 /// An embedded ClickHouse, started again when it dies; `port` 0: any that is free.
 pub async fn clickhouse(dir: &Path, port: u16) -> anyhow::Result<Server> {
-    let lib = std::env::var_os("WEIR_CHDB_LIB").context("WEIR_CHDB_LIB is not set (run `./dev drill`)")?;
+    let lib = std::env::var_os("WEIR_CHDB_LIB").context("WEIR_CHDB_LIB is not set (run it by `./dev`)")?;
     let spec = ServerSpec {
         program: Program::Embedded { lib: PathBuf::from(lib) },
         child_command: vec![weir()?.into(), "clickhouse".into()],
@@ -82,15 +93,15 @@ pub async fn clickhouse(dir: &Path, port: u16) -> anyhow::Result<Server> {
 }
 
 /// Fails before minutes of work when a part is missing.
-pub(crate) fn check() -> anyhow::Result<()> {
+pub fn check() -> anyhow::Result<()> {
     weir()?;
     let lib = std::env::var_os("WEIR_CHDB_LIB").map(PathBuf::from);
     ensure!(
         lib.is_some_and(|lib| lib.is_file()),
-        "WEIR_CHDB_LIB names no library (run `./dev drill`, which fetches it)"
+        "WEIR_CHDB_LIB names no library (run it by `./dev`, which fetches it)"
     );
     let kafka = std::env::var_os("WEIR_KAFKA_LIB").map_or_else(|| repository().join(".weir/kafka/lib"), PathBuf::from);
-    ensure!(kafka.is_dir(), "Kafka is not in {} (run `./dev drill`, which fetches it)", kafka.display());
+    ensure!(kafka.is_dir(), "Kafka is not in {} (run it by `./dev`, which fetches it)", kafka.display());
     Ok(())
 }
 

@@ -4,11 +4,11 @@ use std::{
     fs::File,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// How long a process may take to stop that was asked to: its own limits come before it.
 const STOP_PATIENCE: Duration = Duration::from_secs(120);
@@ -21,8 +21,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; what it says is added to `said`. Call it on the main thread: the process dies when the thread
-    /// that started it does, so that it does not outlive a drill that was killed.
+    /// Starts `command`; what it says is added to `said`. The process dies with the thread that starts it, so that it does
+    /// not outlive one that was killed: call it on the main thread, or a test's own.
     pub fn spawn(name: &str, command: &mut Command, said: &Path) -> anyhow::Result<Process> {
         let file = File::options().create(true).append(true).open(said)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -50,20 +50,31 @@ impl Process {
 
     /// SIGTERM, and waits until it has ended well.
     pub fn stop(mut self) -> anyhow::Result<()> {
+        let status = self.end_with()?;
+        ensure!(
+            status.success(),
+            "{} was asked to stop, and ended with {status}:\n{}",
+            self.name,
+            last_lines(&self.said)
+        );
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until it has ended, well or not: Java tells that it was asked to.
+    pub fn end(&mut self) -> anyhow::Result<()> {
+        self.end_with().map(drop)
+    }
+
+    fn end_with(&mut self) -> anyhow::Result<ExitStatus> {
         signal(self.pid(), libc::SIGTERM);
         let begin = Instant::now();
-        loop {
-            match self.child.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => {
-                    bail!("{} was asked to stop, and ended with {status}:\n{}", self.name, last_lines(&self.said))
-                }
-                None if begin.elapsed() > STOP_PATIENCE => {
-                    bail!("{} was asked to stop {} s ago, and goes on", self.name, STOP_PATIENCE.as_secs())
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
+        while begin.elapsed() < STOP_PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
+        bail!("{} was asked to stop {} s ago, and goes on", self.name, STOP_PATIENCE.as_secs())
     }
 
     /// Process ids of its children that were started as this subcommand.
@@ -123,6 +134,12 @@ impl Drop for Orphans {
 pub fn signal(pid: i32, signal: i32) {
     // SAFETY: kill has no memory to get wrong.
     unsafe { libc::kill(pid, signal) };
+}
+
+pub fn is_alive(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // "pid (name) state …"; a zombie is dead.
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('Z'))
 }
 
 pub fn command_line(pid: i32) -> Vec<String> {

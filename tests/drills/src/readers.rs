@@ -18,6 +18,8 @@ use weir_sink::{Target, server::ANALYST};
 use crate::{parts::ANSWER_WAIT, site::Site};
 
 const QUERY_EVERY: Duration = Duration::from_millis(100);
+/// ClickHouse gives an analyst's query a minute.
+const QUERY_PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What a person asks: it reads all windows.
@@ -62,9 +64,11 @@ impl Readers {
     pub(crate) fn start(runtime: &Runtime, site: &Site, target: &Target, from: WindowStart) -> anyhow::Result<Readers> {
         let seen = Arc::new(Seen::default());
         let client = Client::builder().no_proxy().timeout(ANSWER_WAIT).build()?;
+        // A connection for each query: one that was left open to a server that was killed is nobody's fault.
+        let asking = Client::builder().no_proxy().timeout(QUERY_PATIENCE).pool_max_idle_per_host(0).build()?;
         let analyst = format!("{}/?user={ANALYST}&database={}", target.url, target.database);
         let tasks = vec![
-            runtime.spawn(ask(seen.clone(), client.clone(), analyst, from)),
+            runtime.spawn(ask(seen.clone(), asking, analyst, from)),
             runtime.spawn(watch_table(seen.clone(), target.clone(), site.version.clone(), from)),
             runtime.spawn(watch_status(seen.clone(), client, format!("http://{}/status.json", site.console))),
         ];

@@ -154,3 +154,47 @@ fn event(hit: &Hit, received_ms: i64, claimed_ms: Option<i64>) -> Event {
         props: hit.props.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weir_log::{LogConfig, SystemClock};
+
+    use super::*;
+    use crate::compare::records;
+
+    #[test]
+    fn the_log_holds_what_is_said_of_it_and_the_same_each_time() {
+        const PARTITIONS: u32 = 4;
+        let version = SchemaVersion::builtin(1).expect("this binary carries version 1");
+        let made = || {
+            let dir = tempfile::tempdir().expect("a folder");
+            let config = LogConfig::Embedded { path: dir.path().to_owned() };
+            let log = weir_log::open(&config, Arc::new(SystemClock)).expect("a log");
+            let written = write(log.as_ref(), "drill", (20_000, PARTITIONS, 30), &version, 7).expect("a filled log");
+            let read = |partition| records(log.as_ref(), "drill", partition).expect("records");
+            (written, (0..PARTITIONS).map(read).collect::<Vec<_>>())
+        };
+        let (written, records) = made();
+        assert_eq!(made().1, records);
+        assert_eq!(written.events, 20_000);
+        assert!((1_900..2_100).contains(&written.late), "{written:?}");
+        assert!(written.copies > 400 && written.records > 40, "{written:?}");
+        let stamps =
+            |records: &Vec<weir_oracle::Record>| records.iter().map(|record| record.stamp_ms).collect::<Vec<_>>();
+        assert!(!records.iter().all(|partition| stamps(partition).is_sorted()), "stamps step back");
+
+        let table = weir_oracle::table(&records, &[BEGIN_MS; PARTITIONS as usize], &version);
+        let sites = table.iter().filter(|((_, _, dimension, _, _), _)| dimension == "site");
+        let (mut views, mut late_views) = (0, 0);
+        for ((emitted_in, _, _, window, _), (counts, _)) in sites {
+            views += counts[0];
+            late_views += if emitted_in == window { 0 } else { counts[0] };
+        }
+        assert_eq!(views, written.page_views, "every copy counts once");
+        assert!(late_views > views / 15, "{late_views} of {views} are late");
+        let emitted: std::collections::BTreeSet<i64> = table.keys().map(|key| key.0).collect();
+        assert!((30..=32).contains(&emitted.len()), "{} windows", emitted.len());
+    }
+}
