@@ -31,15 +31,17 @@ const PATHS_A_VISITOR: u64 = 50;
 
 /// `pipeline.memory_bytes_max` of the run: half for open windows, half for closed ones on their way into the table.
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
-/// Windows between pipeline and sink, which are in neither's half: one in each of two channels, one in the hand of who moves
-/// them from one to the other, one that is being looked at by the sink, and one that it takes while it still has room.
-const WINDOWS_BETWEEN: u64 = 5;
+/// Windows as they leave that are in neither half: the oldest, which the pipeline merges although there is no room; one in
+/// each of two channels to the sink, one in the hand of who moves them from one to the other, one that is being looked at by
+/// the sink, and one that it takes while it still has some room.
+const WINDOWS_BETWEEN: u64 = 6;
 /// Rows of such a window: visitors in each of the ten dimensions that say something of every event, and `values_max` rows of
 /// two dimensions, of 200 bytes.
 const WINDOW_BYTES_MAX: u64 = RATE * WINDOW_S / PATHS_A_VISITOR * 8 * 10 + 2 * 1_001 * 200;
-/// The process itself: see the test `a_run_without_events_takes_little`.
+/// The process itself: 12 MB before the first event, 2 MB for a record of [`BATCH`] events and its columns, and what the
+/// allocator has been given back and not yet given to the system.
 const PROCESS_BYTES_MAX: u64 = 32 << 20;
-/// All of it: neither how many paths there are is in it, nor how fast they come.
+/// All of it, 109 MB: neither how many paths there are is in it, nor how fast they come.
 const BYTES_MAX: u64 = MEMORY_BYTES_MAX + WINDOWS_BETWEEN * WINDOW_BYTES_MAX + PROCESS_BYTES_MAX;
 /// One window as rows in memory: in two dimensions a row of a path, its text, seven counts, and its visitor.
 const WINDOW_HELD_BYTES: u64 = RATE * WINDOW_S * 2 * (28 + 17 + 8 + 7 * 8 + 8);

@@ -11,9 +11,10 @@ use crate::buffer::{BOT, Layout, Row};
 const UNKNOWN: &str = "(unknown)";
 
 /// What the caches hold before they are emptied, bytes of a worker: some 30,000 usual user agents and referrers.
-const CACHE_BYTES_MAX: usize = 8 << 20;
+const CACHES_BYTES_MAX: usize = 8 << 20;
 
-/// What an entry of a cache takes beside its text, at most.
+/// What an entry takes beside its text: up to 62 bytes, in a table that is at least seven sixteenths full, and the text's own
+/// header.
 const CACHE_ENTRY_BYTES: usize = 128;
 
 /// Not looked at yet.
@@ -47,8 +48,8 @@ pub(crate) struct Classifier {
     pub(crate) symbols: Interner,
     agents: FxHashMap<Box<str>, AgentSymbols>,
     sources: FxHashMap<Box<str>, SourceSymbols>,
-    /// Of `agents` and `sources`.
-    cache_bytes: usize,
+    /// Of both, about.
+    caches_bytes: usize,
     /// Per string of the batch at hand: its symbol, and that of its user agent.
     texts: Vec<u32>,
     agent_of: Vec<Option<AgentSymbols>>,
@@ -70,7 +71,7 @@ impl Classifier {
             symbols: Interner::default(),
             agents: FxHashMap::default(),
             sources: FxHashMap::default(),
-            cache_bytes: 0,
+            caches_bytes: 0,
             texts: Vec::new(),
             agent_of: Vec::new(),
             prop_of: Vec::new(),
@@ -82,19 +83,22 @@ impl Classifier {
         }
     }
 
-    /// Bytes of the symbols and what points to them, about.
+    /// Bytes of the symbols, twice, since their strings are copied to be sorted, and of the caches that point to them; about.
     pub(crate) fn bytes(&self) -> usize {
-        self.symbols.text_bytes() + self.symbols.len() * 24
+        2 * (self.symbols.text_bytes() + self.symbols.len() * 24) + self.caches_bytes
     }
 
     /// Forgets every symbol: nothing may hold one any more.
     pub(crate) fn forget(&mut self) {
         self.symbols = Interner::default();
-        self.empty_caches();
+        self.forget_caches();
     }
 
-    fn empty_caches(&mut self) {
-        (self.agents, self.sources, self.cache_bytes) = (FxHashMap::default(), FxHashMap::default(), 0);
+    fn forget_caches(&mut self) {
+        // Their room too, which may be much.
+        self.agents = FxHashMap::default();
+        self.sources = FxHashMap::default();
+        self.caches_bytes = 0;
     }
 
     /// To be called before the rows of another batch are asked for.
@@ -108,8 +112,8 @@ impl Classifier {
         self.source_at.clear();
         self.source_at.resize(batch.strings.len(), None);
         self.source_of.clear();
-        if self.cache_bytes > CACHE_BYTES_MAX {
-            self.empty_caches();
+        if self.caches_bytes > CACHES_BYTES_MAX {
+            self.forget_caches();
         }
     }
 
@@ -146,8 +150,8 @@ impl Classifier {
                     os: known(&agent.os),
                     device: known(&agent.device),
                 };
+                self.caches_bytes += text.len() + CACHE_ENTRY_BYTES;
                 self.agents.insert(text.into(), found);
-                self.cache_bytes += text.len() + CACHE_ENTRY_BYTES;
                 found
             }
         };
@@ -197,8 +201,8 @@ impl Classifier {
                     search_term: self.symbols.intern(&source.search_term),
                     utm: utm.map(|value| self.symbols.intern(value)),
                 };
+                self.caches_bytes += self.key.len() + CACHE_ENTRY_BYTES;
                 self.sources.insert(self.key.as_str().into(), found);
-                self.cache_bytes += self.key.len() + CACHE_ENTRY_BYTES;
                 found
             }
         };

@@ -362,3 +362,48 @@ fn take_first(heap: &mut Vec<usize>, cursors: &[Cursor], measures: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    #[test]
+    fn many_runs_on_disk_become_few_files_and_hold_each_key_once_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spilled = Spilled::default();
+        let mut wanted: BTreeMap<(String, String, i64, String), (u64, BTreeSet<u64>)> = BTreeMap::new();
+        for number in 0..1_000_u64 {
+            let mut file = RunWriter::create(dir.path()).unwrap();
+            for (site, dimension) in [("a", "page"), ("a", "site"), ("b", "page")] {
+                let (value, window_start_ms) = ((number % 37).to_string(), (number % 3) as i64);
+                let (counts, visitors) = ([number], [number % 11, 100 + number]);
+                file.push(&RowRef {
+                    site,
+                    dimension,
+                    window_start_ms,
+                    value: &value,
+                    counts: &counts,
+                    visitors: &visitors,
+                })
+                .unwrap();
+                let (count, seen) = wanted.entry((site.into(), dimension.into(), window_start_ms, value)).or_default();
+                *count += number;
+                seen.extend(visitors);
+            }
+            spilled.push(file.finish().unwrap(), dir.path(), 1).unwrap();
+        }
+        let runs = spilled.into_runs();
+        // 1,000 is 3 × 256 + 14 × 16 + 8.
+        assert_eq!(runs.len(), 3 + 14 + 8);
+        let mut found = Vec::new();
+        merge(runs, 1, |row| {
+            let key = (row.site.to_owned(), row.dimension.to_owned(), row.window_start_ms, row.value.to_owned());
+            found.push((key, (row.counts[0], row.visitors.iter().copied().collect::<BTreeSet<_>>())));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(found, wanted.into_iter().collect::<Vec<_>>());
+    }
+}

@@ -33,7 +33,7 @@ const SPARE_MAX: usize = 4;
 /// How a worker's bytes for open windows are shared out.
 #[derive(Debug, Clone, Copy)]
 struct Shares {
-    /// Events as they came, what grouping the largest buffer takes, and the symbols, twice: their strings are sorted.
+    /// Events as they came, what grouping the largest buffer takes, and symbols.
     events: usize,
     /// Rows of windows that were too large, before they go to disk.
     rows: usize,
@@ -146,7 +146,7 @@ impl Windows {
         let buffers = || self.open.values().map(|open| &open.buffer);
         let largest = buffers().map(Buffer::len).max().unwrap_or(0);
         let held: usize = buffers().chain(&self.spare).map(Buffer::bytes).sum();
-        held + self.grouper.bytes().max(largest * GROUPED_EVENT_BYTES) + 2 * self.classifier.bytes()
+        held + self.grouper.bytes().max(largest * GROUPED_EVENT_BYTES) + self.classifier.bytes()
     }
 
     fn row_bytes(&self) -> usize {
@@ -158,7 +158,7 @@ impl Windows {
     fn shrink(&mut self) -> io::Result<()> {
         self.spare.clear();
         self.grouper = Grouper::default();
-        let symbols_too = 2 * self.classifier.bytes() > self.shares.events / 4;
+        let symbols_too = self.classifier.bytes() > self.shares.events / 4;
         let mut windows: Vec<(usize, WindowStart)> =
             self.open.iter().map(|(window, open)| (open.buffer.bytes(), *window)).collect();
         windows.sort_unstable_by_key(|(bytes, window)| (std::cmp::Reverse(*bytes), *window));

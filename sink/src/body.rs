@@ -115,6 +115,11 @@ pub(crate) fn native(
     out
 }
 
+/// All rows of these windows as the body of one INSERT: what [`Table::insert`](crate::table::Table::insert) takes.
+pub fn body_of(version: &SchemaVersion, blocks: &[(WindowStart, &RowBlock)]) -> Vec<u8> {
+    native(version, blocks, &assign(blocks, 1), 0)
+}
+
 fn chunk_of(block: &RowBlock, row: usize, of: u64) -> u64 {
     if of <= 1 {
         return 0;

@@ -15,6 +15,7 @@ use crate::{body, prepare};
 const REFUSAL: &str = "weir: this process does not own the run any more";
 
 /// The rows of one origin in a generation's table, as one run writes them.
+#[derive(Clone)]
 pub(crate) struct ClickHouse {
     connection: Connection,
     version: SchemaVersion,
@@ -25,6 +26,11 @@ pub(crate) struct ClickHouse {
     /// alone would let one refuse the other.
     key: String,
     query_prefix: String,
+}
+
+/// The table of a run in ClickHouse: the statements that [`run`](crate::run()) sends, for who wants to send them one by one.
+pub fn table_of(target: &Target, run: &str, version: &SchemaVersion, origin: &str) -> impl Table + Clone + use<> {
+    ClickHouse::new(target, run, version, origin)
 }
 
 impl ClickHouse {

@@ -35,6 +35,19 @@ const RECEIVE_TIMEOUT_S: &str = "5";
 /// Bytes handed to the connection at once; each is compressed for itself.
 const SEND_BYTES: usize = 1 << 20;
 
+/// For tables that are replicated; on others they change nothing, so every statement carries them.
+///
+/// An INSERT is acknowledged by most replicas, one at a time, and a SELECT (a fence too) sees all that was acknowledged, or
+/// fails. An INSERT of rows that were there before a DELETE is not taken for a repetition of theirs. A DELETE may have a
+/// fence, which is a subquery.
+const ON_REPLICAS: [(&str, &str); 5] = [
+    ("insert_quorum", "auto"),
+    ("insert_quorum_parallel", "0"),
+    ("select_sequential_consistency", "1"),
+    ("insert_deduplicate", "0"),
+    ("allow_nondeterministic_mutations", "1"),
+];
+
 impl Target {
     /// A client for any query; names must carry the database.
     pub fn client(&self) -> Client {
@@ -69,8 +82,10 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn to(target: &Target) -> Connection {
+        let client =
+            ON_REPLICAS.iter().fold(target.client(), |client, (name, value)| client.with_setting(*name, *value));
         Connection {
-            client: target.client(),
+            client,
             url: target.url.clone(),
             database: quote_name(&target.database),
             database_name: target.database.clone(),

@@ -44,7 +44,9 @@ mod vault;
 mod writer;
 
 pub use analyst::{analyst_faults, analyst_sql};
+pub use body::body_of;
 pub use checkpoint::{checkpoint, checkpoint_of, gap, gap_of};
+pub use clickhouse::table_of;
 pub use connection::Target;
 pub use contents::{Between, contents};
 pub use decide::{Deed, next_deed};
