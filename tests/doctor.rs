@@ -43,7 +43,8 @@ fn without_fix_nothing_is_made_and_with_it_the_embedded_log_is() {
     assert!(!data.join("clickhouse").exists(), "no password is made for a server that was never started");
 
     let serve = place.start();
-    wait_for("the analyst's views", || place.page_views());
+    // The runs begin when tables and views are there.
+    place.wait_complete();
     let (said, well) = doctor(&place, &[]);
     assert!(well && says(&said, "ok     analyst: "), "{said}");
     assert_eq!(serve.stop(), Some(0));
@@ -53,7 +54,8 @@ fn without_fix_nothing_is_made_and_with_it_the_embedded_log_is() {
 fn no_secret_is_printed_where_the_analyst_cannot_log_in() {
     let place = Place::new("");
     let serve = place.start();
-    wait_for("the analyst's views", || place.page_views());
+    // The runs begin when tables and views are there.
+    place.wait_complete();
     // As a server that somebody else runs, on which the analyst has another password than this.
     let password = std::fs::read_to_string(place.dir.path().join("data/clickhouse/writer-password")).unwrap();
     let url = format!("clickhouse.url=http://127.0.0.1:{}", place.clickhouse);
@@ -77,17 +79,19 @@ struct MakingBroker {
 impl MakingBroker {
     fn start() -> MakingBroker {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-        let child = Command::new(repository().join("tools/kafka-broker"))
+        let mut child = Command::new(repository().join("tools/kafka-broker"))
             .arg(dir.path())
             .arg(port.to_string())
             .arg("auto.create.topics.enable=true")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        wait_for("the broker", || {
+            assert!(child.try_wait().unwrap().is_none(), "the broker ended, see above");
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
         let broker = MakingBroker { child, port, _dir: dir };
-        wait_for("the broker", || TcpStream::connect(("127.0.0.1", port)).ok());
         wait_for("the broker's answer", || broker.log().topics().ok());
         broker
     }
