@@ -369,11 +369,13 @@ mod tests {
 
     use super::*;
 
+    type Key = (String, String, i64, String);
+
     #[test]
     fn many_runs_on_disk_become_few_files_and_hold_each_key_once_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let mut spilled = Spilled::default();
-        let mut wanted: BTreeMap<(String, String, i64, String), (u64, BTreeSet<u64>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<Key, (u64, BTreeSet<u64>)> = BTreeMap::new();
         for number in 0..1_000_u64 {
             let mut file = RunWriter::create(dir.path()).unwrap();
             for (site, dimension) in [("a", "page"), ("a", "site"), ("b", "page")] {

@@ -198,22 +198,22 @@ async fn an_insert_that_is_killed_is_gone_when_the_kill_answers_and_leaves_no_ro
 async fn inserts_killed_at_any_moment_are_whole_or_not_there_and_nothing_comes_after_the_kill() {
     let target = prepared().await;
     live(&target).raise(&owner(1)).await.expect("raised");
-    let usual = time_of((100..103).map(|hour| insert(live(&target), 1, chunk(hour, 10_000)))).await;
+    let usual = time_of([100].map(|hour| insert(live(&target), 1, chunk(hour, 30_000)))).await;
     let (mut draw, mut killed, mut whole) = (Draw(5), 0, 0);
     let mut held = Vec::new();
     for hour in 0..30 {
         let number = hour as u64 + 2;
         live(&target).raise(&owner(number)).await.expect("raised");
-        let inserting = insert(live(&target), number, chunk(hour, 10_000));
+        let inserting = insert(live(&target), number, chunk(hour, 30_000));
         tokio::time::sleep(usual.mul_f64(draw.below(100) as f64 / 100.0)).await;
         live(&target).raise(&owner(number + 1)).await.expect("raised");
         live(&target).kill_queries().await.expect("killed");
         held.push(rows(&target, hour).await);
         match inserting.await.expect("no panic") {
-            Ok(()) => assert_eq!(held[hour as usize], 10_000, "it answered well"),
+            Ok(()) => assert_eq!(held[hour as usize], 30_000, "it answered well"),
             Err(failure) => {
                 assert!(matches!(failure.kind, Kind::Unclear | Kind::Refused), "{failure:?}");
-                assert!([0, 10_000].contains(&held[hour as usize]), "{} rows", held[hour as usize]);
+                assert!([0, 30_000].contains(&held[hour as usize]), "{} rows", held[hour as usize]);
                 killed += 1;
             }
         }
@@ -265,9 +265,9 @@ async fn a_chunk_is_one_part() {
     let target = prepared().await;
     live(&target).raise(&owner(1)).await.expect("raised");
     ask(&target, "SYSTEM STOP MERGES DB.stats_v1").await;
-    // Almost twice the rows that a block has by default; larger ones are in the way of the tests beside it.
-    insert(live(&target), 1, chunk(0, 120_000)).await.expect("no panic").expect("inserted");
-    assert_eq!(ask(&target, "SELECT uniqExact(_part), count() FROM DB.stats_v1").await, "1\t120000");
+    // More rows than a block has by default; still more are in the way of the tests beside it.
+    insert(live(&target), 1, chunk(0, 80_000)).await.expect("no panic").expect("inserted");
+    assert_eq!(ask(&target, "SELECT uniqExact(_part), count() FROM DB.stats_v1").await, "1\t80000");
 }
 
 #[tokio::test(flavor = "multi_thread")]
