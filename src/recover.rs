@@ -169,8 +169,12 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
         None if run == "live" => EVENTS_TOPIC.to_owned(),
         None => anyhow::bail!("there is no run {run} (`weir status` names them)"),
     };
-    let told = progress(log.as_ref(), run, &topic)?
-        .with_context(|| format!("run {run} has never reported (`weir status` names those that have)"))?;
+    let told = progress(log.as_ref(), run, &topic)?.with_context(|| {
+        format!(
+            "run {run} has not reported, or somebody has moved its group's offsets (`weir status` names the runs; a \
+                 restart of `weir serve` or `weir pipeline` looks again at what is wrong)"
+        )
+    })?;
     let known = know(config, &log, &control, &topic, &told, args.accept_loss)?;
     let plan = match plan(&known) {
         Ok(plan) => plan,

@@ -13,6 +13,7 @@
 //! - a chunk is one block, so it is in the table whole or not at all
 //! - behind a run there are no holes: all is done, or left to the gap run ([`Left`])
 //! - while a restore is not over nobody owns a run ([`restore()`])
+//! - what was done can be taken back ([`take_back()`]): then it is asked for again, and written only where it differs
 //!
 //! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`, and lived through, with everything that may go
 //! wrong, in `tests/simulation`. Start at [`run`]; [`table`] is what it asks of ClickHouse, [`Vault`] what a copy and a

@@ -63,7 +63,11 @@ unsafe fn id_in(topic: &str, event: *mut rd::rd_kafka_event_t) -> Result<Option<
     };
     // SAFETY: the result, and what it points to, belong to the event.
     unsafe {
-        check(rd::rd_kafka_event_error(event))?;
+        match rd::rd_kafka_event_error(event) {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION => return Ok(None),
+            code => check(code)?,
+        }
         let result = rd::rd_kafka_event_DescribeTopics_result(event);
         if result.is_null() {
             return Err(refused(topic, "the broker answered another question"));
