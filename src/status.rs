@@ -18,7 +18,8 @@ pub(crate) struct StatusArgs {
 
 /// Prints the snapshot; exit code 1 when a run has stopped and needs a person, or the log is away.
 pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let log = weir_log::open(&config.log_config(), Arc::new(SystemClock)).context("the log cannot be opened")?;
+    let log = weir_log::open_existing(&config.log_config(), Arc::new(SystemClock));
+    let log = log.context("the log cannot be opened")?;
     let mut snapshot = match look(&log) {
         Ok(snapshot) => snapshot,
         Err(error @ (LogError::Unavailable(_) | LogError::Kafka(_))) => {
@@ -41,8 +42,10 @@ pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCod
 }
 
 fn look(log: &Arc<dyn Log>) -> Result<Snapshot, LogError> {
-    let control = ControlLog::open(log.clone())?.read_all()?;
-    let control: Vec<_> = control.records.into_iter().map(|(_, record)| record).collect();
+    let control = match ControlLog::look(log.clone())? {
+        Some(control) => control.read_all()?.records.into_iter().map(|(_, record)| record).collect(),
+        None => Vec::new(),
+    };
     weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), &mut Ended::default())
 }
 

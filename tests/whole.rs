@@ -280,6 +280,15 @@ fn bytes_of_a_truncated_batch() -> Vec<u8> {
 }
 
 #[test]
+fn a_status_where_nothing_was_started_makes_nothing_and_says_what_would() {
+    let place = Place::new("");
+    let output = place.weir(&["status"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("weir serve"), "{text}");
+    assert!(!place.dir.path().join("data").exists());
+}
+
+#[test]
 fn a_port_that_is_taken_is_named_with_the_key_to_change() {
     let place = Place::new("");
     let taken = std::net::TcpListener::bind(&place.collector).unwrap();
