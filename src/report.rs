@@ -194,7 +194,8 @@ impl Reporter {
     fn is_overtaken(&self, before: &[Committed]) -> bool {
         let ours_ms = self.done.through_ms.load(Ordering::Relaxed);
         told(before).is_some_and(|told| {
-            told.complete_through_ms > Some(ours_ms) && SystemClock.now_ms() - told.at_ms < AT_WORK_MS
+            let at_work = told.stopped.is_none() && SystemClock.now_ms() - told.at_ms < AT_WORK_MS;
+            at_work && told.recovery == self.order.recovery && told.complete_through_ms > Some(ours_ms)
         })
     }
 

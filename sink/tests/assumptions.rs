@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use weir_sink::server::Server;
-use weir_sink::table::{Failure, Kind, Mutations, Statement, Table, Windows};
+use weir_sink::table::{Failure, Kind, Mutations, Running, Statement, Table, Windows};
 use weir_sink::{Content, Deed, Owner, Target, body_of, prepare, table_of};
 
 /// Bytes of a request that ClickHouse has in its hands before the statement starts, at most: it reads a buffer ahead.
@@ -284,7 +284,7 @@ async fn a_delete_or_a_record_of_who_is_not_the_largest_does_nothing() {
     assert_eq!(refused.expect_err("refused").kind, Kind::Refused);
     let refused = insert(live(&target), 1, chunk(1, 100)).await.expect("no panic").expect_err("refused");
     assert_eq!(refused.kind, Kind::Refused);
-    assert_eq!(live(&target).covered(0).await.expect("an answer"), []);
+    assert_eq!(live(&target).recorded(0, u32::MAX).await.expect("an answer"), []);
     assert_eq!(rows(&target, 1).await, 0);
 }
 
