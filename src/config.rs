@@ -338,7 +338,8 @@ impl Config {
             (None, Some(path)) => Program::Clickhouse { path },
             (None, None) => bail!(
                 "there is no ClickHouse: neither clickhouse.url nor clickhouse.lib is set, and no `clickhouse` is on the \
-                 PATH (install ClickHouse, or take the library that `./dev demo` fetches)"
+                 PATH (install ClickHouse, or take the library that `./dev demo` fetches: set WEIR_CHDB_LIB to \
+                 .weir/node/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so)"
             ),
         };
         Ok(ServerSpec {
