@@ -198,7 +198,8 @@ fn a_clickhouse_that_is_away_is_said_with_since_when_and_is_waited_for() {
     let url = format!("http://127.0.0.1:{}", server.clickhouse);
     let dir = server.dir.path().join("data/clickhouse");
     std::fs::create_dir_all(&dir).unwrap();
-    let password = weir_sink::server::writer_password(&dir).unwrap();
+    let password = "of-this-test";
+    std::fs::write(dir.join("writer-password"), password).unwrap();
     let place = Place::new(OFTEN);
     let set = [
         format!("clickhouse.url={url}"),
@@ -227,7 +228,7 @@ fn a_clickhouse_that_is_away_is_said_with_since_when_and_is_waited_for() {
     let counted = |sent: u64| {
         place.wait_complete();
         let sql = "SELECT sum(page_views) FROM other.stats_v1 WHERE dimension = 'site'";
-        assert_eq!(write_as(server.clickhouse, &password, sql).trim(), sent.to_string());
+        assert_eq!(write_as(server.clickhouse, password, sql).trim(), sent.to_string());
         let status = place.status().unwrap();
         assert!(status["runs"][0]["progress"]["waiting"].is_null(), "{status}");
     };

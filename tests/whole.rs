@@ -199,13 +199,14 @@ fn an_end_that_was_not_told_before_a_kill_is_told_by_the_next_process() {
 
 #[test]
 fn a_clickhouse_that_is_away_at_the_start_stops_no_collection_and_is_used_when_it_comes() {
-    use weir_sink::server::{Program, Server, ServerSpec, WRITER, memory_default_bytes, writer_password};
+    use weir_sink::server::{Program, Server, ServerSpec, WRITER, memory_default_bytes};
     let place = Place::new("");
     let dir = place.dir.path().join("another-clickhouse");
     std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("writer-password"), "of-this-test").unwrap();
     let mut command = place.command(&["serve"]);
     command.env("WEIR_CLICKHOUSE__URL", format!("http://127.0.0.1:{}", place.clickhouse));
-    command.env("WEIR_CLICKHOUSE__USER", WRITER).env("WEIR_CLICKHOUSE__PASSWORD", writer_password(&dir).unwrap());
+    command.env("WEIR_CLICKHOUSE__USER", WRITER).env("WEIR_CLICKHOUSE__PASSWORD", "of-this-test");
     let serve = support::Serve { child: command.spawn().unwrap() };
     wait_for("the collector", || support::get(&format!("http://{}/readyz", place.collector)));
     send(&place, "away", 100);
