@@ -69,16 +69,17 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
     let (theirs, group, topic) = (log.clone(), group_of(run), order.topic.clone());
     let committed = blocking(move || theirs.committed(&group, &topic)).await?;
     let told = report::told(&committed);
-    let reported = told.as_ref().and_then(|told| {
-        let (generation, recovery) = (told.generation, told.recovery);
-        Some(Reported { generation, recovery, through_ms: told.complete_through_ms? })
-    });
+    let reported = told
+        .as_ref()
+        .and_then(|told| Some(Reported { generation: told.generation, through_ms: told.complete_through_ms? }));
+    let heard = told.as_ref().and_then(|told| told.recovery);
+    let ordered = order.recoveries.iter().filter(|(id, _)| Some(*id) > heard).map(|(_, repair)| repair.clone());
     let read = committed.iter().filter(|of| Metadata::of(&of.metadata, of.offset).is_some());
     let mut facts = Facts {
         run: run.to_owned(),
         topic: order.topic.clone(),
         generation: version.number,
-        recovery: order.recovery,
+        ordered: ordered.collect(),
         reported,
         first_ms: order.from.ms(),
         checkpoint_ms: order.from.ms(),

@@ -8,7 +8,7 @@
 //! ```
 
 use jiff::Timestamp;
-use weir_schemas::Fault;
+use weir_schemas::{Fault, Repair};
 
 /// What is known when a run begins, and again while it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub(crate) struct Facts {
     pub topic: String,
     /// The schema version whose table the run fills.
     pub generation: u32,
-    /// The run's newest recovery.
-    pub recovery: Option<i64>,
+    /// What has been ordered since the run has reported.
+    pub ordered: Vec<Repair>,
     /// What the run has reported last; `None`: nothing, or another tool has written over it.
     pub reported: Option<Reported>,
     /// The run's first window.
@@ -36,7 +36,6 @@ pub(crate) struct Facts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reported {
     pub generation: u32,
-    pub recovery: Option<i64>,
     pub through_ms: i64,
 }
 
@@ -52,9 +51,9 @@ pub(crate) struct PartitionFacts {
 
 /// What the run may not go on over; the first of the list in [`Fault`]'s order of harm.
 ///
-/// A recovery that the run has not reported yet is a person's word that it may go on from its checkpoint, whatever was
-/// reported and read before; what can still be seen in the log (another topic, a partition that nobody reads) is judged
-/// nevertheless.
+/// A repair that was ordered since the run has reported is a person's word for what that repair brings about, and for
+/// nothing else: windows that are asked for again, or given up, are behind what was reported; a log whose end was given up is
+/// shorter than what was read.
 pub(crate) fn fault(facts: &Facts) -> Option<Fault> {
     let topic = || facts.topic.clone();
     let from_ms = facts.checkpoint_ms;
@@ -67,21 +66,22 @@ pub(crate) fn fault(facts: &Facts) -> Option<Fault> {
         return Some(Fault::StrayRecords { topic: topic(), partition: stray.partition, records: stray.end });
     }
     let reported = facts.reported.as_ref()?;
-    if facts.recovery.is_some() && facts.recovery != reported.recovery {
-        return None;
-    }
+    let gives_up = facts.ordered.iter().any(|repair| matches!(repair, Repair::GiveUp { .. }));
+    let asks_again = facts.ordered.iter().any(|repair| matches!(repair, Repair::AskAgain { .. }));
     let shrunk = |partition: &&PartitionFacts| partition.read.is_some_and(|read| read > partition.end);
-    if let Some(PartitionFacts { partition, read, end, .. }) = facts.partitions.iter().copied().find(|p| shrunk(&p)) {
+    if let Some(PartitionFacts { partition, read, end, .. }) = facts.partitions.iter().copied().find(|p| shrunk(&p))
+        && !gives_up
+    {
         return Some(Fault::LogShrunk { topic: topic(), partition, read: read.unwrap_or(end), end, from_ms });
     }
     if reported.generation != facts.generation {
         return None;
     }
     let reported_ms = reported.through_ms;
-    if facts.first_ms > reported_ms {
+    if facts.first_ms > reported_ms && !gives_up {
         return Some(Fault::ControlLost { reported_ms, from_ms: facts.first_ms });
     }
-    (facts.checkpoint_ms < reported_ms).then_some(Fault::TableLost { reported_ms, from_ms })
+    (facts.checkpoint_ms < reported_ms && !gives_up && !asks_again).then_some(Fault::TableLost { reported_ms, from_ms })
 }
 
 /// The fault as `weir status` says it: what happened, to what, and the command that mends it.
@@ -156,8 +156,8 @@ mod tests {
             run: "live".into(),
             topic: "weir.events".into(),
             generation: 1,
-            recovery: None,
-            reported: Some(Reported { generation: 1, recovery: None, through_ms: 5_000 }),
+            ordered: Vec::new(),
+            reported: Some(Reported { generation: 1, through_ms: 5_000 }),
             first_ms: 1_000,
             checkpoint_ms: 5_000,
             topic_was: Some("a".into()),
@@ -199,33 +199,35 @@ mod tests {
         assert_eq!(with(|facts| facts.reported = None), None, "a run that has never reported");
     }
 
+    const AGAIN: Repair = Repair::AskAgain { from_ms: 3_000 };
+    const GIVE_UP: Repair = Repair::GiveUp { from_ms: 3_000, to_ms: 6_000 };
+
     /// Every combination of facts: what is decided is what the list of rules says, in its order.
     #[test]
     fn over_all_facts_the_first_of_the_rules_decides() {
+        use Repair::{GoOn, Mend};
         let no_or = [false, true];
         let mut faults = 0;
         for (replaced, stray, shrunk, later, behind) in itertools(no_or) {
             for reported in [None, Some(1), Some(2)] {
-                for (recovery, heard) in
-                    [(None, None), (Some(8), None), (Some(8), Some(8)), (Some(9), Some(8)), (None, Some(8))]
-                {
+                for ordered in [&[][..], &[GoOn], &[Mend], &[AGAIN], &[GIVE_UP], &[GoOn, AGAIN], &[AGAIN, GoOn]] {
                     let mut facts = well();
                     facts.topic_is = Some(if replaced { "b" } else { "a" }.into());
                     facts.partitions.push(partition(2, false, None, i64::from(stray)));
                     facts.partitions[0].read = Some(if shrunk { 8 } else { 7 });
                     facts.first_ms = if later { 5_001 } else { 1_000 };
                     facts.checkpoint_ms = if behind { 4_000 } else { 5_000 };
-                    facts.recovery = recovery;
+                    facts.ordered = ordered.to_vec();
                     let through_ms = 5_000;
-                    facts.reported = reported.map(|generation| Reported { generation, recovery: heard, through_ms });
-                    let accepted = recovery.is_some() && recovery != heard;
-                    let bound = reported.is_some() && !accepted;
+                    facts.reported = reported.map(|generation| Reported { generation, through_ms });
+                    let (told, same) = (reported.is_some(), reported == Some(1));
+                    let (gives_up, again) = (ordered.contains(&GIVE_UP), ordered.contains(&AGAIN));
                     let wanted = match () {
                         () if replaced => Some("topic replaced"),
                         () if stray => Some("stray records"),
-                        () if shrunk && bound => Some("log shrunk"),
-                        () if later && bound && reported == Some(1) => Some("control lost"),
-                        () if behind && bound && reported == Some(1) => Some("table lost"),
+                        () if shrunk && told && !gives_up => Some("log shrunk"),
+                        () if later && same && !gives_up => Some("control lost"),
+                        () if behind && same && !gives_up && !again => Some("table lost"),
                         () => None,
                     };
                     assert_eq!(kind(&facts), wanted, "{facts:?}");

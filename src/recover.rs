@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Fault, Repair, WindowWidth,
+    DEDUP_HORIZON_MS, Fault, Recoveries, Repair, WindowWidth,
     control::{Action, ControlRecord, EVENTS_TOPIC, import_topic},
     progress::{RunProgress, group_of},
 };
@@ -53,7 +53,7 @@ struct Known {
     stopped: bool,
     fault: Option<Fault>,
     accept_loss: bool,
-    /// The first window that can be computed from what the log has, and the one after now.
+    /// The first window that can be computed from what the log has, after all that was ever given up; and the one after now.
     whole_ms: i64,
     next_ms: i64,
     /// The latest effective time of a partition in use.
@@ -125,7 +125,7 @@ fn plan(known: &Known) -> Result<Plan, Refusal> {
         Some(Fault::TableDiffers { from_ms, .. }) if known.whole_ms <= *from_ms => {
             Ok(Plan::only(Repair::AskAgain { from_ms: *from_ms }))
         }
-        // Of what lies before the log's beginning no more than what differs.
+        // From the first place that differs to the last, as far as the log does not reach.
         Some(Fault::TableDiffers { from_ms, to_ms, .. }) => give_up(*from_ms, (*to_ms).min(known.whole_ms)),
     }
 }
@@ -175,7 +175,7 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
                  restart of `weir serve` or `weir pipeline` looks again at what is wrong)"
         )
     })?;
-    let known = know(config, &log, &control, &topic, &told, args.accept_loss)?;
+    let known = know(config, &log, &control, (run, &topic), &told, args.accept_loss)?;
     let plan = match plan(&known) {
         Ok(plan) => plan,
         Err(Refusal::NotStopped) => {
@@ -206,7 +206,7 @@ fn know(
     config: &Config,
     log: &Arc<dyn Log>,
     control: &ControlLog,
-    topic: &str,
+    (run, topic): (&str, &str),
     told: &RunProgress,
     accept_loss: bool,
 ) -> anyhow::Result<Known> {
@@ -222,11 +222,12 @@ fn know(
     let there: Vec<_> = in_use.iter().copied().filter(|in_use| in_use.partition < partitions).collect();
     let renewed = matches!(told.fault, Some(Fault::TopicReplaced { .. }));
     let whole = weir_pipeline::whole_from(log.as_ref(), topic, &there, width, renewed, now_ms)?;
+    let given_up = Recoveries::of(run, records.iter().map(|(_, record)| record)).given_up_to_ms();
     Ok(Known {
         stopped: told.stopped.is_some(),
         fault: told.fault.clone(),
         accept_loss,
-        whole_ms: whole.ms(),
+        whole_ms: given_up.map_or(whole, |given_up_ms| whole.max(width.window_of(given_up_ms))).ms(),
         next_ms: width.next(width.window_of(now_ms)).ms(),
         effective_ms: in_use.iter().map(|in_use| in_use.effective_ms).max().unwrap_or(now_ms).max(0),
         partitions,

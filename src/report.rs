@@ -124,12 +124,8 @@ impl Reporter {
             run: self.order.run.clone(),
             topic: self.order.topic.clone(),
             generation: self.generation,
-            recovery: self.order.recovery,
-            reported: Some(crate::judge::Reported {
-                generation: self.generation,
-                recovery: self.order.recovery,
-                through_ms,
-            }),
+            ordered: Vec::new(),
+            reported: Some(crate::judge::Reported { generation: self.generation, through_ms }),
             first_ms: self.order.from.ms().min(through_ms),
             checkpoint_ms: through_ms,
             topic_was: self.order.topic_id.clone(),
@@ -259,8 +255,20 @@ pub(crate) fn say_ended(order: &RunOrder, log: &dyn Log, through: WindowStart) -
 }
 
 /// Tells those who ask for the status that the run has stopped, and why; its offsets stay as they were.
-pub(crate) fn say_stopped(log: &dyn Log, run: &str, topic: &str, reason: &str, fault: Option<Fault>) {
+///
+/// Over a table that differs it stays stopped until there is another recovery than `recovery`: nobody would find the same
+/// again who looked at less.
+pub(crate) fn say_stopped(
+    log: &dyn Log,
+    (run, topic): (&str, &str),
+    recovery: Option<i64>,
+    reason: &str,
+    fault: Option<Fault>,
+) {
     change(log, run, topic, |progress| {
+        if matches!(fault, Some(Fault::TableDiffers { .. })) {
+            progress.recovery = recovery;
+        }
         progress.stopped = Some(cut(reason));
         progress.fault = fault.clone();
         progress.waiting = None;

@@ -67,6 +67,9 @@ pub(crate) struct RunOrder {
     pub recovery: Option<i64>,
     #[serde(default)]
     pub repairs: Vec<(i64, Repair)>,
+    /// All that were ever ordered for the run.
+    #[serde(default)]
+    pub recoveries: Vec<(i64, Repair)>,
     pub log: LogConfig,
     pub target: weir_sink::Target,
     /// A schema version that the binary carries, or the text of a file with its name.
@@ -125,6 +128,7 @@ impl RunOrder {
         Ok(RunOrder {
             recovery: recoveries.last,
             repairs: recoveries.pending,
+            recoveries: recoveries.all,
             topic_id: None,
             partitions: Vec::new(),
             spill_dir: config.data_dir.join("spill").join(&run),
@@ -170,7 +174,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         Ok(code) => Ok(code),
         Err(Failure::ForGood { reason, fault }) => {
             error!(run = order.run, reason, "stopped; a person is needed");
-            report::say_stopped(log.as_ref(), &order.run, &order.topic, &reason, fault);
+            report::say_stopped(log.as_ref(), (&order.run, &order.topic), order.recovery, &reason, fault);
             Ok(ExitCode::from(STOPPED_FOR_GOOD as u8))
         }
         Err(Failure::Wait(reason)) => {

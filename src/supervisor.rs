@@ -297,6 +297,7 @@ impl Supervisor {
                 continue;
             }
             let (child, log, topic) = (running.child.take(), self.log.clone(), running.topic.clone());
+            let recovery = running.recovery;
             (running.over, running.differs) = (true, true);
             tokio::task::spawn_blocking(move || {
                 if let Some(child) = child {
@@ -304,7 +305,7 @@ impl Supervisor {
                 }
                 let reason = judge::say(&fault, &run);
                 error!(run, reason, "stopped; a person is needed");
-                report::say_stopped(log.as_ref(), &run, &topic, &reason, Some(fault));
+                report::say_stopped(log.as_ref(), (&run, &topic), recovery, &reason, Some(fault));
             })
             .await?;
         }

@@ -39,12 +39,12 @@ pub struct Missing {
 pub struct Recoveries {
     /// The newest one's id; a run that has reported another one has not heard of it.
     pub last: Option<i64>,
+    /// All that were ever ordered, oldest first, by their ids.
+    pub all: Vec<(i64, Repair)>,
     /// Those that nobody has done yet, oldest first, by their ids.
     pub pending: Vec<(i64, Repair)>,
     /// Ascending.
     pub missing: Vec<Missing>,
-    /// How the first window moved, oldest first.
-    moves: Vec<Repair>,
 }
 
 impl Recoveries {
@@ -64,17 +64,16 @@ impl Recoveries {
 
     fn recover(&mut self, id: i64, repair: &Repair, record: &ControlRecord) {
         self.last = Some(id);
+        self.all.push((id, repair.clone()));
         self.pending.push((id, repair.clone()));
         match *repair {
             Repair::GoOn | Repair::Mend => {}
             Repair::AskAgain { from_ms } => {
-                self.moves.push(repair.clone());
                 // What is computed again is not missing any more, if it comes.
                 self.missing.retain(|missing| missing.from_ms < from_ms);
                 self.missing.iter_mut().for_each(|missing| missing.to_ms = missing.to_ms.min(from_ms));
             }
             Repair::GiveUp { from_ms, to_ms } => {
-                self.moves.push(repair.clone());
                 self.missing.push(Missing {
                     from_ms,
                     to_ms,
@@ -86,11 +85,21 @@ impl Recoveries {
         }
     }
 
+    /// What lies before it cannot be computed from the log: somebody has given up windows that end here, whose records, or
+    /// those before them, are gone. What a later topic or a later beginning of the log seems to hold of them is not all.
+    pub fn given_up_to_ms(&self) -> Option<i64> {
+        let ends = self.all.iter().filter_map(|(_, repair)| match *repair {
+            Repair::GiveUp { to_ms, .. } => Some(to_ms),
+            Repair::GoOn | Repair::AskAgain { .. } | Repair::Mend => None,
+        });
+        ends.max()
+    }
+
     /// The run's first window, which was at `first_ms` before anybody decided anything.
     ///
     /// What lies before a range that was given up is done, or was given up before: so the run begins after the last.
     pub fn first_ms(&self, first_ms: i64) -> i64 {
-        self.moves.iter().fold(first_ms, |first_ms, repair| match *repair {
+        self.all.iter().fold(first_ms, |first_ms, (_, repair)| match *repair {
             Repair::AskAgain { from_ms } => first_ms.min(from_ms),
             Repair::GiveUp { to_ms, .. } => first_ms.max(to_ms),
             Repair::GoOn | Repair::Mend => first_ms,
@@ -130,6 +139,7 @@ mod tests {
         let control = [recover(5, Repair::GoOn), recover(9, Repair::Mend), recovered(5)];
         let all = Recoveries::of("live", &control);
         assert_eq!((all.last, all.pending), (Some(9), vec![(9, Repair::Mend)]));
+        assert_eq!(all.all, [(5, Repair::GoOn), (9, Repair::Mend)]);
     }
 
     #[test]
@@ -140,6 +150,7 @@ mod tests {
         ];
         let all = Recoveries::of("live", &control);
         assert_eq!((ranges(&all), all.first_ms(70)), (vec![(100, 200), (300, 400)], 400));
+        assert_eq!(all.given_up_to_ms(), Some(400), "for ever");
         assert_eq!((all.missing[0].who.as_str(), all.missing[0].reason.as_str()), ("ops", "a disk"));
     }
 

@@ -57,8 +57,10 @@ impl Taken<'_> {
             Extent::Lost { from, to } => (from, Some(to)),
         };
         let before = to.map_or(String::new(), |to| format!(" AND window_from < toDateTime({}, 'UTC')", at(to)));
+        // What is asked for again is not lost any more, if it comes: else the run would pass over it.
+        let states = if to.is_none() { "'done', 'lost'" } else { "'done'" };
         let done = format!(
-            "generation = {} AND origin = {} AND state = 'done' AND window_to > toDateTime({}, 'UTC'){before}",
+            "generation = {} AND origin = {} AND state IN ({states}) AND window_to > toDateTime({}, 'UTC'){before}",
             self.version.number,
             quote(self.origin),
             at(from)
