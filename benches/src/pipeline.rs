@@ -19,8 +19,8 @@ use std::{
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use weir_drills::parts::{self, Broker};
-use weir_log::{LogConfig, SystemClock};
-use weir_schemas::SchemaVersion;
+use weir_log::{ControlLog, LogConfig, SystemClock, ensure_partitions_in_use};
+use weir_schemas::{SchemaVersion, control::CONTROL_TOPIC};
 use weir_sink::Target;
 
 use crate::{
@@ -80,7 +80,10 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let loaded = load(log.as_ref(), TOPIC, partitions, Traffic::new(shape, events, args.span), batch, width)?;
     let plain_bytes =
         plain::load(log.as_ref(), PLAIN_TOPIC, partitions, Traffic::new(shape, args.plain_events, args.span))?;
-    drop(log);
+    // A run goes on only with the partitions that are in use by the control topic.
+    let control = ControlLog::open_topics(log.clone(), CONTROL_TOPIC, TOPIC)?;
+    ensure_partitions_in_use(&control, "bench", partitions, BEGIN_MS)?;
+    drop((control, log));
 
     let (from, to) = loaded.windows(&version);
     let order = Order {
@@ -169,6 +172,8 @@ fn run_to_its_end(order: &Order, target: &Target) -> anyhow::Result<Usage> {
         .arg("run")
         .env("RUST_LOG", "warn")
         .stdin(Stdio::piped())
+        // Its metrics, which nobody here asks for.
+        .stdout(Stdio::null())
         .spawn()
         .context("`weir run` cannot be started")?;
     // What the supervisor says to a run: `RunOrder` of the `weir` command.
