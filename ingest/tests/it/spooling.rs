@@ -394,7 +394,9 @@ async fn a_collector_that_has_not_reached_the_log_takes_events_with_what_it_reme
     let before =
         serve_spooling(setup.faulty.clone(), setup.clock.clone(), config(), setup.open(setup.dir.path())).await;
     assert_eq!(before.send(PAGE).await.0, 202);
-    eventually("it remembers", async || setup.dir.path().join("known.json").exists()).await;
+    let known = || std::fs::read_to_string(setup.dir.path().join("known.json")).unwrap_or_default();
+    let partitions = format!("\"partitions\":{PARTITIONS}");
+    eventually("it remembers", async || known().contains(&partitions)).await;
     stop(before).await;
     let spool = setup.open(setup.dir.path());
     assert_eq!(spool.partitions(), Some(PARTITIONS));
