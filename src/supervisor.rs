@@ -140,8 +140,14 @@ impl Supervisor {
                 refreshed = Instant::now();
                 self.refresh(&runs).await?;
             }
+            // A look may take long: an import is taken back by statements that do. What it was about is done at the next start.
+            let records = self.control.records();
+            let looked = tokio::select! {
+                looked = self.look(&records, &mut runs) => looked,
+                _ = shutdown.wait_for(|stop| *stop) => break,
+            };
             // What is wrong now may be right at the next look; said once.
-            if let Err(error) = self.look(&self.control.records(), &mut runs).await {
+            if let Err(error) = looked {
                 let error = format!("{error:#}");
                 if error != said {
                     error!(error, "the runs cannot be looked after; tried again");
@@ -168,21 +174,11 @@ impl Supervisor {
 
     async fn look(&self, records: &[ControlRecord], runs: &mut BTreeMap<String, Running>) -> anyhow::Result<()> {
         let desired = desired(records);
-        for id in &desired.undo {
-            if let Some(Running { child: Some(child), .. }) = runs.remove(&import_run(id)) {
-                let run = import_run(id);
-                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
-            }
-            match self.take_back(id).await {
-                Ok(()) => info!(import = id, "taken back"),
-                Err(error) => warn!(import = id, error = format!("{error:#}"), "cannot be taken back yet; tried again"),
-            }
-        }
+        // What cannot be looked after keeps none of the others from it.
+        let mut failed = Ok(());
         let live = RunOrder::live(&self.config, &self.target, records);
         let imports = desired.imports.iter();
         let imports = imports.map(|(id, times)| RunOrder::import(&self.config, &self.target, records, id, *times));
-        // One that cannot be looked after keeps none of the others from it.
-        let mut failed = Ok(());
         for order in [live].into_iter().chain(imports) {
             let kept = match order {
                 Ok(order) if order.import && imports_at_work(runs, &order.run) >= IMPORTS_AT_ONCE => Ok(()),
@@ -190,6 +186,16 @@ impl Supervisor {
                 Err(error) => Err(error),
             };
             failed = failed.and(kept);
+        }
+        for id in &desired.undo {
+            if let Some(Running { child: Some(child), .. }) = runs.remove(&import_run(id)) {
+                let run = import_run(id);
+                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+            }
+            match self.take_back(id).await {
+                Ok(()) => info!(import = id, "taken back"),
+                Err(error) => failed = failed.and(Err(error.context(format!("import {id} cannot be taken back yet")))),
+            }
         }
         failed
     }
