@@ -230,7 +230,7 @@ async fn a_chunk_is_whole_or_not_there_when_the_server_is_killed_at_any_moment()
     const CHUNKS: i64 = 4;
     const TURNS: i64 = 8;
     let dir = tempfile::tempdir().expect("a directory");
-    let server = Server::start(spec(&dir)).await.expect("clickhouse starts");
+    let server = Server::start(spec(dir.path())).await.expect("clickhouse starts");
     let target = server.target().clone();
     prepare(&target, &version()).await.expect("tables are made");
     live(&target).raise(&owner(1)).await.expect("raised");

@@ -12,7 +12,7 @@ use weir_sink::{SinkError, Target, analyst_faults, analyst_sql, prepare, show};
 
 async fn prepared() -> (tempfile::TempDir, Server, Target) {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = Server::start(spec(&dir)).await.expect("clickhouse starts");
+    let server = Server::start(spec(dir.path())).await.expect("clickhouse starts");
     let target = server.target().clone();
     prepare(&target, &version()).await.expect("tables are made");
     let zones = BTreeMap::from([("a.example".to_owned(), "Europe/Berlin".to_owned())]);
@@ -241,7 +241,7 @@ async fn a_weir_to_be_killed() {
     // By itself it has nothing to show: the test above runs it in a process of its own, and kills that.
     let Some(dir) = std::env::var_os("WEIR_TEST_DIR") else { return };
     let data = tempfile::tempdir().expect("a directory");
-    let server = Server::start(spec(&data)).await.expect("clickhouse starts");
+    let server = Server::start(spec(data.path())).await.expect("clickhouse starts");
     let dir = std::path::PathBuf::from(dir);
     std::fs::write(dir.join("new"), server.pid().expect("it runs").to_string()).expect("written");
     std::fs::rename(dir.join("new"), dir.join("pid")).expect("renamed");
@@ -251,15 +251,15 @@ async fn a_weir_to_be_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_strangers_could_use_or_that_is_not_there_is_not_started() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut open = spec(&dir);
+    let mut open = spec(dir.path());
     open.listen_host = "0.0.0.0".to_owned();
     let why = Server::start(open).await.expect_err("no password").to_string();
     assert!(why.contains("analyst_password"), "{why}");
-    let mut missing = spec(&dir);
+    let mut missing = spec(dir.path());
     missing.program = weir_sink::server::Program::Embedded { lib: dir.path().join("libchdb.so") };
     let why = Server::start(missing).await.expect_err("no library").to_string();
     assert!(why.contains("WEIR_CHDB_LIB"), "{why}");
-    let mut broken = spec(&dir);
+    let mut broken = spec(dir.path());
     let lib = dir.path().join("libchdb.so");
     std::fs::write(&lib, "not a library").expect("written");
     broken.program = weir_sink::server::Program::Embedded { lib };
@@ -270,7 +270,7 @@ async fn a_server_that_strangers_could_use_or_that_is_not_there_is_not_started()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_analysts_password_is_asked_for_when_it_has_one() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut with = spec(&dir);
+    let mut with = spec(dir.path());
     with.analyst_password = "o'pen <&>".to_owned();
     let server = Server::start(with).await.expect("clickhouse starts");
     assert!(ask_as(server.target(), ANALYST, "", "SELECT 1").await.is_err());

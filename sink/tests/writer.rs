@@ -336,7 +336,7 @@ async fn rows_with_very_many_visitors_are_asked_for_alike() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clickhouse_that_is_killed_in_the_middle_costs_nothing_but_time() {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = Server::start(spec(&dir)).await.expect("clickhouse starts");
+    let server = Server::start(spec(dir.path())).await.expect("clickhouse starts");
     let target = server.target().clone();
     prepare(&target, &version()).await.expect("tables are made");
     let all = windows(at(0), 30, 20_000);

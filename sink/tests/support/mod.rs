@@ -2,12 +2,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tempfile::TempDir;
 use weir_schemas::{Closed, Dimension, Emission, Measure, RowBlock, SchemaVersion, Strings, WindowStart, WindowWidth};
 use weir_sink::server::{Program, Server, ServerSpec};
 use weir_sink::{Left, RunSpec, Target};
@@ -24,11 +23,11 @@ pub fn libchdb() -> PathBuf {
     lib.canonicalize().expect("a real path")
 }
 
-pub fn spec(dir: &TempDir) -> ServerSpec {
+pub fn spec(dir: &Path) -> ServerSpec {
     ServerSpec {
         program: Program::Embedded { lib: libchdb() },
         child_command: vec![env!("CARGO_BIN_EXE_weir-clickhouse").into()],
-        dir: dir.path().to_owned(),
+        dir: dir.to_owned(),
         listen_host: "127.0.0.1".to_owned(),
         http_port: 0,
         database: "weir".to_owned(),
@@ -47,7 +46,9 @@ pub fn database() -> Target {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
-                let dir = tempfile::tempdir().expect("a directory");
+                // Below target/, and emptied by the next run: what lives as long as the process is dropped by nobody.
+                let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("clickhouse-", env!("CARGO_CRATE_NAME")));
+                let _ = std::fs::remove_dir_all(&dir);
                 let server = Server::start(spec(&dir)).await.expect("clickhouse starts");
                 tx.send(server.target().clone()).expect("the test waits");
                 std::future::pending::<()>().await;
