@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 use weir_schemas::{
     Fault, Recoveries, Repair, SchemaVersion, WindowStart,
@@ -21,6 +21,8 @@ use crate::{
 /// Between tries while ClickHouse is away, doubling.
 const AGAIN_MIN: Duration = Duration::from_millis(200);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// What is waited for less long is no warning.
+const SAID_AFTER_MS: i64 = 2_000;
 
 /// A log that seems to end before what was read is looked at so often before it is believed, so far apart: a broker that
 /// has just become the leader learns within moments how far its followers are.
@@ -48,7 +50,12 @@ pub(crate) async fn begin(
         match try_begin(order, &version, log).await {
             Ok(begun) => return Ok(Some(begun)),
             Err(Failure::Wait(reason)) => {
-                warn!(run = order.run, reason, again_ms = again.as_millis() as u64, "waits for clickhouse");
+                let again_ms = again.as_millis() as u64;
+                // At a first start the tables are made at the same time.
+                match SystemClock.now_ms() - since_ms {
+                    0..SAID_AFTER_MS => debug!(run = order.run, reason, again_ms, "waits for clickhouse"),
+                    _ => warn!(run = order.run, reason, again_ms, "waits for clickhouse"),
+                }
                 let (log, order) = (log.clone(), order.clone());
                 let said = move || report::say_waiting(log.as_ref(), &order, reason, since_ms);
                 let _ = tokio::task::spawn_blocking(said).await;
