@@ -79,11 +79,7 @@ fn desired(control: &[ControlRecord]) -> Desired {
                 desired.undo.push(id.clone());
             }
             Action::ImportUndone { id } => desired.undo.retain(|undo| undo != id),
-            Action::ImportBegun { .. }
-            | Action::PartitionsInUse { .. }
-            | Action::TopicIs { .. }
-            | Action::Recover { .. }
-            | Action::Recovered { .. } => {}
+            _ => {}
         }
     }
     desired

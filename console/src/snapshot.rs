@@ -200,10 +200,7 @@ fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
                 }
             }
             Action::ImportUndone { id } => imports.retain(|import| import.id != *id),
-            Action::PartitionsInUse { .. }
-            | Action::TopicIs { .. }
-            | Action::Recover { .. }
-            | Action::Recovered { .. } => {}
+            _ => {}
         }
     }
     imports

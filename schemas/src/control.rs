@@ -22,22 +22,104 @@ pub struct ControlRecord {
 pub enum Action {
     /// From `effective_ms` on the events topic has the partitions `0..partitions`: collectors write to these only, runs
     /// wait for all of these.
-    PartitionsInUse { partitions: u32, effective_ms: i64 },
+    PartitionsInUse {
+        partitions: u32,
+        effective_ms: i64,
+    },
     /// An import writes its topic. It is not counted before [`Action::ImportWritten`].
-    ImportBegun { import: Import },
+    ImportBegun {
+        import: Import,
+    },
     /// All events and end records of the import are in its topic: its run may start.
-    ImportWritten { id: String, events: u64, partitions: u32, first_ms: i64, last_ms: i64 },
+    ImportWritten {
+        id: String,
+        events: u64,
+        partitions: u32,
+        first_ms: i64,
+        last_ms: i64,
+    },
     /// The import is to be taken back as a whole: its run stops, its rows and its topic go.
-    ImportUndo { id: String },
+    ImportUndo {
+        id: String,
+    },
     /// [`Action::ImportUndo`] was done.
-    ImportUndone { id: String },
+    ImportUndone {
+        id: String,
+    },
     /// The topic of this name is the one with this id: a topic of the same name with another one has been made since, and
     /// what was in the first is gone.
-    TopicIs { topic: String, id: String },
+    TopicIs {
+        topic: String,
+        id: String,
+    },
     /// A run that has stopped is to go on, after `repair`. `id` names this decision: the writer's clock, ms.
-    Recover { run: String, id: i64, repair: Repair },
+    Recover {
+        run: String,
+        id: i64,
+        repair: Repair,
+    },
     /// The repair of [`Action::Recover`] was done.
-    Recovered { run: String, id: i64 },
+    Recovered {
+        run: String,
+        id: i64,
+    },
+    /// The run stops at its next batch boundary and stays stopped until [`Action::Resume`]. `until_ms`: it is resumed by
+    /// itself then; `allow_loss`: also if the log will not keep so long what it needs. `id` names this decision: the
+    /// writer's clock, ms.
+    Pause {
+        run: String,
+        id: i64,
+        until_ms: Option<i64>,
+        allow_loss: bool,
+    },
+    /// [`Action::Pause`] took effect: everything before `through_ms` is in the table, and nothing of the run is at work.
+    Paused {
+        run: String,
+        id: i64,
+        through_ms: i64,
+    },
+    /// The run goes on. With `left_to_ms` it goes on there, and what lies before and is not in the table is left to the gap
+    /// run.
+    Resume {
+        run: String,
+        id: i64,
+        left_to_ms: Option<i64>,
+    },
+    /// [`Action::Resume`] took effect: the run has begun at `through_ms`.
+    Resumed {
+        run: String,
+        id: i64,
+        through_ms: i64,
+    },
+    /// The run has caught up after [`Action::Resume`] `id`, its gap is filled too: this ends the maintenance.
+    CaughtUp {
+        run: String,
+        id: i64,
+        eta: Option<EtaKept>,
+    },
+    /// The run works for `permille` thousandths of the time at most; 1000: unhindered.
+    Throttle {
+        run: String,
+        id: i64,
+        permille: u16,
+    },
+    /// A maintenance is announced, or withdrawn.
+    MaintenancePlanned {
+        id: i64,
+        begins_ms: i64,
+        ends_ms: i64,
+    },
+    MaintenanceCancelled {
+        id: i64,
+    },
+}
+
+/// What was said at half of a backlog of when it would be done, beside when it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtaKept {
+    pub half_ms: i64,
+    pub said_ms: i64,
+    pub came_ms: i64,
 }
 
 /// What an import was made of.

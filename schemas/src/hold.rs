@@ -1,0 +1,174 @@
+//! What operators have decided about runs at work, folded from the control topic: pauses and speed.
+//!
+//! ```text
+//!  Pause ──▶ Paused ──▶ Resume ──▶ Resumed ──▶ CaughtUp
+//!    │ stops at a batch    │ goes on: in order, or today first   │ the maintenance is over
+//! ```
+
+use crate::control::{Action, ControlRecord, EtaKept};
+
+/// Thousandths of the time that a run works which nobody has slowed down.
+pub const UNHINDERED_PERMILLE: u16 = 1000;
+
+/// A decision: when, by whom, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub id: i64,
+    pub at_ms: i64,
+    pub who: String,
+    pub reason: String,
+}
+
+/// One pause of a run, from the decision to the end of its catch-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    pub by: Decision,
+    pub until_ms: Option<i64>,
+    pub allow_loss: bool,
+    /// It took effect: everything before is in the table.
+    pub paused_ms: Option<i64>,
+    pub resume: Option<Resume>,
+}
+
+/// How a pause was ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    pub by: Decision,
+    /// What lies before it and is not in the table is left to the gap run.
+    pub left_to_ms: Option<i64>,
+    /// It took effect: the run began here.
+    pub resumed_ms: Option<i64>,
+    /// When the run, and its gap, had caught up.
+    pub caught_up_ms: Option<i64>,
+    pub eta: Option<EtaKept>,
+}
+
+/// How one run is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Oldest first; the last alone may lack its resume.
+    pub pauses: Vec<Pause>,
+    pub permille: u16,
+    /// Who set `permille`, if anybody did.
+    pub throttle: Option<Decision>,
+}
+
+impl Hold {
+    /// That of `run`, by the control records in their order. A pause of a run that is paused, and a resume of one that is
+    /// not, change nothing: of two that were written at the same time the first counts.
+    pub fn of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Hold {
+        let mut hold = Hold { pauses: Vec::new(), permille: UNHINDERED_PERMILLE, throttle: None };
+        for record in control {
+            hold.fold(run, record);
+        }
+        hold
+    }
+
+    /// The pause that holds the run now.
+    pub fn paused(&self) -> Option<&Pause> {
+        self.pauses.last().filter(|pause| pause.resume.is_none())
+    }
+
+    /// The pause that was ended, and has not been caught up with.
+    pub fn catching_up(&self) -> Option<&Pause> {
+        self.pauses.last().filter(|pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_none()))
+    }
+
+    fn fold(&mut self, run: &str, record: &ControlRecord) {
+        let by = |id| Decision { id, at_ms: record.at_ms, who: record.who.clone(), reason: record.reason.clone() };
+        let is_paused = self.paused().is_some();
+        match &record.action {
+            Action::Pause { run: of, id, until_ms, allow_loss } if of == run && !is_paused => {
+                let (until_ms, allow_loss) = (*until_ms, *allow_loss);
+                self.pauses.push(Pause { by: by(*id), until_ms, allow_loss, paused_ms: None, resume: None });
+            }
+            Action::Paused { run: of, id, through_ms } if of == run => {
+                if let Some(pause) = self.pauses.iter_mut().find(|pause| pause.by.id == *id) {
+                    pause.paused_ms.get_or_insert(*through_ms);
+                }
+            }
+            Action::Resume { run: of, id, left_to_ms } if of == run && is_paused => {
+                let pause = self.pauses.last_mut().expect("it is paused");
+                let (left_to_ms, resumed_ms, caught_up_ms) = (*left_to_ms, None, None);
+                pause.resume = Some(Resume { by: by(*id), left_to_ms, resumed_ms, caught_up_ms, eta: None });
+            }
+            Action::Resumed { run: of, id, through_ms } if of == run => {
+                if let Some(resume) = self.resume(*id) {
+                    resume.resumed_ms.get_or_insert(*through_ms);
+                }
+            }
+            Action::CaughtUp { run: of, id, eta } if of == run => {
+                if let Some(resume) = self.resume(*id).filter(|resume| resume.caught_up_ms.is_none()) {
+                    (resume.caught_up_ms, resume.eta) = (Some(record.at_ms), *eta);
+                }
+            }
+            Action::Throttle { run: of, id, permille } if of == run => {
+                (self.permille, self.throttle) = (*permille, Some(by(*id)));
+            }
+            _ => {}
+        }
+    }
+
+    fn resume(&mut self, id: i64) -> Option<&mut Resume> {
+        self.pauses.iter_mut().filter_map(|pause| pause.resume.as_mut()).find(|resume| resume.by.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(actions: &[Action]) -> Hold {
+        let at = |(at_ms, action): (usize, &Action)| ControlRecord {
+            at_ms: at_ms as i64,
+            who: "ops".into(),
+            reason: "a disk".into(),
+            action: action.clone(),
+        };
+        let records: Vec<_> = actions.iter().enumerate().map(at).collect();
+        Hold::of("live", &records)
+    }
+
+    fn pause(run: &str, id: i64) -> Action {
+        Action::Pause { run: run.into(), id, until_ms: None, allow_loss: false }
+    }
+
+    fn resume(id: i64, left_to_ms: Option<i64>) -> Action {
+        Action::Resume { run: "live".into(), id, left_to_ms }
+    }
+
+    #[test]
+    fn a_pause_holds_its_run_alone_until_it_is_resumed_and_lasts_until_the_run_has_caught_up() {
+        assert_eq!(hold(&[pause("gap", 1)]).paused(), None);
+        let mut said = vec![pause("live", 1), Action::Paused { run: "live".into(), id: 1, through_ms: 600 }];
+        let paused = hold(&said);
+        assert_eq!(paused.paused().and_then(|pause| pause.paused_ms), Some(600));
+        assert_eq!(paused.catching_up(), None);
+        said.extend([resume(7, Some(900)), Action::Resumed { run: "live".into(), id: 7, through_ms: 900 }]);
+        let resumed = hold(&said);
+        assert_eq!(resumed.paused(), None);
+        let by = resumed.catching_up().and_then(|pause| pause.resume.clone()).unwrap();
+        assert_eq!((by.left_to_ms, by.resumed_ms, by.by.who.as_str()), (Some(900), Some(900), "ops"));
+        said.push(Action::CaughtUp { run: "live".into(), id: 7, eta: None });
+        let over = hold(&said);
+        assert_eq!((over.paused(), over.catching_up()), (None, None));
+        assert_eq!(over.pauses[0].resume.as_ref().unwrap().caught_up_ms, Some(4));
+    }
+
+    #[test]
+    fn of_two_pauses_at_the_same_time_the_first_counts_and_a_resume_of_what_runs_changes_nothing() {
+        let both = hold(&[resume(1, None), pause("live", 2), pause("live", 3)]);
+        assert_eq!(both.pauses.len(), 1);
+        assert_eq!(both.paused().map(|pause| pause.by.id), Some(2));
+        let again = hold(&[pause("live", 2), resume(4, None), resume(5, None), pause("live", 6)]);
+        assert_eq!(again.pauses[0].resume.as_ref().map(|resume| resume.by.id), Some(4));
+        assert_eq!(again.paused().map(|pause| pause.by.id), Some(6));
+    }
+
+    #[test]
+    fn the_newest_throttle_counts() {
+        let throttle = |permille| Action::Throttle { run: "live".into(), id: 1, permille };
+        assert_eq!(hold(&[]).permille, UNHINDERED_PERMILLE);
+        assert_eq!(hold(&[throttle(500), throttle(250)]).permille, 250);
+    }
+}
