@@ -10,7 +10,7 @@ use weir_schemas::{
     control::{Action, ControlRecord},
     progress::{Metadata, Moved, group_of},
 };
-use weir_sink::{Extent, Shape, SinkError};
+use weir_sink::{Altered, Extent, Shape, SinkError, audit::Finding};
 
 use crate::{
     judge::{self, Facts, PartitionFacts, Reported},
@@ -96,9 +96,12 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
             .map(|of| PartitionFacts { partition: of.partition, in_use: true, read: Some(of.offset), end: 0 })
             .collect(),
     };
-    match weir_sink::shape(&order.target, version).await.map_err(sink)? {
+    match settled_shape(order, version).await? {
         Shape::Right => {}
-        Shape::Altered { table, differs } => return Err(Failure::of(Fault::TableAltered { table, differs }, run)),
+        Shape::Altered(Altered { table, differs, mends }) => {
+            return Err(Failure::of(Fault::TableAltered { table, differs, mends }, run));
+        }
+        Shape::Closed { restoring } => return Err(closed(order, restoring)),
         Shape::Missing(table) => {
             facts.partitions.clear();
             return Err(match judge::fault(&facts) {
@@ -119,6 +122,32 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
     Ok(Begun { version: version.clone(), checkpoint, moved: gone.or(told.and_then(|told| told.moved)) })
 }
 
+/// How the tables are. A restore drops `owners` first, and is seen to be at work a moment later.
+async fn settled_shape(order: &RunOrder, version: &SchemaVersion) -> Result<Shape, Failure> {
+    let mut shape = Shape::Closed { restoring: false };
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let looked = weir_sink::shape(&order.target, version).await;
+        shape = looked.map_err(|error| Failure::of_sink(error, &order.run))?;
+        if shape != (Shape::Closed { restoring: false }) {
+            break;
+        }
+    }
+    Ok(shape)
+}
+
+fn closed(order: &RunOrder, restoring: bool) -> Failure {
+    let table = format!("{}.owners", order.target.database);
+    match restoring {
+        true => Failure::Wait(format!(
+            "table {table} is not there: a copy is being brought back (if that was cut short, begin it again)"
+        )),
+        false => Failure::of(Fault::OwnersGone { table }, &order.run),
+    }
+}
+
 /// Does what a person has ordered, each once, as far as that can be known; twice does no harm.
 async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -> Result<(), Failure> {
     if order.repairs.is_empty() {
@@ -131,31 +160,37 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
     let now = blocking(move || theirs.read_all()).await?;
     let now = Recoveries::of(&order.run, now.records.iter().map(|(_, record)| record));
     let pending = |id: i64| now.pending.iter().any(|(pending, _)| *pending == id);
-    for (id, repair) in order.repairs.iter().filter(|(id, _)| pending(*id)) {
+    let repairs: Vec<_> = order.repairs.iter().filter(|(id, _)| pending(*id)).collect();
+    let fail = |error| Failure::of_sink(error, &order.run);
+    let mut compare = false;
+    for (_, repair) in &repairs {
         info!(run = order.run, ?repair, "is repaired, as ordered");
         let window = |ms: i64| version.width.window_of(ms);
         let take = |extent| weir_sink::take_back(&order.target, &order.run, version, &order.origin, extent);
+        let shape = settled_shape(order, version).await?;
+        if let (Shape::Closed { restoring }, true) = (&shape, *repair != Repair::Mend) {
+            return Err(closed(order, *restoring));
+        }
         // A ClickHouse that knows of nothing gets its tables first.
-        let shape =
-            weir_sink::shape(&order.target, version).await.map_err(|error| Failure::of_sink(error, &order.run))?;
         let missing = matches!(shape, Shape::Missing(_));
         if missing {
-            let made = weir_sink::prepare(&order.target, version).await;
-            made.map_err(|error| Failure::of_sink(error, &order.run))?;
+            weir_sink::prepare(&order.target, version).await.map_err(fail)?;
         }
+        // Values that went with a column, and rows with a table, may be of any age.
+        compare |= missing || *repair == Repair::Mend;
         let repaired = match *repair {
             Repair::GoOn => Ok(()),
             Repair::Mend => weir_sink::mend(&order.target, version).await,
             Repair::AskAgain { from_ms } => take(Extent::From(window(from_ms))).await,
             Repair::GiveUp { from_ms, to_ms } => take(Extent::Lost { from: window(from_ms), to: window(to_ms) }).await,
         };
-        repaired.map_err(|error| Failure::of_sink(error, &order.run))?;
-        // Values that went with a column, and rows with a table, may be of any age.
-        let found = match missing || *repair == Repair::Mend {
-            true => weir_sink::audit::Audit::new(&order.target, version).full().await,
-            false => Ok(Vec::new()),
-        };
-        let found = found.map_err(|error| Failure::of_sink(error, &order.run))?;
+        repaired.map_err(fail)?;
+    }
+    let found = match compare {
+        true => weir_sink::audit::Audit::new(&order.target, version).full().await.map_err(fail)?,
+        false => Vec::new(),
+    };
+    for (id, _) in repairs {
         let record = ControlRecord {
             at_ms: SystemClock.now_ms(),
             who: format!("run {}", order.run),
@@ -163,24 +198,40 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
             action: Action::Recovered { run: order.run.clone(), id: *id },
         };
         control.append(&record).await.map_err(|error| Failure::Again(error.into()))?;
-        if let Some(fault) = differs(&found, &order.origin, version) {
-            return Err(Failure::of(fault, &order.run));
-        }
     }
-    Ok(())
+    match differs(&found, &order.origin, version) {
+        Some(fault) => Err(Failure::of(fault, &order.run)),
+        None => Ok(()),
+    }
 }
 
+/// So many ranges of windows a fault names; of more, those that lie nearest to each other are told as one.
+const RANGES_MAX: usize = 16;
+
 /// What the audit found of one origin, as one fault.
-pub(crate) fn differs(found: &[weir_sink::audit::Finding], origin: &str, version: &SchemaVersion) -> Option<Fault> {
+pub(crate) fn differs(found: &[Finding], origin: &str, version: &SchemaVersion) -> Option<Fault> {
     let mine: Vec<_> = found.iter().filter(|finding| finding.origin() == origin).collect();
     let first = mine.iter().min_by_key(|finding| finding.windows(version.width))?;
-    let to_ms = mine.iter().map(|finding| finding.windows(version.width).1).max()?;
-    Some(Fault::TableDiffers {
-        from_ms: first.windows(version.width).0,
-        to_ms,
-        found: first.to_string(),
-        findings: mine.len() as u64,
-    })
+    let ranges = ranges(mine.iter().map(|finding| finding.windows(version.width)).collect());
+    Some(Fault::TableDiffers { ranges, found: first.to_string(), findings: mine.len() as u64 })
+}
+
+/// The same windows as ranges, ascending, that do not touch; at most [`RANGES_MAX`], which may hold some more.
+fn ranges(mut all: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    all.sort_unstable();
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for (from_ms, to_ms) in all {
+        match ranges.last_mut() {
+            Some((_, last_ms)) if from_ms <= *last_ms => *last_ms = to_ms.max(*last_ms),
+            _ => ranges.push((from_ms, to_ms)),
+        }
+    }
+    while ranges.len() > RANGES_MAX {
+        let apart = |at: &usize| ranges[at + 1].0 - ranges[*at].1;
+        let nearest = (0..ranges.len() - 1).min_by_key(apart).expect("there are two");
+        ranges[nearest].1 = ranges.remove(nearest + 1).1;
+    }
+    ranges
 }
 
 /// Adds to `facts` what the log holds now, and judges.
@@ -227,4 +278,22 @@ fn add(log: &Arc<dyn Log>, facts: &mut Facts, order: &RunOrder) -> Result<(), Lo
 /// Asks the log, which takes its time, away from the runtime's own thread.
 async fn blocking<T: Send + 'static>(ask: impl FnOnce() -> Result<T, LogError> + Send + 'static) -> anyhow::Result<T> {
     Ok(tokio::task::spawn_blocking(ask).await??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_that_differ_are_told_apart_until_they_are_too_many_then_the_nearest_are_told_as_one() {
+        assert_eq!(ranges(vec![(7, 9), (0, 2), (1, 3), (3, 4)]), [(0, 4), (7, 9)]);
+        let mut many: Vec<(i64, i64)> = (0..20).map(|at| (at * 100, at * 100 + 10 + at)).collect();
+        let told = ranges(many.clone());
+        assert_eq!(told.len(), RANGES_MAX);
+        // The gaps get smaller: the last five became one.
+        assert_eq!(told[..15], many[..15]);
+        assert_eq!(told[15], (1_500, 1_929));
+        many.truncate(RANGES_MAX);
+        assert_eq!(ranges(many.clone()), many);
+    }
 }

@@ -122,14 +122,22 @@ pub(crate) fn say(fault: &Fault, run: &str) -> String {
             "topic {topic} partition {partition} is not in use, and {records} records are in it, which nobody counts (stop \
              who writes there, or {recover} takes the partition into use, with all that is in it)"
         ),
-        Fault::TableAltered { table, differs } => {
-            format!("table {table} is not as weir made it: {differs} ({recover} makes it so again)")
+        Fault::TableAltered { table, differs, mends: true } => {
+            format!("table {table} is not as weir makes it: {differs} ({recover} makes it so again)")
         }
-        Fault::TableDiffers { from_ms, found, findings, .. } => format!(
+        Fault::TableAltered { table, differs, mends: false } => format!(
+            "table {table} is not as weir makes it: {differs}, which cannot be changed in place (move the table away with \
+             RENAME TABLE; {recover} then looks again, and says what can be computed into a new one)"
+        ),
+        Fault::OwnersGone { table } => format!(
+            "table {table} is not there, and no copy is being brought back: somebody has dropped it, and nobody may write \
+             without it ({recover} makes it anew)"
+        ),
+        Fault::TableDiffers { ranges, found, findings } => format!(
             "the table is not what was recorded, in {findings} place{}: {found} ({recover} computes the windows from {} on \
              again, and writes those that differ)",
             if *findings == 1 { "" } else { "s" },
-            at(*from_ms),
+            at(ranges.first().map_or(0, |(from_ms, _)| *from_ms)),
         ),
     }
 }
@@ -175,6 +183,7 @@ mod tests {
             Fault::TopicReplaced { .. } => "topic replaced",
             Fault::StrayRecords { .. } => "stray records",
             Fault::TableAltered { .. } => "table altered",
+            Fault::OwnersGone { .. } => "owners gone",
             Fault::TableDiffers { .. } => "table differs",
         })
     }
@@ -255,10 +264,15 @@ mod tests {
             Fault::LogShrunk { topic: topic(), partition: 3, read: 9, end: 4, from_ms: 60_000 },
             Fault::TopicReplaced { topic: topic(), recorded: "a".into(), found: "b".into(), from_ms: 60_000 },
             Fault::StrayRecords { topic: topic(), partition: 4, records: 2 },
-            Fault::TableAltered { table: "weir.stats_v1".into(), differs: "it has no column value".into() },
+            Fault::TableAltered {
+                table: "weir.stats_v1".into(),
+                differs: "it has no column value".into(),
+                mends: true,
+            },
+            Fault::TableAltered { table: "weir.stats_v1".into(), differs: "its engine is Log".into(), mends: false },
+            Fault::OwnersGone { table: "weir.owners".into() },
             Fault::TableDiffers {
-                from_ms: 60_000,
-                to_ms: 120_000,
+                ranges: vec![(60_000, 120_000)],
                 found: "live: a window has too many".into(),
                 findings: 2,
             },

@@ -18,7 +18,7 @@ use anyhow::Context;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Fault, Recoveries, Repair, WindowWidth,
-    control::{Action, ControlRecord, EVENTS_TOPIC, import_topic},
+    control::{Action, ControlRecord, EVENTS_TOPIC, TopicId, import_topic},
     progress::{RunProgress, group_of},
 };
 
@@ -63,17 +63,21 @@ struct Known {
     width: WindowWidth,
 }
 
-/// What is written: the repairs last, since they set the run going.
+/// What is written: the repairs last, since they set the run going; the first of them with `topic_is`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
     into_use: Option<u32>,
-    topic_is: Option<(String, String)>,
+    topic_is: Option<TopicId>,
     repairs: Vec<Repair>,
 }
 
 impl Plan {
+    fn of(repairs: Vec<Repair>) -> Plan {
+        Plan { into_use: None, topic_is: None, repairs }
+    }
+
     fn only(repair: Repair) -> Plan {
-        Plan { into_use: None, topic_is: None, repairs: vec![repair] }
+        Plan::of(vec![repair])
     }
 }
 
@@ -81,23 +85,14 @@ impl Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refusal {
     NotStopped,
-    /// It would lose these windows, and nobody has said that they may be lost.
-    Loss {
-        from_ms: i64,
-        to_ms: i64,
-    },
+    /// It would lose these windows, `[from, to)`, and nobody has said that they may be lost.
+    Loss(Vec<(i64, i64)>),
 }
 
 /// The least that lets the run go on, so that its table is right again: from the log where that reaches, and where it does
 /// not only with the operator's word.
 fn plan(known: &Known) -> Result<Plan, Refusal> {
-    let give_up = |from_ms: i64, to_ms: i64| {
-        if known.accept_loss {
-            Ok(Plan::only(Repair::GiveUp { from_ms, to_ms }))
-        } else {
-            Err(Refusal::Loss { from_ms, to_ms })
-        }
-    };
+    let give_up = |from_ms: i64, to_ms: i64| lose(known, &[(from_ms, to_ms)]);
     let after = |ms: i64| known.width.next(known.width.window_of(ms)).ms();
     match &known.fault {
         _ if !known.stopped => Err(Refusal::NotStopped),
@@ -118,16 +113,29 @@ fn plan(known: &Known) -> Result<Plan, Refusal> {
         Some(Fault::LogShrunk { from_ms, .. }) => give_up(*from_ms, known.next_ms.max(known.whole_ms)),
         Some(Fault::TopicReplaced { topic, found, from_ms, .. }) => {
             let plan = give_up(*from_ms, known.whole_ms.max(after(*from_ms)))?;
-            Ok(Plan { topic_is: Some((topic.clone(), found.clone())), ..plan })
+            Ok(Plan { topic_is: Some(TopicId { topic: topic.clone(), id: found.clone() }), ..plan })
         }
         Some(Fault::StrayRecords { .. }) => Ok(Plan { into_use: Some(known.partitions), ..Plan::only(Repair::GoOn) }),
-        Some(Fault::TableAltered { .. }) => Ok(Plan::only(Repair::Mend)),
-        Some(Fault::TableDiffers { from_ms, .. }) if known.whole_ms <= *from_ms => {
-            Ok(Plan::only(Repair::AskAgain { from_ms: *from_ms }))
+        Some(Fault::TableAltered { .. } | Fault::OwnersGone { .. }) => Ok(Plan::only(Repair::Mend)),
+        Some(Fault::TableDiffers { ranges, .. }) => {
+            // What the log has is computed again, from the first place that differs there; each place before is by itself.
+            let again = ranges.iter().find(|(_, to_ms)| *to_ms > known.whole_ms);
+            let again = again.map(|(from_ms, _)| Repair::AskAgain { from_ms: (*from_ms).max(known.whole_ms) });
+            let before = ranges.iter().filter(|(from_ms, _)| *from_ms < known.whole_ms);
+            let lost: Vec<_> = before.map(|(from_ms, to_ms)| (*from_ms, (*to_ms).min(known.whole_ms))).collect();
+            let mut plan = lose(known, &lost)?;
+            plan.repairs.extend(again);
+            Ok(plan)
         }
-        // From the first place that differs to the last, as far as the log does not reach.
-        Some(Fault::TableDiffers { from_ms, to_ms, .. }) => give_up(*from_ms, (*to_ms).min(known.whole_ms)),
     }
+}
+
+/// Gives up these windows, if they may be.
+fn lose(known: &Known, ranges: &[(i64, i64)]) -> Result<Plan, Refusal> {
+    if !ranges.is_empty() && !known.accept_loss {
+        return Err(Refusal::Loss(ranges.to_vec()));
+    }
+    Ok(Plan::of(ranges.iter().map(|&(from_ms, to_ms)| Repair::GiveUp { from_ms, to_ms }).collect()))
 }
 
 /// What the plan does, as a person reads it.
@@ -136,7 +144,7 @@ fn words(plan: &Plan, run: &str) -> String {
     if let Some(partitions) = plan.into_use {
         words.push(format!("the partitions 0 to {} come into use, with all that is in them", partitions - 1));
     }
-    if let Some((topic, id)) = &plan.topic_is {
+    if let Some(TopicId { topic, id }) = &plan.topic_is {
         words.push(format!("topic {topic} is from now on the one with id {id}"));
     }
     words.extend(plan.repairs.iter().map(|repair| match *repair {
@@ -149,7 +157,7 @@ fn words(plan: &Plan, run: &str) -> String {
             at(from_ms),
             at(to_ms)
         ),
-        Repair::Mend => "the table's columns are made what they must be, and all of it is compared".to_owned(),
+        Repair::Mend => "the tables are made what they must be, and every row is compared".to_owned(),
     }));
     words.join("; ")
 }
@@ -182,12 +190,15 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
             let waits = told.waiting.map_or(String::new(), |waiting| format!("; it waits: {}", waiting.reason));
             anyhow::bail!("run {run} has not stopped, there is nothing to recover{waits}");
         }
-        Err(Refusal::Loss { from_ms, to_ms }) => anyhow::bail!(
-            "the log does not have what the windows from {} to {} need: going on gives them up (say --accept-loss if they \
-             may be lost; a copy of ClickHouse, brought back first, may have them)",
-            at(from_ms),
-            at(to_ms)
-        ),
+        Err(Refusal::Loss(ranges)) => {
+            let ranges: Vec<_> =
+                ranges.iter().map(|(from_ms, to_ms)| format!("from {} to {}", at(*from_ms), at(*to_ms))).collect();
+            anyhow::bail!(
+                "the log does not have what the windows {} need: going on gives them up (say --accept-loss if they may be \
+                 lost; a copy of ClickHouse, brought back first, may have them)",
+                ranges.join(", ")
+            )
+        }
     };
     if args.dry_run {
         println!("would do: {}", words(&plan, run));
@@ -245,12 +256,10 @@ fn write(control: &ControlLog, plan: &Plan, run: &str, reason: &str) -> anyhow::
     if let Some(partitions) = plan.into_use {
         say(Action::PartitionsInUse { partitions, effective_ms: id + INTO_USE_AHEAD_MS })?;
     }
-    if let Some((topic, id)) = plan.topic_is.clone() {
-        say(Action::TopicIs { topic, id })?;
-    }
+    let mut topic_is = plan.topic_is.clone();
     let ids = id..;
     for (id, repair) in ids.zip(&plan.repairs) {
-        say(Action::Recover { run: run.to_owned(), id, repair: repair.clone() })?;
+        say(Action::Recover { run: run.to_owned(), id, repair: repair.clone(), topic_is: topic_is.take() })?;
     }
     Ok(id + plan.repairs.len() as i64 - 1)
 }
@@ -298,7 +307,7 @@ mod tests {
         }
     }
 
-    fn faults() -> [Fault; 8] {
+    fn faults() -> [Fault; 10] {
         let topic = || "t".to_owned();
         [
             Fault::TableLost { reported_ms: 900_000, from_ms: FROM },
@@ -307,8 +316,10 @@ mod tests {
             Fault::LogShrunk { topic: topic(), partition: 0, read: 9, end: 3, from_ms: FROM },
             Fault::TopicReplaced { topic: topic(), recorded: "a".into(), found: "b".into(), from_ms: FROM },
             Fault::StrayRecords { topic: topic(), partition: 4, records: 2 },
-            Fault::TableAltered { table: "t".into(), differs: "d".into() },
-            Fault::TableDiffers { from_ms: FROM, to_ms: 720_000, found: "f".into(), findings: 1 },
+            Fault::TableAltered { table: "t".into(), differs: "d".into(), mends: true },
+            Fault::OwnersGone { table: "owners".into() },
+            Fault::TableDiffers { ranges: vec![(FROM, 720_000)], found: "f".into(), findings: 1 },
+            Fault::TableAltered { table: "t".into(), differs: "d".into(), mends: false },
         ]
     }
 
@@ -334,7 +345,9 @@ mod tests {
             (lost(660_000), lost(late)),
             (vec![Repair::GoOn], vec![Repair::GoOn]),
             (vec![Repair::Mend], vec![Repair::Mend]),
+            (vec![Repair::Mend], vec![Repair::Mend]),
             (vec![again(FROM)], lost(720_000)),
+            (vec![Repair::Mend], vec![Repair::Mend]),
         ];
         for (fault, (reaches, does_not)) in faults().into_iter().zip(wanted) {
             for (whole_ms, repairs) in [(0, reaches), (late, does_not)] {
@@ -342,7 +355,9 @@ mod tests {
                 assert_eq!(accepted.repairs, repairs, "{fault:?} {whole_ms}");
                 let refused = plan(&known(Some(fault.clone()), whole_ms, false));
                 match repairs[0] {
-                    Repair::GiveUp { from_ms, to_ms } => assert_eq!(refused, Err(Refusal::Loss { from_ms, to_ms })),
+                    Repair::GiveUp { from_ms, to_ms } => {
+                        assert_eq!(refused, Err(Refusal::Loss(vec![(from_ms, to_ms)])))
+                    }
                     _ => assert_eq!(refused, Ok(accepted), "the word changes nothing where nothing is lost"),
                 }
             }
@@ -353,11 +368,30 @@ mod tests {
     #[test]
     fn a_new_topic_is_named_and_stray_partitions_come_into_use() {
         let of = |fault: &Fault| plan(&known(Some(fault.clone()), 0, true)).expect("a plan");
-        assert_eq!(of(&faults()[4]).topic_is, Some(("t".into(), "b".into())));
+        assert_eq!(of(&faults()[4]).topic_is, Some(TopicId { topic: "t".into(), id: "b".into() }));
         assert_eq!(of(&faults()[5]).into_use, Some(5));
         let all = faults();
-        for fault in [0, 1, 2, 3, 6, 7].map(|at| &all[at]) {
+        for fault in [0, 1, 2, 3, 6, 7, 8, 9].map(|at| &all[at]) {
             assert_eq!((of(fault).topic_is, of(fault).into_use), (None, None), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn each_place_that_differs_is_given_up_by_itself_and_what_the_log_has_is_computed_again() {
+        let fault =
+            |ranges: &[(i64, i64)]| Fault::TableDiffers { ranges: ranges.to_vec(), found: "f".into(), findings: 3 };
+        let lost = |from_ms, to_ms| Repair::GiveUp { from_ms, to_ms };
+        let again = |from_ms| Repair::AskAgain { from_ms };
+        let whole_ms = 840_000;
+        for (ranges, wanted) in [
+            (&[(600_000, 660_000), (720_000, 780_000)][..], vec![lost(600_000, 660_000), lost(720_000, 780_000)]),
+            (&[(600_000, 660_000), (900_000, 960_000)], vec![lost(600_000, 660_000), again(900_000)]),
+            // A batch of which the log has the later part.
+            (&[(780_000, 900_000)], vec![lost(780_000, 840_000), again(840_000)]),
+            (&[(840_000, 900_000), (960_000, 1_020_000)], vec![again(840_000)]),
+        ] {
+            let plan = plan(&known(Some(fault(ranges)), whole_ms, true)).expect("a plan");
+            assert_eq!(plan.repairs, wanted, "{ranges:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{
 use std::time::Duration;
 
 use tracing::warn;
-use weir_log::{Clock, Committed, Log, SystemClock};
+use weir_log::{Clock, Committed, Log, LogError, SystemClock};
 use weir_pipeline::{PartitionStatus, Status};
 use weir_schemas::{
     Fault, WindowStart,
@@ -263,27 +263,30 @@ pub(crate) fn say_stopped(
     (run, topic): (&str, &str),
     recovery: Option<i64>,
     reason: &str,
-    fault: Option<Fault>,
-) {
+    fault: Option<&Fault>,
+) -> anyhow::Result<()> {
     change(log, run, topic, |progress| {
         if matches!(fault, Some(Fault::TableDiffers { .. })) {
             progress.recovery = recovery;
         }
         progress.stopped = Some(cut(reason));
-        progress.fault = fault.clone();
+        progress.fault = fault.cloned();
         progress.waiting = None;
         progress.ended = false;
-    });
+    })
 }
 
 /// Tells what a run waits for that has not begun to read; its offsets stay as they were.
 pub(crate) fn say_waiting(log: &dyn Log, order: &RunOrder, reason: String, since_ms: i64) {
-    change(log, &order.run, &order.topic, |progress| {
+    let told = change(log, &order.run, &order.topic, |progress| {
         (progress.stopped, progress.fault) = (None, None);
         // Started again for the same reason it waits since the first time.
         let since_ms = progress.waiting.as_ref().map_or(since_ms, |waiting| waiting.since_ms.min(since_ms));
         progress.waiting = Some(Waiting { since_ms, reason: cut(&reason) });
     });
+    if let Err(error) = told {
+        warn!(run = order.run, error = format!("{error:#}"), "could not be told to `weir status`");
+    }
 }
 
 /// Writes what the run has said last once more.
@@ -295,23 +298,31 @@ pub(crate) fn refresh(log: &dyn Log, run: &str, topic: &str) {
     }
 }
 
-fn change(log: &dyn Log, run: &str, topic: &str, change: impl Fn(&mut RunProgress)) {
+/// Sees to it that what a run without a process has said last stays known: `kept` is what it was at the last look, and is
+/// put back where somebody else has written over it.
+pub(crate) fn keep(log: &dyn Log, run: &str, topic: &str, kept: &[Committed]) -> Result<Vec<Committed>, LogError> {
     let group = group_of(run);
-    let told = (|| -> anyhow::Result<()> {
-        let before = log.committed(&group, topic)?;
-        let first = before.into_iter().find(|committed| committed.partition == 0);
-        let mut first = first.unwrap_or(Committed { partition: 0, offset: 0, metadata: String::new() });
-        let mut metadata: Metadata = serde_json::from_str(&first.metadata).unwrap_or_default();
-        metadata.partition.offset = Some(first.offset);
-        let progress = metadata.run.get_or_insert_default();
-        progress.at_ms = SystemClock.now_ms();
-        change(progress);
-        first.metadata = serde_json::to_string(&metadata)?;
-        Ok(log.commit(&group, topic, &[first])?)
-    })();
-    if let Err(error) = told {
-        warn!(run, error = format!("{error:#}"), "could not be told to `weir status`");
+    let said = log.committed(&group, topic)?;
+    if told(&said).is_some() || told(kept).is_none() {
+        return Ok(said);
     }
+    warn!(run, "the group's offsets were set or deleted by somebody else; what the run said last is put back");
+    log.commit(&group, topic, kept)?;
+    Ok(kept.to_vec())
+}
+
+fn change(log: &dyn Log, run: &str, topic: &str, change: impl Fn(&mut RunProgress)) -> anyhow::Result<()> {
+    let group = group_of(run);
+    let before = log.committed(&group, topic)?;
+    let first = before.into_iter().find(|committed| committed.partition == 0);
+    let mut first = first.unwrap_or(Committed { partition: 0, offset: 0, metadata: String::new() });
+    let mut metadata: Metadata = serde_json::from_str(&first.metadata).unwrap_or_default();
+    metadata.partition.offset = Some(first.offset);
+    let progress = metadata.run.get_or_insert_default();
+    progress.at_ms = SystemClock.now_ms();
+    change(progress);
+    first.metadata = serde_json::to_string(&metadata)?;
+    Ok(log.commit(&group, topic, &[first])?)
 }
 
 /// So much of a reason as there is room for.

@@ -39,6 +39,9 @@ use crate::{
 /// Exit code of a run that must not be started again before a person has looked.
 pub(crate) const STOPPED_FOR_GOOD: i32 = 70;
 
+/// Between tries to tell why the run has stopped.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often the log is looked at for what must stop the run, and, of so many looks once, `emissions`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 const WATCH_EMISSIONS: u32 = 5;
@@ -126,7 +129,7 @@ impl RunOrder {
         let recoveries = Recoveries::of(&run, control);
         let from = config.schema_version()?.width.window_of(recoveries.first_ms(from.ms()));
         Ok(RunOrder {
-            recovery: recoveries.last,
+            recovery: recoveries.last(),
             repairs: recoveries.pending,
             recoveries: recoveries.all,
             topic_id: None,
@@ -170,11 +173,20 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     });
     let log = weir_log::open(&order.log, Arc::new(SystemClock))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(run(&order, log.clone(), stopping)) {
+    match runtime.block_on(run(&order, log.clone(), stopping.clone())) {
         Ok(code) => Ok(code),
         Err(Failure::ForGood { reason, fault }) => {
             error!(run = order.run, reason, "stopped; a person is needed");
-            report::say_stopped(log.as_ref(), (&order.run, &order.topic), order.recovery, &reason, fault);
+            let fault = fault.as_ref();
+            let say = || report::say_stopped(log.as_ref(), (&order.run, &order.topic), order.recovery, &reason, fault);
+            // Who is to mend it must be able to read why: said until it is heard, or somebody ends this process.
+            while let Err(error) = say() {
+                warn!(run = order.run, error = format!("{error:#}"), "could not be told to `weir status`; tried again");
+                let asked = runtime.block_on(tokio::time::timeout(SAY_AGAIN, until(stopping.clone())));
+                if asked.is_ok() {
+                    break;
+                }
+            }
             Ok(ExitCode::from(STOPPED_FOR_GOOD as u8))
         }
         Err(Failure::Wait(reason)) => {
@@ -214,9 +226,11 @@ impl Failure {
     }
 
     pub(crate) fn of_sink(error: weir_sink::SinkError, run: &str) -> Failure {
-        use weir_sink::SinkError;
+        use weir_sink::{Altered, SinkError};
         match error {
-            SinkError::Altered { table, differs } => Failure::of(Fault::TableAltered { table, differs }, run),
+            SinkError::Altered(Altered { table, differs, mends }) => {
+                Failure::of(Fault::TableAltered { table, differs, mends }, run)
+            }
             SinkError::Stopped { .. } | SinkError::UndoLive => Failure::ForGood {
                 reason: format!("{error} · then `weir recover {run}` starts it again"),
                 fault: None,
@@ -291,7 +305,7 @@ async fn go_on(
     status: Arc<Status>,
     reporter: &Arc<Reporter>,
     stop: &Arc<AtomicBool>,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) -> Result<weir_sink::End, Failure> {
     let sink = weir_sink::RunSpec {
         run: order.run.clone(),
@@ -326,12 +340,9 @@ async fn go_on(
         let (log, status, stop) = (log.clone(), status.clone(), stop.clone());
         tokio::task::spawn_blocking(move || weir_pipeline::run(spec, log, Arc::new(SystemClock), closed, status, stop))
     };
-    let until = async move {
-        let _ = stopping.wait_for(|stop| *stop).await;
-    };
     let tell = |news| reporter.hear(news);
     let limits = weir_sink::Limits::of_memory(order.memory_bytes_max as u64 / 2);
-    let sink = weir_sink::run_telling(&order.target, sink, limits, windows, tell, until);
+    let sink = weir_sink::run_telling(&order.target, sink, limits, windows, tell, until(stopping));
     let gate = gate(order, log.clone(), leaving, passed);
     let written = async {
         // When all windows have passed it, the sink finishes them.
@@ -359,6 +370,10 @@ async fn go_on(
             Err(Failure::Again(anyhow::anyhow!("{}", judge::say(&fault, &order.run))))
         }
     }
+}
+
+async fn until(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// Looks at log and `emissions` from time to time, and comes back when the run may not go on over what is there. It then

@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
-use weir_log::{Clock, Log};
+use weir_log::{Clock, Committed, Log};
 use weir_schemas::{
     Fault, SchemaVersion,
     control::{Action, ControlRecord, import_run, import_topic},
@@ -50,6 +50,8 @@ const PREPARE_EVERY: Duration = Duration::from_secs(2);
 const IMPORTS_AT_ONCE: usize = 2;
 /// How often the groups of runs without a process are written anew: a broker forgets offsets after seven days.
 const REFRESH_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often it is looked whether it is still told why a run has stopped.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Of so many looks of the audit one counts all rows of the table: hourly, at a look a minute.
 const ROWS_EVERY: u32 = 60;
 
@@ -96,10 +98,46 @@ struct Running {
     topic: String,
     /// The audit has stopped it.
     differs: bool,
+    /// It needs a person; its reason, if it could not be told yet, and what it has said last otherwise.
+    stopped: Option<Stopped>,
     /// A repair is pending, by the last look.
     pending: bool,
     /// When a repair was last seen to be pending, or done: what the audit began to look for before says nothing.
     unsettled: Option<Instant>,
+}
+
+/// What keeps it known why a run has stopped.
+struct Stopped {
+    unsaid: Option<Fault>,
+    kept: Vec<Committed>,
+    looked: Instant,
+}
+
+impl Stopped {
+    /// Tells it, if that is still to be done, and puts it back, if somebody has written over it.
+    fn keep(mut self, log: &dyn Log, (run, topic): (&str, &str), recovery: Option<i64>) -> Stopped {
+        self.looked = Instant::now();
+        if let Some(fault) = &self.unsaid {
+            let said = report::say_stopped(log, (run, topic), recovery, &judge::say(fault, run), Some(fault));
+            match said {
+                Ok(()) => self.unsaid = None,
+                Err(error) => {
+                    warn!(run, error = format!("{error:#}"), "could not be told to `weir status`; tried again")
+                }
+            }
+        }
+        match report::keep(log, run, topic, &self.kept) {
+            Ok(kept) => self.kept = kept,
+            Err(error) => {
+                warn!(run, error = format!("{error:#}"), "it is not known what the run said last; asked again")
+            }
+        }
+        self
+    }
+
+    fn now(unsaid: Option<Fault>) -> Option<Stopped> {
+        Some(Stopped { unsaid, kept: Vec::new(), looked: Instant::now() - KEEP_EVERY })
+    }
 }
 
 /// Runs of imports, without `run`, that have a process.
@@ -209,6 +247,7 @@ impl Supervisor {
                 recovery: order.recovery,
                 topic: order.topic.clone(),
                 differs,
+                stopped: if differs { Stopped::now(None) } else { None },
                 pending: false,
                 unsettled: None,
             };
@@ -222,7 +261,7 @@ impl Supervisor {
                 tokio::task::spawn_blocking(move || stop(&run, child)).await?;
             }
             (running.recovery, running.wait) = (order.recovery, RESTART_MIN);
-            (running.over, running.differs) = (false, false);
+            (running.over, running.differs, running.stopped) = (false, false, None);
         }
         let pending = !order.repairs.is_empty();
         if pending || running.pending {
@@ -244,13 +283,19 @@ impl Supervisor {
                         }
                         Some(STOPPED_FOR_GOOD) => {
                             error!(run, "has stopped and needs a person (see `weir status`)");
-                            running.over = true;
+                            (running.over, running.stopped) = (true, Stopped::now(None));
                         }
                         _ => warn!(run, %status, again_ms = running.wait.as_millis() as u64, "ended, is started again"),
                     }
                 }
                 Err(error) => warn!(run, %error, "cannot be waited for"),
             }
+        }
+        if let Some(stopped) = running.stopped.take_if(|stopped| stopped.looked.elapsed() >= KEEP_EVERY) {
+            let (log, topic, recovery) = (self.log.clone(), running.topic.clone(), running.recovery);
+            let keep = move || stopped.keep(log.as_ref(), (&run, &topic), recovery);
+            running.stopped = Some(tokio::task::spawn_blocking(keep).await?);
+            return Ok(());
         }
         if running.over || running.started.elapsed() < running.wait {
             return Ok(());
@@ -298,18 +343,11 @@ impl Supervisor {
             if running.differs || !settled {
                 continue;
             }
-            let (child, log, topic) = (running.child.take(), self.log.clone(), running.topic.clone());
-            let recovery = running.recovery;
-            (running.over, running.differs) = (true, true);
-            tokio::task::spawn_blocking(move || {
-                if let Some(child) = child {
-                    stop(&run, child);
-                }
-                let reason = judge::say(&fault, &run);
-                error!(run, reason, "stopped; a person is needed");
-                report::say_stopped(log.as_ref(), (&run, &topic), recovery, &reason, Some(fault));
-            })
-            .await?;
+            error!(run, reason = judge::say(&fault, &run), "stopped; a person is needed");
+            (running.over, running.differs, running.stopped) = (true, true, Stopped::now(Some(fault)));
+            if let Some(child) = running.child.take() {
+                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+            }
         }
         Ok(())
     }
@@ -395,7 +433,8 @@ async fn prepare(target: weir_sink::Target, version: SchemaVersion, timezones: B
 /// Compares the table with what `emissions` says of it, all the time and slowly.
 async fn audit(target: weir_sink::Target, version: SchemaVersion, every: Duration, findings: mpsc::Sender<Found>) {
     let mut audit = Audit::new(&target, &version);
-    for look in 0_u32.. {
+    let mut look = 0_u32;
+    loop {
         tokio::time::sleep(every).await;
         let began = Instant::now();
         let found = match look % ROWS_EVERY {
@@ -403,7 +442,8 @@ async fn audit(target: weir_sink::Target, version: SchemaVersion, every: Duratio
             _ => audit.recent().await,
         };
         match found {
-            Ok(found) if found.is_empty() => {}
+            Ok(found) if found.is_empty() => look = look.wrapping_add(1),
+            // The same look again, until it was seen to.
             Ok(found) => {
                 if findings.send((began, found)).await.is_err() {
                     return;

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use weir_schemas::control::{Action, CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC};
+use weir_schemas::control::{Action, CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, TopicId};
 
 use crate::{Log, LogError, RecordRef, Result, TopicKind, telemetry};
 
@@ -226,7 +226,7 @@ pub fn ensure_partitions_in_use(
 /// The id that the topic of this name has, by the control records in their order: the last one decides.
 pub fn topic_is<'a>(topic: &str, records: impl IntoIterator<Item = &'a ControlRecord>) -> Option<&'a str> {
     let ids = records.into_iter().filter_map(|record| match &record.action {
-        Action::TopicIs { topic: of, id } if of == topic => Some(id.as_str()),
+        Action::TopicIs(is) | Action::Recover { topic_is: Some(is), .. } if is.topic == topic => Some(is.id.as_str()),
         _ => None,
     });
     ids.last()
@@ -243,7 +243,7 @@ pub fn ensure_topic_is(log: &dyn Log, control: &ControlLog, topic: &str, who: &s
         at_ms: now_ms,
         who: who.to_owned(),
         reason: "the first start".to_owned(),
-        action: Action::TopicIs { topic: topic.to_owned(), id },
+        action: Action::TopicIs(TopicId { topic: topic.to_owned(), id }),
     };
     futures::executor::block_on(control.append(&record)).map(drop)
 }

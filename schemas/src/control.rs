@@ -48,15 +48,16 @@ pub enum Action {
     },
     /// The topic of this name is the one with this id: a topic of the same name with another one has been made since, and
     /// what was in the first is gone.
-    TopicIs {
-        topic: String,
-        id: String,
-    },
-    /// A run that has stopped is to go on, after `repair`. `id` names this decision: the writer's clock, ms.
+    TopicIs(TopicId),
+    /// A run that has stopped is to go on, after `repair`, and with `topic_is` as with [`Action::TopicIs`]: one record, so
+    /// that the new topic is not believed before what the first one held is given up. `id` names this decision: the
+    /// writer's clock, ms.
     Recover {
         run: String,
         id: i64,
         repair: Repair,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic_is: Option<TopicId>,
     },
     /// The repair of [`Action::Recover`] was done.
     Recovered {
@@ -120,6 +121,13 @@ pub struct EtaKept {
     pub half_ms: i64,
     pub said_ms: i64,
     pub came_ms: i64,
+}
+
+/// Which topic of a name it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicId {
+    pub topic: String,
+    pub id: String,
 }
 
 /// What an import was made of.

@@ -19,9 +19,11 @@ pub enum Fault {
     TopicReplaced { topic: String, recorded: String, found: String, from_ms: i64 },
     /// Somebody writes to a partition that nobody reads.
     StrayRecords { topic: String, partition: u32, records: i64 },
-    /// Somebody changed how the table is made.
-    TableAltered { table: String, differs: String },
-    /// Rows are missing, doubled or nobody's: the audit's first finding, and how many there are. `to_ms`: the first
-    /// window that no finding reaches.
-    TableDiffers { from_ms: i64, to_ms: i64, found: String, findings: u64 },
+    /// Somebody changed how a table is made; `mends`: weir can change it back in place.
+    TableAltered { table: String, differs: String, mends: bool },
+    /// `owners` is not there, and no copy is being brought back: somebody has dropped it.
+    OwnersGone { table: String },
+    /// Rows are missing, doubled or nobody's: the audit's first finding, how many there are, and the windows of all,
+    /// `[from, to)`, ascending.
+    TableDiffers { ranges: Vec<(i64, i64)>, found: String, findings: u64 },
 }

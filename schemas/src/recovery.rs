@@ -37,8 +37,6 @@ pub struct Missing {
 /// All recoveries of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recoveries {
-    /// The newest one's id; a run that has reported another one has not heard of it.
-    pub last: Option<i64>,
     /// All that were ever ordered, oldest first, by their ids.
     pub all: Vec<(i64, Repair)>,
     /// Those that nobody has done yet, oldest first, by their ids.
@@ -53,7 +51,7 @@ impl Recoveries {
         let mut all = Recoveries::default();
         for record in control {
             match &record.action {
-                Action::Recover { run: of, id, repair } if of == run => all.recover(*id, repair, record),
+                Action::Recover { run: of, id, repair, .. } if of == run => all.recover(*id, repair, record),
                 Action::Recovered { run: of, id } if of == run => all.pending.retain(|(pending, _)| pending != id),
                 _ => {}
             }
@@ -62,8 +60,12 @@ impl Recoveries {
         all
     }
 
+    /// The newest one's id; a run that has reported another one has not heard of it.
+    pub fn last(&self) -> Option<i64> {
+        self.all.last().map(|(id, _)| *id)
+    }
+
     fn recover(&mut self, id: i64, repair: &Repair, record: &ControlRecord) {
-        self.last = Some(id);
         self.all.push((id, repair.clone()));
         self.pending.push((id, repair.clone()));
         match *repair {
@@ -116,7 +118,7 @@ mod tests {
     }
 
     fn recover(id: i64, repair: Repair) -> ControlRecord {
-        record(id, Action::Recover { run: "live".into(), id, repair })
+        record(id, Action::Recover { run: "live".into(), id, repair, topic_is: None })
     }
 
     fn recovered(id: i64) -> ControlRecord {
@@ -129,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_run_without_recoveries_begins_where_it_did() {
-        let other = record(1, Action::Recover { run: "import-a".into(), id: 1, repair: Repair::GoOn });
+        let repair = Repair::GoOn;
+        let other = record(1, Action::Recover { run: "import-a".into(), id: 1, repair, topic_is: None });
         let all = Recoveries::of("live", [&other]);
         assert_eq!((all.clone(), all.first_ms(70)), (Recoveries::default(), 70));
     }
@@ -138,7 +141,7 @@ mod tests {
     fn a_repair_is_pending_until_it_was_done_and_the_newest_is_known_for_ever() {
         let control = [recover(5, Repair::GoOn), recover(9, Repair::Mend), recovered(5)];
         let all = Recoveries::of("live", &control);
-        assert_eq!((all.last, all.pending), (Some(9), vec![(9, Repair::Mend)]));
+        assert_eq!((all.last(), all.pending), (Some(9), vec![(9, Repair::Mend)]));
         assert_eq!(all.all, [(5, Repair::GoOn), (9, Repair::Mend)]);
     }
 

@@ -9,11 +9,10 @@
 //! Everything here is text: this crate opens no socket. The statements are for ClickHouse 24.8 and later.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use crate::{Dimension, SchemaVersion};
 
-/// A column of a table of statistics, with type and default as `system.columns` prints them.
+/// A column, with type and default as `system.columns` prints them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
@@ -43,22 +42,21 @@ pub fn stats_table(version: &SchemaVersion) -> String {
     format!("stats_v{}", version.number)
 }
 
+/// A column without a default.
+fn column(name: &str, data_type: &'static str, codec: &'static str) -> Column {
+    Column { name: name.to_owned(), data_type, default_kind: "", default: "", codec }
+}
+
+const TIMES: &str = "CODEC(DoubleDelta, ZSTD(1))";
+
 /// The columns of a version's table, in order.
-pub fn columns(version: &SchemaVersion) -> Vec<Column> {
-    let column = |name: &str, data_type, codec| Column {
-        name: name.to_owned(),
-        data_type,
-        default_kind: "",
-        default: "",
-        codec,
-    };
-    let times = "CODEC(DoubleDelta, ZSTD(1))";
+fn stats_columns(version: &SchemaVersion) -> Vec<Column> {
     let mut columns = vec![
         column("site", "LowCardinality(String)", ""),
         column("dimension", "LowCardinality(String)", ""),
         column("value", "String", "CODEC(ZSTD(1))"),
-        column("window_start", "DateTime('UTC')", times),
-        column("emitted_in", "DateTime('UTC')", times),
+        column("window_start", "DateTime('UTC')", TIMES),
+        column("emitted_in", "DateTime('UTC')", TIMES),
         column("origin", "LowCardinality(String)", ""),
     ];
     for &measure in &version.measures {
@@ -85,71 +83,100 @@ pub fn columns(version: &SchemaVersion) -> Vec<Column> {
 
 /// Live rows by the day in which they left, so that a finished day can be replaced as a whole; imports by month, so that
 /// years of old logs do not become thousands of partitions. Either way an origin can be dropped as a whole.
-pub const PARTITION_KEY: &str =
+const PARTITION_KEY: &str =
     "(origin, if(origin = '', toDate(emitted_in, 'UTC'), toStartOfMonth(toDate(emitted_in, 'UTC'))))";
 
 /// Keeps an analyst's ranges together: a site's dimension over time.
-pub const SORTING_KEY: &str = "site, dimension, window_start, value, emitted_in";
+const SORTING_KEY: &str = "site, dimension, window_start, value, emitted_in";
 
 /// What is acknowledged survives a power cut: the part's files and its directory are synced before the answer.
 const DURABLE: &str = "fsync_after_insert = 1, fsync_part_directory = 1";
 
-/// Makes the table of a version, unless it is there.
-pub fn create_stats(database: &str, version: &SchemaVersion) -> String {
-    let mut sql =
-        format!("CREATE TABLE IF NOT EXISTS {}.{}\n(", quote_name(database), quote_name(&stats_table(version)));
-    for (n, column) in columns(version).iter().enumerate() {
-        let comma = if n == 0 { "" } else { "," };
-        let _ = write!(sql, "{comma}\n    {}", column.definition());
+/// How a table is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    pub name: String,
+    /// In order.
+    pub columns: Vec<Column>,
+    /// Or the engine of the same name for replicas.
+    pub engine: &'static str,
+    /// Empty: none.
+    pub partition_key: &'static str,
+    pub sorting_key: &'static str,
+}
+
+impl Definition {
+    /// The table that holds the rows of a version.
+    pub fn stats(version: &SchemaVersion) -> Definition {
+        Definition {
+            name: stats_table(version),
+            columns: stats_columns(version),
+            engine: "MergeTree",
+            partition_key: PARTITION_KEY,
+            sorting_key: SORTING_KEY,
+        }
     }
-    let _ = write!(
-        sql,
-        "\n)\nENGINE = MergeTree\nPARTITION BY {PARTITION_KEY}\nORDER BY ({SORTING_KEY})\nSETTINGS {DURABLE}"
-    );
-    sql
-}
 
-/// Makes `emissions`, unless it is there: one row (`state` = `done`) for each batch that was found equal in the table, and
-/// one (`left`) for windows that live has left to the gap run.
-///
-/// Read it as a set: a statement that arrived twice leaves two equal rows.
-pub fn create_emissions(database: &str) -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS {}.emissions
-(
-    generation UInt32,
-    origin LowCardinality(String),
-    run LowCardinality(String),
-    state LowCardinality(String),
-    window_from DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
-    window_to DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
-    rows UInt64,
-    digest UInt64,
-    recorded DateTime64(3, 'UTC') DEFAULT now64(3)
-)
-ENGINE = MergeTree
-ORDER BY (generation, origin, window_from, window_to)
-SETTINGS {DURABLE}",
-        quote_name(database)
-    )
-}
+    /// `emissions`: one row (`state` = `done`) for each batch that was found equal in the table, one (`left`) for windows
+    /// that live has left to the gap run, one (`lost`) for windows that were given up.
+    ///
+    /// Read it as a set: a statement that arrived twice leaves two equal rows.
+    pub fn emissions() -> Definition {
+        let recorded =
+            Column { default_kind: "DEFAULT", default: "now64(3)", ..column("recorded", "DateTime64(3, 'UTC')", "") };
+        Definition {
+            name: "emissions".to_owned(),
+            columns: vec![
+                column("generation", "UInt32", ""),
+                column("origin", "LowCardinality(String)", ""),
+                column("run", "LowCardinality(String)", ""),
+                column("state", "LowCardinality(String)", ""),
+                column("window_from", "DateTime('UTC')", TIMES),
+                column("window_to", "DateTime('UTC')", TIMES),
+                column("rows", "UInt64", ""),
+                column("digest", "UInt64", ""),
+                recorded,
+            ],
+            engine: "MergeTree",
+            partition_key: "",
+            sorting_key: "generation, origin, window_from, window_to",
+        }
+    }
 
-/// Makes `owners`, unless it is there: each run's owners, of which the largest is the one that may write.
-///
-/// An owner is one string, number then uuid at fixed widths, so that strings compare as the pairs do. Merges keep a
-/// run's largest only, whether numbers are equal or not, so the table stays as small as the runs are many.
-pub fn create_owners(database: &str) -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS {}.owners
-(
-    run String,
-    owner SimpleAggregateFunction(max, String)
-)
-ENGINE = AggregatingMergeTree
-ORDER BY run
-SETTINGS {DURABLE}",
-        quote_name(database)
-    )
+    /// `owners`: each run's owners, of which the largest is the one that may write.
+    ///
+    /// An owner is one string, number then uuid at fixed widths, so that strings compare as the pairs do. Merges keep a
+    /// run's largest only, whether numbers are equal or not, so the table stays as small as the runs are many.
+    pub fn owners() -> Definition {
+        Definition {
+            name: "owners".to_owned(),
+            columns: vec![column("run", "String", ""), column("owner", "SimpleAggregateFunction(max, String)", "")],
+            engine: "AggregatingMergeTree",
+            partition_key: "",
+            sorting_key: "run",
+        }
+    }
+
+    /// Makes the table, unless it is there.
+    pub fn create(&self, database: &str) -> String {
+        let columns: Vec<String> = self.columns.iter().map(|column| format!("    {}", column.definition())).collect();
+        let partitions = match self.partition_key {
+            "" => String::new(),
+            key => format!("PARTITION BY {key}\n"),
+        };
+        // ClickHouse prints a key of one column as it was written, with its parentheses.
+        let sorted = match self.sorting_key.contains(',') {
+            true => format!("({})", self.sorting_key),
+            false => self.sorting_key.to_owned(),
+        };
+        format!(
+            "CREATE TABLE IF NOT EXISTS {}.{}\n(\n{}\n)\nENGINE = {}\n{partitions}ORDER BY {sorted}\nSETTINGS {DURABLE}",
+            quote_name(database),
+            quote_name(&self.name),
+            columns.join(",\n"),
+            self.engine,
+        )
+    }
 }
 
 /// A public view: its name, and how it cuts `stats`.
@@ -303,7 +330,38 @@ mod tests {
             PARTITION BY (origin, if(origin = '', toDate(emitted_in, 'UTC'), toStartOfMonth(toDate(emitted_in, 'UTC'))))
             ORDER BY (site, dimension, window_start, value, emitted_in)
             SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"#]]
-        .assert_eq(&create_stats("weir", &version()));
+        .assert_eq(&Definition::stats(&version()).create("weir"));
+    }
+
+    #[test]
+    fn the_record_and_the_owners_have_tables_too() {
+        expect![[r#"
+            CREATE TABLE IF NOT EXISTS `weir`.`emissions`
+            (
+                generation UInt32,
+                origin LowCardinality(String),
+                run LowCardinality(String),
+                state LowCardinality(String),
+                window_from DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+                window_to DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+                rows UInt64,
+                digest UInt64,
+                recorded DateTime64(3, 'UTC') DEFAULT now64(3)
+            )
+            ENGINE = MergeTree
+            ORDER BY (generation, origin, window_from, window_to)
+            SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"#]]
+        .assert_eq(&Definition::emissions().create("weir"));
+        expect![[r#"
+            CREATE TABLE IF NOT EXISTS `weir`.`owners`
+            (
+                run String,
+                owner SimpleAggregateFunction(max, String)
+            )
+            ENGINE = AggregatingMergeTree
+            ORDER BY run
+            SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"#]]
+        .assert_eq(&Definition::owners().create("weir"));
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl fmt::Display for Finding {
 pub struct Audit {
     target: Target,
     version: SchemaVersion,
-    /// Recorded batches up to this time have been looked at, ms since the Unix epoch.
+    /// Recorded batches up to this time have been looked at, and were found right, ms since the Unix epoch.
     looked_ms: i64,
     /// Rows that no batch covered at the last look.
     uncovered: HashMap<(Origin, u32), Content>,
@@ -126,6 +126,7 @@ impl Audit {
         let database = &clickhouse.database;
         let done = format!("{database}.emissions WHERE generation = {} AND state = 'done'", self.version.number);
         let now_ms: i64 = clickhouse.row("SELECT toUnixTimestamp64Milli(now64(3))", QUICK).await?;
+        let since_ms = if self.looked_ms == 0 { now_ms - FIRST_LOOK_MS } else { self.looked_ms - OVERLAP_MS };
         let digest = if look == Look::Rows { "toUInt64(0)".to_owned() } else { digest::sql(&self.version) };
         let (recorded, held) = if look != Look::Recent {
             // The record first: a batch that is recorded has all its rows.
@@ -137,7 +138,6 @@ impl Audit {
             }
             (recorded, self.held(clickhouse, "1", &digest).await?)
         } else {
-            let since_ms = if self.looked_ms == 0 { now_ms - FIRST_LOOK_MS } else { self.looked_ms - OVERLAP_MS };
             let begins: Vec<(Origin, u32)> = clickhouse
                 .rows(
                     &format!(
@@ -179,8 +179,13 @@ impl Audit {
         }
         if look != Look::Rows {
             self.uncovered = uncovered.into_iter().collect();
-            self.looked_ms = now_ms;
         }
+        // What was found is found again until it was seen to: nobody may have been able to act on it this time.
+        self.looked_ms = match look {
+            Look::Recent | Look::All if found.is_empty() => now_ms,
+            Look::Recent => since_ms + OVERLAP_MS,
+            Look::Rows | Look::All => self.looked_ms,
+        };
         Ok(found)
     }
 

@@ -9,7 +9,7 @@ use crate::error::Failure;
 use crate::events::word;
 use crate::owner::Owner;
 use crate::table::{Mutations, Recorded, Running, State, Statement, Table, Windows};
-use crate::{body, prepare};
+use crate::{Altered, body, prepare};
 
 /// What a refused INSERT says, after ClickHouse's own words.
 const REFUSAL: &str = "weir: this process does not own the run any more";
@@ -231,7 +231,7 @@ impl Table for ClickHouse {
         self.put_record(as_, "left", windows, Content::default()).await
     }
 
-    async fn differs(&self) -> Result<Option<String>, Failure> {
+    async fn altered(&self) -> Result<Option<Altered>, Failure> {
         prepare::check(&self.connection, &self.version).await
     }
 }

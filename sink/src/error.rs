@@ -1,5 +1,7 @@
 //! What can go wrong with ClickHouse, and what is done about it: read [`Failure::of`].
 
+use crate::prepare::Altered;
+
 /// Why the sink stopped. What can be tried again never gets here.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
@@ -10,10 +12,8 @@ pub enum SinkError {
     Refused { run: String, said: String },
     #[error("clickhouse at {url} refuses, and will again: {said} ({way_out})")]
     Stopped { url: String, said: String, way_out: &'static str },
-    #[error(
-        "table {table} is not as this version of weir made it: {differs} (put it back, or let weir do it with `weir recover`)"
-    )]
-    Altered { table: String, differs: String },
+    #[error("table {} is not as this version of weir makes it: {} ({})", .0.table, .0.differs, .0.way_out())]
+    Altered(Altered),
     #[error(
         "what run {run} had recorded before {held_from_ms} ms is not recorded any more: a copy was brought back, or \
          `emissions` was changed by hand (start the run again: it begins at its checkpoint)"
@@ -62,10 +62,11 @@ impl Failure {
             // UNKNOWN_TABLE, UNKNOWN_DATABASE
             Some(60 | 81) => Kind::Hopeless("run `weir doctor`; the tables are made at start"),
             // columns: THERE_IS_NO_COLUMN, NO_SUCH_COLUMN_IN_TABLE, NUMBER_OF_COLUMNS_DOESNT_MATCH, UNKNOWN_IDENTIFIER,
-            // TYPE_MISMATCH, NOT_FOUND_COLUMN_IN_BLOCK, INCOMPATIBLE_COLUMNS
-            Some(8 | 10 | 16 | 20 | 47 | 53 | 122) => {
-                Kind::Hopeless("somebody altered the table: put its columns back, or replay into a new one")
-            }
+            // TYPE_MISMATCH, NOT_FOUND_COLUMN_IN_BLOCK, INCOMPATIBLE_COLUMNS, ILLEGAL_COLUMN, CANNOT_CONVERT_TYPE,
+            // VIOLATED_CONSTRAINT, ALTER_OF_COLUMN_IS_FORBIDDEN
+            Some(8 | 10 | 16 | 20 | 44 | 47 | 53 | 70 | 122 | 469 | 524) => Kind::Hopeless(
+                "somebody altered the table: put it back as it was made, or move it away with RENAME TABLE",
+            ),
             // UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, ACCESS_DENIED, AUTHENTICATION_FAILED
             Some(192 | 193 | 194 | 497 | 516) => {
                 Kind::Hopeless("check clickhouse.user and clickhouse.password, and its grants")
@@ -128,8 +129,12 @@ mod tests {
 
     #[test]
     fn what_a_person_must_mend_stops() {
-        for said in ["Code: 516. Authentication failed", "Code: 16. No such column", "Code: 497. Not enough privileges"]
-        {
+        for said in [
+            "Code: 516. Authentication failed",
+            "Code: 16. No such column",
+            "Code: 497. Not enough privileges",
+            "Code: 469. Constraint `c` is violated",
+        ] {
             assert!(matches!(kind_of(said), Kind::Hopeless(_)), "{said}");
         }
     }

@@ -56,7 +56,7 @@ pub use error::SinkError;
 pub use limits::Limits;
 pub use mend::mend;
 pub use owner::Owner;
-pub use prepare::{Shape, prepare, shape, show};
+pub use prepare::{Altered, Shape, prepare, shape, show};
 pub use restore::{Vault, copy_on, restore_on};
 pub use take_back::{Extent, take_back};
 pub use undo::undo;

@@ -3,51 +3,74 @@
 use std::collections::BTreeMap;
 
 use weir_schemas::SchemaVersion;
-use weir_schemas::tables::{
-    PARTITION_KEY, SORTING_KEY, columns, create_emissions, create_owners, create_stats, create_views, quote,
-    stats_table,
-};
+use weir_schemas::tables::{Definition, create_views, quote};
 
 use crate::SinkError;
 use crate::connection::{Connection, LONG, QUICK, Target};
 use crate::error::Failure;
-use crate::mend::Found;
+use crate::vault;
 
-/// Makes the database and the version's tables, unless they are there, and checks the table's columns and keys.
+/// A table that is not as weir makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Altered {
+    /// With its database.
+    pub table: String,
+    /// The first difference, in words.
+    pub differs: String,
+    /// Whether [`mend()`](crate::mend()) can make it so again: columns it can, engine and keys not.
+    pub mends: bool,
+}
+
+impl Altered {
+    /// What an operator does about it.
+    pub fn way_out(&self) -> &'static str {
+        match self.mends {
+            true => "`weir recover` makes it so again",
+            false => {
+                "this cannot be changed in place: move the table away with RENAME TABLE, then `weir recover` looks again"
+            }
+        }
+    }
+}
+
+/// Makes the database and the version's tables, unless they are there, and checks their columns, engines and keys.
 ///
 /// Does not touch the views: a second generation is filled while the first is shown. Errors: [`SinkError::Altered`] names
-/// the first difference.
+/// the first difference; [`SinkError::Stopped`] while everything is closed ([`Shape::Closed`]).
 pub async fn prepare(target: &Target, version: &SchemaVersion) -> Result<(), SinkError> {
     let clickhouse = Connection::to(target);
     let fail = |failure: Failure| failure.into_error(&target.url, "");
     let database = format!("CREATE DATABASE IF NOT EXISTS {} ENGINE = Atomic", clickhouse.database);
     clickhouse.execute(&database, None, LONG).await.map_err(fail)?;
-    if is_closed(&clickhouse).await.map_err(fail)? {
+    if is_closed(&tables(&clickhouse).await.map_err(fail)?) {
         return Err(SinkError::Stopped {
             url: target.url.clone(),
             said: format!("database {} has a table emissions and no table owners", target.database),
-            way_out: "a copy is being brought back: begin that again if it was cut short, everything is closed until then",
+            way_out: "if a copy is being brought back, begin that again if it was cut short; else `weir recover`",
         });
     }
-    // `owners` before `emissions`: who finds the second alone knows that a restore has dropped the first.
-    let statements =
-        [create_stats(&target.database, version), create_owners(&target.database), create_emissions(&target.database)];
-    for statement in &statements {
-        clickhouse.execute(statement, None, LONG).await.map_err(fail)?;
+    // `owners` before `emissions`: who finds the second alone knows that the first is gone.
+    for definition in definitions(version) {
+        clickhouse.execute(&definition.create(&target.database), None, LONG).await.map_err(fail)?;
     }
-    check(&clickhouse, version).await.map_err(fail)?.map_or(Ok(()), |differs| {
-        Err(SinkError::Altered { table: format!("{}.{}", target.database, stats_table(version)), differs })
-    })
+    check(&clickhouse, version).await.map_err(fail)?.map_or(Ok(()), |altered| Err(SinkError::Altered(altered)))
 }
 
-/// Whether a restore has closed everything, and is not over: `owners` must not be made by others then.
-async fn is_closed(clickhouse: &Connection) -> Result<bool, Failure> {
-    let sql = format!(
-        "SELECT name FROM system.tables WHERE database = {} AND name IN ('emissions', 'owners')",
-        quote(&clickhouse.database_name)
-    );
-    let found: Vec<String> = clickhouse.rows(&sql, QUICK).await?;
-    Ok(found == ["emissions"])
+/// What a version's run needs, in the order in which it is made.
+pub(crate) fn definitions(version: &SchemaVersion) -> [Definition; 3] {
+    [Definition::stats(version), Definition::owners(), Definition::emissions()]
+}
+
+/// Whether everything is closed: a restore is not over, or somebody has dropped `owners`, which must not be made by others.
+fn is_closed(there: &[String]) -> bool {
+    let has = |name: &str| there.iter().any(|is| is == name);
+    has("emissions") && !has("owners")
+}
+
+/// The names of the database's tables.
+async fn tables(clickhouse: &Connection) -> Result<Vec<String>, Failure> {
+    let sql = format!("SELECT name FROM system.tables WHERE database = {}", quote(&clickhouse.database_name));
+    clickhouse.rows(&sql, QUICK).await
 }
 
 /// Makes the public views show `version`, in the time zones of `timezones` (site → IANA name).
@@ -71,10 +94,11 @@ pub enum Shape {
     Right,
     /// The first table that is not there.
     Missing(String),
-    /// What is wrong with the version's table, in words.
-    Altered {
-        table: String,
-        differs: String,
+    Altered(Altered),
+    /// `emissions` is there and `owners` is not, so that nobody may write: a restore is not over (`restoring`), or somebody
+    /// has dropped it.
+    Closed {
+        restoring: bool,
     },
 }
 
@@ -82,83 +106,90 @@ pub enum Shape {
 /// being restored, and must stay so.
 pub async fn shape(target: &Target, version: &SchemaVersion) -> Result<Shape, SinkError> {
     let clickhouse = Connection::to(target);
-    look(&clickhouse, version).await.map_err(|failure| failure.into_error(&target.url, ""))
+    look(target, &clickhouse, version).await.map_err(|failure| failure.into_error(&target.url, ""))
 }
 
-async fn look(clickhouse: &Connection, version: &SchemaVersion) -> Result<Shape, Failure> {
-    let stats = stats_table(version);
-    let there: Vec<String> = clickhouse
-        .rows(&format!("SELECT name FROM system.tables WHERE database = {}", quote(&clickhouse.database_name)), QUICK)
-        .await?;
-    let table = |name: &str| format!("{}.{name}", clickhouse.database_name);
-    if let Some(missing) = [stats.as_str(), "emissions"].into_iter().find(|name| there.iter().all(|is| is != name)) {
-        return Ok(Shape::Missing(table(missing)));
+async fn look(target: &Target, clickhouse: &Connection, version: &SchemaVersion) -> Result<Shape, Failure> {
+    let there = tables(clickhouse).await?;
+    if is_closed(&there) {
+        return Ok(Shape::Closed { restoring: vault::is_at_work(target).await? });
     }
-    let differs = check(clickhouse, version).await?;
-    Ok(differs.map_or(Shape::Right, |differs| Shape::Altered { table: table(&stats), differs }))
+    let needed = definitions(version);
+    if let Some(missing) = needed.iter().find(|needed| !there.contains(&needed.name)) {
+        return Ok(Shape::Missing(format!("{}.{}", clickhouse.database_name, missing.name)));
+    }
+    Ok(check(clickhouse, version).await?.map_or(Shape::Right, Shape::Altered))
 }
 
-fn named(clickhouse: &Connection, version: &SchemaVersion) -> String {
-    format!("database = {} AND table = {}", quote(&clickhouse.database_name), quote(&stats_table(version)))
-}
+/// (name, type, kind of default, default) of a column, as `system.columns` prints them.
+pub(crate) type Found = (String, String, String, String);
 
-pub(crate) async fn columns_found(clickhouse: &Connection, version: &SchemaVersion) -> Result<Vec<Found>, Failure> {
+pub(crate) async fn columns_found(clickhouse: &Connection, table: &str) -> Result<Vec<Found>, Failure> {
     let sql = format!(
-        "SELECT name, type, toString(default_kind), default_expression FROM system.columns WHERE {} ORDER BY position",
-        named(clickhouse, version)
+        "SELECT name, type, toString(default_kind), default_expression FROM system.columns \
+         WHERE database = {} AND table = {} ORDER BY position",
+        quote(&clickhouse.database_name),
+        quote(table)
     );
     clickhouse.rows(&sql, QUICK).await
 }
 
-/// What is wrong with the version's table, in words.
-pub(crate) async fn check(clickhouse: &Connection, version: &SchemaVersion) -> Result<Option<String>, Failure> {
-    let named = named(clickhouse, version);
-    let found = columns_found(clickhouse, version).await?;
-    let expected: Vec<Found> = columns(version)
-        .into_iter()
-        .map(|column| {
-            (column.name, column.data_type.to_owned(), column.default_kind.to_owned(), column.default.to_owned())
-        })
-        .collect();
-    for wanted in &expected {
-        match found.iter().find(|column| column.0 == wanted.0) {
-            None => return Ok(Some(format!("it has no column {}", wanted.0))),
-            Some(column) if column.1 != wanted.1 => {
-                return Ok(Some(format!("column {} is {}, not {}", wanted.0, column.1, wanted.1)));
-            }
-            Some(column) if (&column.2, &column.3) != (&wanted.2, &wanted.3) => {
-                return Ok(Some(format!(
-                    "column {} has the default {} {}, not {} {}",
-                    wanted.0, column.2, column.3, wanted.2, wanted.3
-                )));
-            }
-            Some(_) => {}
+/// What is wrong with the version's tables.
+pub(crate) async fn check(clickhouse: &Connection, version: &SchemaVersion) -> Result<Option<Altered>, Failure> {
+    for definition in definitions(version) {
+        let altered = |differs, mends| {
+            let table = format!("{}.{}", clickhouse.database_name, definition.name);
+            Ok(Some(Altered { table, differs, mends }))
+        };
+        // What [`mend()`](crate::mend()) cannot make so comes first: the rest would be done for nothing.
+        if let Some(differs) = made_otherwise(clickhouse, &definition).await? {
+            return altered(differs, false);
+        }
+        if let Some(differs) = columns_differ(&definition, &columns_found(clickhouse, &definition.name).await?) {
+            return altered(differs, true);
         }
     }
-    if let Some(more) = found.iter().find(|column| expected.iter().all(|wanted| wanted.0 != column.0)) {
-        return Ok(Some(format!("it has a column {} that weir does not know", more.0)));
+    Ok(None)
+}
+
+/// What is wrong with the table's columns, in words.
+fn columns_differ(definition: &Definition, found: &[Found]) -> Option<String> {
+    for wanted in &definition.columns {
+        let name = &wanted.name;
+        let Some((_, data_type, kind, default)) = found.iter().find(|(is, ..)| is == name) else {
+            return Some(format!("it has no column {name}"));
+        };
+        if data_type != wanted.data_type {
+            return Some(format!("column {name} is {data_type}, not {}", wanted.data_type));
+        }
+        if (kind.as_str(), default.as_str()) != (wanted.default_kind, wanted.default) {
+            let (wanted_kind, wanted_default) = (wanted.default_kind, wanted.default);
+            return Some(format!("column {name} has the default {kind} {default}, not {wanted_kind} {wanted_default}"));
+        }
     }
-    let (engine, partition_key, sorting_key): (String, String, String) = clickhouse
-        .row(
-            &format!(
-                "SELECT engine, partition_key, sorting_key FROM system.tables WHERE {}",
-                named.replace(" table = ", " name = ")
-            ),
-            QUICK,
-        )
-        .await?;
-    for (what, found, wanted) in
-        [("partition key", &partition_key, PARTITION_KEY), ("sorting key", &sorting_key, SORTING_KEY)]
-    {
+    let more = found.iter().find(|(name, ..)| definition.columns.iter().all(|wanted| wanted.name != *name));
+    more.map(|(name, ..)| format!("it has a column {name} that weir does not know"))
+}
+
+/// What is wrong with the table's engine or keys, in words.
+async fn made_otherwise(clickhouse: &Connection, definition: &Definition) -> Result<Option<String>, Failure> {
+    let sql = format!(
+        "SELECT engine, partition_key, sorting_key FROM system.tables WHERE database = {} AND name = {}",
+        quote(&clickhouse.database_name),
+        quote(&definition.name)
+    );
+    let (engine, partition_key, sorting_key): (String, String, String) = clickhouse.row(&sql, QUICK).await?;
+    for (what, found, wanted) in [
+        ("partition key", &partition_key, definition.partition_key),
+        ("sorting key", &sorting_key, definition.sorting_key),
+    ] {
         if squeezed(found) != squeezed(wanted) {
             return Ok(Some(format!("its {what} is {found}, not {wanted}")));
         }
     }
-    // `ReplicatedMergeTree` and ClickHouse Cloud's `SharedMergeTree` keep all rows too; engines that fold rows do not.
-    if !matches!(engine.as_str(), "MergeTree" | "ReplicatedMergeTree" | "SharedMergeTree") {
-        return Ok(Some(format!("its engine is {engine}, not MergeTree")));
-    }
-    Ok(None)
+    // The kin for replicas, and ClickHouse Cloud's, keep the same rows; engines that fold rows do not.
+    let kin = ["", "Replicated", "Shared"].map(|kin| format!("{kin}{}", definition.engine));
+    Ok((!kin.contains(&engine)).then(|| format!("its engine is {engine}, not {}", definition.engine)))
 }
 
 fn squeezed(expression: &str) -> String {

@@ -5,7 +5,7 @@ use weir_schemas::WindowStart;
 
 pub use crate::error::{Failure, Kind};
 use crate::owner::Owner;
-use crate::{Content, Deed};
+use crate::{Altered, Content, Deed};
 
 /// Windows `[from, to)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +109,6 @@ pub trait Table: Running {
     /// Records these windows as left.
     fn leave(&self, as_: Statement<'_>, windows: Windows) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// What is wrong with how the table was made, in words.
-    fn differs(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send;
+    /// What is wrong with how the tables were made.
+    fn altered(&self) -> impl Future<Output = Result<Option<Altered>, Failure>> + Send;
 }

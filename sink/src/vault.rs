@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 use weir_schemas::SchemaVersion;
-use weir_schemas::tables::{create_owners, quote, quote_name, stats_table};
+use weir_schemas::tables::{Definition, quote, quote_name, stats_table};
 
 use crate::SinkError;
 use crate::connection::{Connection, LONG, QUICK, Target};
@@ -30,6 +30,16 @@ pub async fn copy(target: &Target, versions: &[SchemaVersion], at: &str) -> Resu
 pub async fn restore(target: &Target, versions: &[SchemaVersion], at: &str) -> Result<(), SinkError> {
     let restored = restore_on(&ClickHouse::new(target, versions, at)).await;
     restored.map_err(|failure| failure.into_error(&target.url, "restore"))
+}
+
+/// Whether a restore is at work, or was cut short: its own database is there.
+pub(crate) async fn is_at_work(target: &Target) -> Result<bool, Failure> {
+    Ok(!ClickHouse::new(target, &[], "").stagings().await?.is_empty())
+}
+
+/// What has started of all runs.
+pub(crate) fn all_runs(target: &Target) -> impl Running {
+    ClickHouse::new(target, &[], "")
 }
 
 /// A database, for one copy or one restore.
@@ -62,6 +72,13 @@ impl<'a> ClickHouse<'a> {
 
     fn staging(&self) -> String {
         quote_name(&self.staging_name())
+    }
+
+    /// The databases that restores of this one work in.
+    async fn stagings(&self) -> Result<Vec<String>, Failure> {
+        let prefix = quote(&self.staging_prefix);
+        let sql = format!("SELECT name FROM system.databases WHERE startsWith(name, {prefix})");
+        self.connection.rows(&sql, QUICK).await
     }
 
     fn of_database(&self) -> String {
@@ -162,9 +179,7 @@ impl Vault for ClickHouse<'_> {
     }
 
     async fn take_over(&self) -> Result<(), Failure> {
-        let prefix = quote(&self.staging_prefix);
-        let others = format!("SELECT name FROM system.databases WHERE startsWith(name, {prefix})");
-        for other in self.connection.rows::<String>(&others, QUICK).await? {
+        for other in self.stagings().await? {
             let sql = format!("DROP DATABASE IF EXISTS {} SYNC", quote_name(&other));
             self.connection.execute(&sql, None, LONG).await?;
         }
@@ -193,7 +208,7 @@ impl Vault for ClickHouse<'_> {
     }
 
     async fn open(&self) -> Result<(), Failure> {
-        self.execute(&create_owners(&self.staging_name())).await?;
+        self.execute(&Definition::owners().create(&self.staging_name())).await?;
         let (database, staging) = (&self.connection.database, self.staging());
         self.execute(&format!("RENAME TABLE {staging}.owners TO {database}.owners")).await?;
         self.connection.execute(&format!("DROP DATABASE IF EXISTS {staging} SYNC"), None, LONG).await

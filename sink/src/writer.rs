@@ -16,6 +16,7 @@ use crate::inbox::Inbox;
 use crate::limits::Limits;
 use crate::owner::{self, Owner};
 use crate::pending::{Batch, Pending};
+use crate::prepare::Altered;
 use crate::table::{Statement, Table, Windows};
 use crate::{SinkError, body};
 
@@ -210,7 +211,7 @@ enum Trouble {
     Moved {
         held_from: WindowStart,
     },
-    Altered(String),
+    Altered(Altered),
 }
 
 struct Writer<'a, T> {
@@ -279,9 +280,7 @@ impl<T: Table> Writer<'_, T> {
         let (what, failure) = match self.try_turn(tell).await {
             Ok(after) => return Ok(after),
             Err(Trouble::Failed(what, failure)) => (what, failure),
-            Err(Trouble::Altered(differs)) => {
-                return Err(SinkError::Altered { table: self.table.name().to_owned(), differs });
-            }
+            Err(Trouble::Altered(altered)) => return Err(SinkError::Altered(altered)),
             Err(Trouble::Moved { held_from }) => {
                 let (run, held_from_ms) = (self.spec.run.clone(), held_from.ms());
                 return Err(SinkError::CheckpointMoved { run, held_from_ms });
@@ -295,8 +294,8 @@ impl<T: Table> Writer<'_, T> {
             return Ok(After::RaiseLater);
         }
         // A refusal by the table is easier to mend when it says what is wrong with it.
-        if let (Kind::Hopeless(_), Ok(Some(differs))) = (failure.kind, self.table.differs().await) {
-            return Err(SinkError::Altered { table: self.table.name().to_owned(), differs });
+        if let (Kind::Hopeless(_), Ok(Some(altered))) = (failure.kind, self.table.altered().await) {
+            return Err(SinkError::Altered(altered));
         }
         Err(failure.into_error(self.table.place(), &self.spec.run))
     }
@@ -412,10 +411,9 @@ impl<T: Table> Writer<'_, T> {
     /// A batch that was put in more than once, and each time the table held something else: it may have been altered so
     /// that it cannot come out equal, or somebody else writes to it.
     async fn wonder(&mut self, batch: &Batch, held: u64, tell: &mut impl FnMut(News)) -> Result<(), Trouble> {
-        if let Some(differs) =
-            self.table.differs().await.map_err(|failure| Trouble::Failed("look at the table", failure))?
-        {
-            return Err(Trouble::Altered(differs));
+        let looked = self.table.altered().await.map_err(|failure| Trouble::Failed("look at the table", failure));
+        if let Some(altered) = looked? {
+            return Err(Trouble::Altered(altered));
         }
         self.waits = true;
         tell(News::Waits(format!(

@@ -170,7 +170,7 @@ async fn an_altered_table_is_seen_and_mended() {
         "DROP COLUMN bot_events",
     ] {
         ask(&target, &format!("ALTER TABLE DB.stats_v1 {alter} SETTINGS mutations_sync = 2")).await;
-        assert!(matches!(looked().await, Shape::Altered { .. }), "{alter}");
+        assert!(matches!(looked().await, Shape::Altered(_)), "{alter}");
         mend(&target, &version()).await.expect("mended");
         assert_eq!(looked().await, Shape::Right, "{alter}");
     }

@@ -371,7 +371,7 @@ async fn a_table_that_somebody_altered_stops_the_run_and_is_named() {
     let why = prepare(&target, &version()).await.expect_err("a column is missing").to_string();
     assert!(why.contains("stats_v1") && why.contains("no column bot_events"), "{why}");
     let (end, _) = write(&target, run_spec("", at(0), None), vec![window(&mut Draw(1), 0, 5)]).await;
-    assert!(matches!(&end, Err(SinkError::Altered { differs, .. }) if differs.contains("bot_events")), "{end:?}");
+    assert!(matches!(&end, Err(SinkError::Altered(altered)) if altered.differs.contains("bot_events")), "{end:?}");
     ask(&target, "ALTER TABLE DB.stats_v1 ADD COLUMN bot_events UInt32 AFTER page_views").await;
     let why = prepare(&target, &version()).await.expect_err("another type").to_string();
     assert!(why.contains("UInt32, not UInt64"), "{why}");

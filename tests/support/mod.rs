@@ -244,6 +244,16 @@ impl Broker {
         self.broker.restart().unwrap();
     }
 
+    /// Ends the process as its operator would.
+    pub(crate) fn stop(&mut self) {
+        self.broker.stop().unwrap();
+    }
+
+    /// The folder of its partitions.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.broker.data()
+    }
+
     /// SIGKILL: nobody answers on its port any more.
     pub(crate) fn kill(&mut self) {
         self.broker.kill().unwrap();

@@ -57,8 +57,18 @@ impl Broker {
 
     /// Ends it as its operator would, and starts another one on the same folder and port.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.process.take().map_or(Ok(()), |mut process| process.end())?;
+        self.stop()?;
         self.start_again()
+    }
+
+    /// Ends it as its operator would.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.take().map_or(Ok(()), |mut process| process.end())
+    }
+
+    /// The folder of its partitions.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("kafka/data")
     }
 
     /// `None` while it is away.

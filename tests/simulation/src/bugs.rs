@@ -14,7 +14,7 @@ use std::{
 use uuid::Uuid;
 use weir_schemas::{Closed, RowBlock};
 use weir_sink::{
-    Content, Owner,
+    Altered, Content, Owner,
     table::{Failure, Mutations, Recorded, Running, Statement, Table, Windows},
 };
 
@@ -263,7 +263,7 @@ impl Table for PlantedTable {
         self.inner.leave(Statement { owner: &owner, ..as_ }, windows).await
     }
 
-    async fn differs(&self) -> Result<Option<String>, Failure> {
-        self.inner.differs().await
+    async fn altered(&self) -> Result<Option<Altered>, Failure> {
+        self.inner.altered().await
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use weir_sink::{
-    Content, Owner, Vault,
+    Altered, Content, Owner, Vault,
     table::{Failure, Mutations, Recorded, Running, Statement, Table, Windows},
 };
 
@@ -119,7 +119,7 @@ impl Table for SimTable {
         self.nothing(Work::Leave(owner, from_s, to_s)).await
     }
 
-    async fn differs(&self) -> Result<Option<String>, Failure> {
+    async fn altered(&self) -> Result<Option<Altered>, Failure> {
         Ok(None)
     }
 }
