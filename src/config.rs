@@ -107,6 +107,9 @@ pub(crate) struct ClickHouseSection {
     pub http_port: u16,
     /// Where `libchdb.so` is, for a machine without a `clickhouse` binary.
     pub lib: Option<PathBuf>,
+    /// Where the server that weir starts puts copies (`weir backup`); without it `backups` under `data_dir`. Another disk
+    /// than that of `data_dir` is better.
+    pub backups_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -146,6 +149,7 @@ impl Default for Config {
                 listen_host: "127.0.0.1".into(),
                 http_port: 8123,
                 lib: None,
+                backups_dir: None,
             },
             schema: SchemaSection { version: 1, file: None },
         }
@@ -346,6 +350,7 @@ impl Config {
             program,
             child_command: vec![std::env::current_exe()?.into(), "clickhouse".into()],
             dir: std::path::absolute(self.data_dir.join("clickhouse"))?,
+            backups: std::path::absolute(section.backups_dir.clone().unwrap_or_else(|| self.data_dir.join("backups")))?,
             listen_host: section.listen_host.clone(),
             http_port: section.http_port,
             database: section.database.clone(),

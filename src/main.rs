@@ -1,5 +1,6 @@
 //! The `weir` command: everything on one machine with `weir serve`, or its parts apart.
 
+mod backup;
 mod begin;
 mod config;
 mod control;
@@ -51,6 +52,9 @@ enum Command {
     Digest(digest::DigestArgs),
     /// Lets a run go on that has stopped, after what its status says was seen to
     Recover(recover::RecoverArgs),
+    /// Copies of the statistics: made, proved and brought back while everything goes on
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Reads access logs into statistics of their own
     Import(weir_import::ImportCommand),
     /// Sends believable traffic
@@ -92,8 +96,10 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Clickhouse { words } => {
-            let [kind, path, dir] = words.as_slice() else { anyhow::bail!("`weir clickhouse` is started by weir") };
-            weir_sink::server::child_main(kind, path.as_ref(), dir.as_ref())
+            let [kind, path, dir, backups] = words.as_slice() else {
+                anyhow::bail!("`weir clickhouse` is started by weir")
+            };
+            weir_sink::server::child_main(kind, path.as_ref(), dir.as_ref(), backups.as_ref())
         }
         Command::Run => return run::main(),
         _ => {}
@@ -110,6 +116,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => return status::main(config, &args),
         Command::Digest(args) => return runtime.block_on(digest::main(config, &args)),
         Command::Recover(args) => return runtime.block_on(recover::main(config, &args)),
+        Command::Backup(command) => return runtime.block_on(backup::main(config, &command)),
         Command::Import(command) => return runtime.block_on(sources::import(config, command)),
         Command::Generate(args) => return runtime.block_on(sources::generate(config, args)),
         Command::Config => {

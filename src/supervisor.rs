@@ -57,14 +57,14 @@ const ROWS_EVERY: u32 = 60;
 
 /// What the control topic wants.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Desired {
+pub(crate) struct Desired {
     /// Imports that are whole and to be counted: id → (first, last event time, partitions).
-    imports: BTreeMap<String, (i64, i64)>,
+    pub(crate) imports: BTreeMap<String, (i64, i64)>,
     /// Imports to be taken back.
     undo: Vec<String>,
 }
 
-fn desired(control: &[ControlRecord]) -> Desired {
+pub(crate) fn desired(control: &[ControlRecord]) -> Desired {
     let mut desired = Desired::default();
     // An importer that was taken for dead may say that it has written after its import was taken back: too late.
     let mut taken_back = BTreeSet::new();

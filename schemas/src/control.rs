@@ -104,6 +104,12 @@ pub enum Action {
         id: i64,
         permille: u16,
     },
+    /// A copy of the table was made.
+    BackupMade(Backup),
+    /// The table is the one of the copy of this name: its runs go on from there.
+    BackupRestored {
+        name: String,
+    },
     /// A maintenance is announced, or withdrawn.
     MaintenancePlanned {
         id: i64,
@@ -113,6 +119,31 @@ pub enum Action {
     MaintenanceCancelled {
         id: i64,
     },
+}
+
+/// What a copy holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// Its folder where the server keeps copies.
+    pub name: String,
+    /// The copy that it needs: what that holds is not in it again.
+    pub base: Option<String>,
+    /// By run: everything before this time is in it.
+    pub points: Vec<(String, i64)>,
+    /// What had been recorded before this time (ClickHouse's clock, ms since the Unix epoch) is in `days`.
+    pub before_ms: i64,
+    pub days: Vec<RecordedDay>,
+}
+
+/// What is recorded of a day (UTC, days since the Unix epoch): the batches that begin in it, of all origins, their rows, and
+/// the wrapping sum of their digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedDay {
+    pub generation: u32,
+    pub day: i64,
+    pub batches: u64,
+    pub rows: u64,
+    pub digest: u64,
 }
 
 /// What was said at half of a backlog of when it would be done, beside when it was.

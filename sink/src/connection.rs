@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clickhouse::{Client, Compression, RowOwned, RowRead};
-use weir_schemas::tables::quote_name;
+use weir_schemas::tables::{quote, quote_name};
 
 use crate::SinkError;
 use crate::error::Failure;
@@ -99,6 +99,20 @@ impl Connection {
             query = query.with_setting("query_id", query_id);
         }
         within(limit, sql, query.execute()).await
+    }
+
+    /// The databases whose names begin so.
+    pub(crate) async fn databases(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        let sql = format!("SELECT name FROM system.databases WHERE startsWith(name, {})", quote(prefix));
+        self.rows(&sql, QUICK).await
+    }
+
+    /// Drops the databases whose names begin so.
+    pub(crate) async fn drop_databases(&self, prefix: &str) -> Result<(), Failure> {
+        for name in self.databases(prefix).await? {
+            self.execute(&format!("DROP DATABASE IF EXISTS {} SYNC", quote_name(&name)), None, LONG).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn rows<T: RowOwned + RowRead>(&self, sql: &str, limit: Duration) -> Result<Vec<T>, Failure> {

@@ -42,6 +42,7 @@ pub mod table;
 mod take_back;
 mod undo;
 mod vault;
+mod verify;
 mod writer;
 
 pub use analyst::{analyst_faults, analyst_sql};
@@ -61,4 +62,5 @@ pub use restore::{Vault, copy_on, restore_on};
 pub use take_back::{Extent, take_back};
 pub use undo::undo;
 pub use vault::{copy, restore};
+pub use verify::{Verified, recorded_days, server_ms, verify};
 pub use writer::{Done, End, Left, News, RunSpec, run, run_on, run_telling};

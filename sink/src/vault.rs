@@ -4,6 +4,7 @@
 //! drops that database, so that nothing the first one sends afterwards finds its tables.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use uuid::Uuid;
 use weir_schemas::SchemaVersion;
@@ -17,9 +18,15 @@ use crate::restore::{Vault, copy_on, restore_on};
 use crate::table::{Mutations, Running};
 
 /// Copies the record and the tables of `versions` into the folder `at` of the server's `backups.allowed_path`, which must
-/// not be there. `false`: a restore was under way or began meanwhile; the copy is void.
-pub async fn copy(target: &Target, versions: &[SchemaVersion], at: &str) -> Result<bool, SinkError> {
-    let copied = copy_on(&ClickHouse::new(target, versions, at)).await;
+/// not be there; with `base`, an earlier copy, only what that does not hold. `false`: a restore was under way or began
+/// meanwhile; the copy is void.
+pub async fn copy(
+    target: &Target,
+    versions: &[SchemaVersion],
+    at: &str,
+    base: Option<&str>,
+) -> Result<bool, SinkError> {
+    let copied = copy_on(&ClickHouse { base, ..ClickHouse::new(target, versions, at) }).await;
     copied.map_err(|failure| failure.into_error(&target.url, "copy"))
 }
 
@@ -42,11 +49,15 @@ pub(crate) fn all_runs(target: &Target) -> impl Running {
     ClickHouse::new(target, &[], "")
 }
 
+/// For what copies or brings back a whole table.
+const FOR_HOURS: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A database, for one copy or one restore.
 struct ClickHouse<'a> {
     connection: Connection,
     versions: &'a [SchemaVersion],
     at: &'a str,
+    base: Option<&'a str>,
     /// Of all statements of all runs, copies and restores of this database.
     query_prefix: String,
     /// Of all databases that restores of this one work in.
@@ -60,6 +71,7 @@ impl<'a> ClickHouse<'a> {
             connection: Connection::to(target),
             versions,
             at,
+            base: None,
             query_prefix: format!("weir:{}:", target.database),
             staging_prefix: format!("{}_restore_", target.database),
             id: Uuid::new_v4(),
@@ -76,9 +88,7 @@ impl<'a> ClickHouse<'a> {
 
     /// The databases that restores of this one work in.
     async fn stagings(&self) -> Result<Vec<String>, Failure> {
-        let prefix = quote(&self.staging_prefix);
-        let sql = format!("SELECT name FROM system.databases WHERE startsWith(name, {prefix})");
-        self.connection.rows(&sql, QUICK).await
+        self.connection.databases(&self.staging_prefix).await
     }
 
     fn of_database(&self) -> String {
@@ -88,49 +98,77 @@ impl<'a> ClickHouse<'a> {
     /// A statement that [`Running::kill_queries`] of another restore ends.
     async fn execute(&self, sql: &str) -> Result<(), Failure> {
         let query_id = format!("{}vault:{}", self.query_prefix, Uuid::new_v4().simple());
-        self.connection.execute(sql, Some(query_id), LONG).await
-    }
-
-    fn file(&self, table: &str) -> String {
-        format!("File({})", quote(&format!("{}/{table}", self.at)))
+        self.connection.execute(sql, Some(query_id), FOR_HOURS).await
     }
 
     async fn back_up(&self, table: &str) -> Result<(), Failure> {
-        self.execute(&format!("BACKUP TABLE {}.{table} TO {}", self.connection.database, self.file(table))).await
+        let base = self.base.map(|base| format!(" SETTINGS base_backup = {}", file(base, table))).unwrap_or_default();
+        let (database, to) = (&self.connection.database, file(self.at, table));
+        self.execute(&format!("BACKUP TABLE {database}.{table} TO {to}{base}")).await
     }
 
     async fn bring(&self, table: &str) -> Result<(), Failure> {
-        let (database, staging) = (&self.connection.database, self.staging());
-        self.execute(&format!("RESTORE TABLE {database}.{table} AS {staging}.{table} FROM {}", self.file(table))).await
+        self.execute(&restore_sql(&self.connection.database, &self.staging(), table, self.at)).await
     }
 
     async fn exchange(&self, table: &str) -> Result<(), Failure> {
         let (database, staging) = (&self.connection.database, self.staging());
         self.execute(&format!("EXCHANGE TABLES {staging}.{table} AND {database}.{table}")).await
     }
+}
 
-    /// A condition that holds for the rows that some `done` of the record covers.
-    async fn covered(&self, version: &SchemaVersion) -> Result<String, Failure> {
-        let sql = format!(
-            "SELECT DISTINCT origin, toUnixTimestamp(window_from), toUnixTimestamp(window_to) FROM {}.emissions \
-             WHERE generation = {} AND state = 'done'",
-            self.connection.database, version.number
-        );
-        let done: Vec<(String, u32, u32)> = self.connection.rows(&sql, LONG).await?;
-        let mut by_origin: BTreeMap<String, Vec<(u32, u32)>> = BTreeMap::new();
-        for (origin, from_s, to_s) in done {
-            by_origin.entry(origin).or_default().push((from_s, to_s));
-        }
-        let of_origin = |(origin, windows): (String, Vec<(u32, u32)>)| {
-            let within = |(from_s, to_s)| {
-                format!("emitted_in >= toDateTime({from_s}, 'UTC') AND emitted_in < toDateTime({to_s}, 'UTC')")
-            };
-            let within: Vec<String> = united(windows).into_iter().map(within).collect();
-            format!("(origin = {} AND ({}))", quote(&origin), within.join(" OR "))
-        };
-        let all: Vec<String> = by_origin.into_iter().map(of_origin).collect();
-        Ok(if all.is_empty() { "0".to_owned() } else { all.join(" OR ") })
+/// Where a copy has a table.
+fn file(at: &str, table: &str) -> String {
+    format!("File({})", quote(&format!("{at}/{table}")))
+}
+
+/// Brings a table of `database` from a copy into the database `into`; both as identifiers.
+fn restore_sql(database: &str, into: &str, table: &str, at: &str) -> String {
+    format!("RESTORE TABLE {database}.{table} AS {into}.{table} FROM {}", file(at, table))
+}
+
+/// Brings all of a copy of `target`'s database into that of `into`, without the rows that no `done` of its record covers.
+pub(crate) async fn bring_into(
+    target: &Target,
+    into: &Target,
+    versions: &[SchemaVersion],
+    at: &str,
+) -> Result<(), Failure> {
+    let connection = Connection::to(target);
+    let (database, into) = (&connection.database, &quote_name(&into.database));
+    let bring = |table: &str| restore_sql(database, into, table, at);
+    connection.execute(&bring("emissions"), None, FOR_HOURS).await?;
+    for version in versions {
+        let table = stats_table(version);
+        connection.execute(&bring(&table), None, FOR_HOURS).await?;
+        let covered = covered(&connection, into, version).await?;
+        let sql = format!("ALTER TABLE {into}.{table} DELETE WHERE NOT ({covered}) SETTINGS mutations_sync = 2");
+        connection.execute(&sql, None, FOR_HOURS).await?;
     }
+    Ok(())
+}
+
+/// A condition that holds for the rows that some `done` of the record in `database` covers.
+async fn covered(connection: &Connection, database: &str, version: &SchemaVersion) -> Result<String, Failure> {
+    let sql = format!(
+        "SELECT DISTINCT origin, toUnixTimestamp(window_from), toUnixTimestamp(window_to) FROM {}.emissions \
+         WHERE generation = {} AND state = 'done'",
+        database, version.number
+    );
+    let done: Vec<(String, u32, u32)> = connection.rows(&sql, LONG).await?;
+    let mut by_origin: BTreeMap<String, Vec<(u32, u32)>> = BTreeMap::new();
+    for (origin, from_s, to_s) in done {
+        by_origin.entry(origin).or_default().push((from_s, to_s));
+    }
+    let of_origin = |(origin, windows): (String, Vec<(u32, u32)>)| {
+        let within = |(from_s, to_s)| {
+            format!("emitted_in >= toDateTime({from_s}, 'UTC') AND emitted_in < toDateTime({to_s}, 'UTC')")
+        };
+        let within: Vec<String> = united(windows).into_iter().map(within).collect();
+        format!("(origin = {} AND ({}))", quote(&origin), within.join(" OR "))
+    };
+    let all: Vec<String> = by_origin.into_iter().map(of_origin).collect();
+    Ok(if all.is_empty() { "0".to_owned() } else { all.join(" OR ") })
 }
 
 impl Running for ClickHouse<'_> {
@@ -179,10 +217,7 @@ impl Vault for ClickHouse<'_> {
     }
 
     async fn take_over(&self) -> Result<(), Failure> {
-        for other in self.stagings().await? {
-            let sql = format!("DROP DATABASE IF EXISTS {} SYNC", quote_name(&other));
-            self.connection.execute(&sql, None, LONG).await?;
-        }
+        self.connection.drop_databases(&self.staging_prefix).await?;
         self.connection.execute(&format!("CREATE DATABASE {} ENGINE = Atomic", self.staging()), None, LONG).await
     }
 
@@ -196,7 +231,7 @@ impl Vault for ClickHouse<'_> {
             let table = stats_table(version);
             self.bring(&table).await?;
             // Before anybody sees them.
-            let covered = self.covered(version).await?;
+            let covered = covered(&self.connection, &self.connection.database, version).await?;
             let staging = self.staging();
             self.execute(&format!(
                 "ALTER TABLE {staging}.{table} DELETE WHERE NOT ({covered}) SETTINGS mutations_sync = 2"

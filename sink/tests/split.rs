@@ -110,7 +110,7 @@ async fn a_copy_is_brought_back_without_rows_that_it_does_not_name() {
     )
     .await;
     let at_three = format!("{}/three", target.database);
-    assert!(copy(&target, &[version()], &at_three).await.expect("a copy"), "nothing was restored meanwhile");
+    assert!(copy(&target, &[version()], &at_three, None).await.expect("a copy"), "nothing was restored meanwhile");
     ask(
         &target,
         &format!(
@@ -148,7 +148,7 @@ async fn a_restore_that_was_cut_leaves_everything_closed_and_is_begun_again() {
     let target = prepared().await;
     live(&target, 0, 3).await;
     let place = format!("{}/copy", target.database);
-    assert!(copy(&target, &[version()], &place).await.expect("a copy"));
+    assert!(copy(&target, &[version()], &place, None).await.expect("a copy"));
     live(&target, 3, 5).await;
     // As one that was killed after its first deeds leaves it.
     ask(&target, "DROP TABLE DB.owners SYNC").await;
@@ -157,7 +157,7 @@ async fn a_restore_that_was_cut_leaves_everything_closed_and_is_begun_again() {
     assert!(matches!(end, Err(SinkError::Refused { .. })), "{end:?}");
     let why = prepare(&target, &version()).await.expect_err("it must not open").to_string();
     assert!(why.contains("a copy is being brought back"), "{why}");
-    assert!(!copy(&target, &[version()], "void").await.expect("an answer"), "a copy within a restore is void");
+    assert!(!copy(&target, &[version()], "void", None).await.expect("an answer"), "a copy within a restore is void");
     restore(&target, &[version()], &place).await.expect("a restore");
     prepare(&target, &version()).await.expect("it is open");
     assert_whole(&target, 3).await;

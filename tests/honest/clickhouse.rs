@@ -4,8 +4,8 @@ use std::process::Command;
 
 use crate::{
     OFTEN, post,
-    support::{Place, get, wait_for},
-    text, write, write_as,
+    support::{Place, get, wait_for, write_as},
+    text, write,
 };
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -224,6 +224,40 @@ pub(crate) fn http(method: &str, url: &str, body: Option<&str>, token: Option<&s
         let answer = request.send().await.map_err(|e| e.to_string())?;
         let status = answer.status().as_u16();
         Ok((status, answer.text().await.map_err(|e| e.to_string())?))
+    })
+}
+
+/// So many hits of a page, acknowledged; their number.
+pub(crate) fn post(place: &Place, page: &str, hits: u64) -> u64 {
+    let hit = serde_json::json!({
+        "site": "one.example", "url": format!("https://one.example{page}"), "ip": "203.0.113.7",
+        "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    });
+    let body = Value::Array((0..hits).map(|_| hit.clone()).collect()).to_string();
+    assert_eq!(place.post(&body).unwrap().0, 202, "the collector goes on, whatever has stopped");
+    hits
+}
+
+/// What a command printed, either way.
+pub(crate) fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// A statement by the writer on the ClickHouse of `place`.
+pub(crate) fn write(place: &Place, sql: &str) -> String {
+    write_as(place.clickhouse, &password(&place.dir.path().join("data/clickhouse")), sql)
+}
+
+pub(crate) fn password(dir: &Path) -> String {
+    weir_sink::server::writer_password(dir).unwrap()
+}
+
+pub(crate) fn write_as(port: u16, password: &str, sql: &str) -> String {
+    wait_for("clickhouse", || {
+        let url = format!("http://127.0.0.1:{port}/?user=weir&password={password}");
+        let (status, text) = http("POST", &url, Some(sql), None).ok()?;
+        assert_eq!(status, 200, "{sql}: {text}");
+        Some(text)
     })
 }
 

@@ -2,9 +2,9 @@
 
 fn main() {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
-    let [kind, path, dir] = words.as_slice() else {
-        eprintln!("usage: weir-clickhouse embedded|program PATH DIR (started by weir, not by people)");
+    let [kind, path, dir, backups] = words.as_slice() else {
+        eprintln!("usage: weir-clickhouse embedded|program PATH DIR BACKUPS (started by weir, not by people)");
         std::process::exit(2);
     };
-    weir_sink::server::child_main(kind, path.as_ref(), dir.as_ref())
+    weir_sink::server::child_main(kind, path.as_ref(), dir.as_ref(), backups.as_ref())
 }

@@ -1,7 +1,6 @@
 //! The process that ClickHouse runs in. It ends with the process that started it, whatever ended that one.
 
 use std::ffi::{CString, OsStr, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -20,18 +19,19 @@ const CANNOT_START: i32 = 71;
 const SERVE: &str = "SYSTEM START LISTEN HTTP; SELECT sleepEachRow(3) FROM system.numbers \
      SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 10000000 FORMAT Null";
 
-/// The whole life of the process that `weir clickhouse KIND PATH DIR` is: runs the server that `DIR` configures until
-/// stdin ends, which it does when the process that started it is gone, even by SIGKILL. Call it before any thread runs.
+/// The whole life of the process that `weir clickhouse KIND PATH DIR BACKUPS` is: runs the server that `DIR` configures
+/// until stdin ends, which it does when the process that started it is gone, even by SIGKILL. Call it before any thread
+/// runs.
 ///
-/// `KIND` is `embedded` (`PATH` is libchdb.so) or `program` (`PATH` is the `clickhouse` program). Not for people:
-/// [`super::Server`] starts it.
-pub fn child_main(kind: &OsStr, path: &Path, dir: &Path) -> ! {
-    if kind == EMBEDDED { embedded(path, dir) } else { program(path, dir) }
+/// `KIND` is `embedded` (`PATH` is libchdb.so) or `program` (`PATH` is the `clickhouse` program); copies go to `BACKUPS`. Not
+/// for people: [`super::Server`] starts it.
+pub fn child_main(kind: &OsStr, path: &Path, dir: &Path, backups: &Path) -> ! {
+    if kind == EMBEDDED { embedded(path, dir, backups) } else { program(path, dir) }
 }
 
-fn embedded(lib: &Path, dir: &Path) -> ! {
+fn embedded(lib: &Path, dir: &Path, backups: &Path) -> ! {
     // Before any thread: the rules hold for the threads and processes that come after them.
-    if let Err(why) = confine::to(lib, dir) {
+    if let Err(why) = confine::to(lib, [dir, backups]) {
         eprintln!("weir: clickhouse is not confined: {why}; its analyst can read what this user can read");
     }
     end_with_stdin(|| {});
@@ -104,6 +104,6 @@ fn refuse(why: &str) -> ! {
 }
 
 /// The words that make `child_main` out of a command line.
-pub(super) fn words<'a>(kind: &'a str, path: &'a Path, dir: &'a Path) -> [&'a OsStr; 3] {
-    [OsStr::new(kind), OsStr::from_bytes(path.as_os_str().as_bytes()), OsStr::from_bytes(dir.as_os_str().as_bytes())]
+pub(super) fn words<'a>(kind: &'a str, path: &'a Path, dir: &'a Path, backups: &'a Path) -> [&'a OsStr; 4] {
+    [OsStr::new(kind), path.as_os_str(), dir.as_os_str(), backups.as_os_str()]
 }

@@ -49,7 +49,7 @@ pub(super) fn config_xml(spec: &ServerSpec, http_port: u16) -> String {
   <mmap_cache_size>64</mmap_cache_size>
   <compiled_expression_cache_size>16777216</compiled_expression_cache_size>
   <background_pool_size>4</background_pool_size>
-  <backups><allowed_path>{dir}/backups/</allowed_path></backups>
+  <backups><allowed_path>{backups}/</allowed_path></backups>
   <access_control_improvements>
     <select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>
     <select_from_information_schema_requires_grant>true</select_from_information_schema_requires_grant>
@@ -57,6 +57,7 @@ pub(super) fn config_xml(spec: &ServerSpec, http_port: u16) -> String {
 </clickhouse>
 ",
         host = escape(&spec.listen_host),
+        backups = escape(&spec.backups.display().to_string()),
         memory = spec.memory_bytes,
     )
 }

@@ -2,7 +2,7 @@
 //!
 //! `clickhouse-local` lets anybody who may SELECT call the scalar function `file('/etc/passwd')`: no grant forbids it
 //! (seen on 26.7; a `clickhouse server` keeps it inside `user_files_path`). So the process itself is confined: it can
-//! read the libraries and a few system files, and write its own directory. Where the kernel has no Landlock (before
+//! read the libraries and a few system files, and write its own directories. Where the kernel has no Landlock (before
 //! 5.13, or where a container forbids it) the caller says so aloud.
 
 use std::ffi::CString;
@@ -37,7 +37,7 @@ struct PathBeneathAttr {
 /// From now on this process, and all threads and processes that it starts, can open only what the server needs.
 ///
 /// Errors: in words, when the kernel cannot, or refuses.
-pub(super) fn to(lib: &Path, dir: &Path) -> Result<(), String> {
+pub(super) fn to(lib: &Path, writable: [&Path; 2]) -> Result<(), String> {
     // SAFETY: asks for the version only.
     let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) };
     if abi < 1 {
@@ -58,7 +58,9 @@ pub(super) fn to(lib: &Path, dir: &Path) -> Result<(), String> {
         return Err(format!("landlock_create_ruleset: {}", std::io::Error::last_os_error()));
     }
     let ruleset = i32::try_from(ruleset).map_err(|_| "landlock gave no file descriptor".to_owned())?;
-    allow(ruleset, dir, handled)?;
+    for dir in writable {
+        allow(ruleset, dir, handled)?;
+    }
     allow(ruleset, lib, READ)?;
     for path in [
         "/lib",

@@ -63,6 +63,8 @@ pub struct ServerSpec {
     pub child_command: Vec<OsString>,
     /// Absolute. Holds configuration, data and logs; made if need be, readable by us only.
     pub dir: PathBuf,
+    /// Absolute. Where copies go; made if need be.
+    pub backups: PathBuf,
     /// Host to listen on; `127.0.0.1` unless the analyst has a password.
     pub listen_host: String,
     /// 0: any free port, the same one over restarts of the child.
@@ -136,8 +138,7 @@ impl Server {
         spec.check()?;
         let cannot =
             |what: &Path, why: std::io::Error| SinkError::Server(format!("cannot write {}: {why}", what.display()));
-        for sub in ["data", "log", "backups"] {
-            let dir = spec.dir.join(sub);
+        for dir in [spec.dir.join("data"), spec.dir.join("log"), spec.backups.clone()] {
             make_private_dir(&dir).map_err(|why| cannot(&dir, why))?;
         }
         let port = if spec.http_port == 0 { free_port(&spec.listen_host)? } else { spec.http_port };
@@ -260,7 +261,7 @@ fn spawn(spec: &ServerSpec) -> Result<(Child, Option<ChildStdin>), SinkError> {
     let mut command = Command::new(program);
     command
         .args(leading)
-        .args(child::words(kind, path, &spec.dir))
+        .args(child::words(kind, path, &spec.dir, &spec.backups))
         .current_dir(&spec.dir)
         // What an analyst's `file('/proc/self/environ')` could read.
         .env_clear()

@@ -28,6 +28,7 @@ pub fn spec(dir: &Path) -> ServerSpec {
         program: Program::Embedded { lib: libchdb() },
         child_command: vec![env!("CARGO_BIN_EXE_weir-clickhouse").into()],
         dir: dir.to_owned(),
+        backups: dir.join("backups"),
         listen_host: "127.0.0.1".to_owned(),
         http_port: 0,
         database: "weir".to_owned(),

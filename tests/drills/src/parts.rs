@@ -93,6 +93,7 @@ pub async fn clickhouse(dir: &Path, port: u16) -> anyhow::Result<Server> {
         program: Program::Embedded { lib: PathBuf::from(lib) },
         child_command: vec![weir()?.into(), "clickhouse".into()],
         dir: std::path::absolute(dir)?,
+        backups: std::path::absolute(dir.join("backups"))?,
         listen_host: "127.0.0.1".to_owned(),
         http_port: port,
         database: "weir".to_owned(),

@@ -1,0 +1,294 @@
+//! `weir backup`: ClickHouse's own copies of the statistics, with what proves them, and the way back to one.
+//!
+//! ```text
+//!  create  ── BACKUP (record first, rows later) ──▶ folder NAME · control topic: points by run, digests by day
+//!  verify  ── into a database of its own ──▶ rows against their record, record against the control topic
+//!  restore ── tables are the copy's ──▶ control topic: each run asks again from its point ──▶ the log gives the rest
+//! ```
+//!
+//! Nothing stops for a copy. A restore refuses every run until it is over; hits are collected all the time.
+
+use std::{collections::BTreeSet, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, bail, ensure};
+use jiff::Timestamp;
+use weir_log::{Clock, ControlLog, Log, SystemClock};
+use weir_schemas::{
+    Repair, SchemaVersion, WindowStart,
+    control::{Action, Backup, ControlRecord, RecordedDay},
+    progress::group_of,
+};
+use weir_sink::{Shape, Target};
+
+use crate::{config::Config, judge::at, report, run::RunOrder, serve, supervisor};
+
+/// What was recorded this long before a copy began is surely in it: no statement takes so long.
+const SETTLED_MS: i64 = 60_000;
+
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Makes one, while everything goes on
+    Create {
+        /// Its name, a folder; without it the time
+        name: Option<String>,
+        /// All of it, not only what the newest copy does not hold
+        #[arg(long)]
+        full: bool,
+    },
+    /// Those that were made
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Brings one back into a database of its own, and compares it with what is known of it
+    Verify { name: String },
+    /// Makes the tables those of a copy; the runs go on from there
+    Restore {
+        name: String,
+        /// Why: it is kept for ever, with who and when
+        #[arg(long, required_unless_present = "dry_run")]
+        reason: Option<String>,
+        /// Says what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Exit code 1 when a copy is not what it must be.
+pub(crate) async fn main(config: &Config, command: &BackupCommand) -> anyhow::Result<ExitCode> {
+    let opened = config.log_config();
+    let known = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let log = weir_log::open(&opened, Arc::new(SystemClock)).context("the log cannot be opened")?;
+        let control = ControlLog::open(log.clone())?;
+        let records = control.read_all()?.records.into_iter().map(|(_, record)| record).collect();
+        Ok((log, control, records))
+    });
+    let (log, control, records): (_, _, Vec<ControlRecord>) = known.await??;
+    let (target, version) = (config.target()?, config.schema_version()?);
+    let backups = Backups { config: config.clone(), target, version, log, control, records };
+    match command {
+        BackupCommand::Create { name, full } => backups.create(name.as_deref(), *full).await,
+        BackupCommand::List { json } => backups.list(*json),
+        BackupCommand::Verify { name } => backups.verify(name).await,
+        BackupCommand::Restore { name, reason, dry_run } => {
+            let reason = reason.as_deref().filter(|_| !dry_run);
+            backups.restore(name, reason).await
+        }
+    }
+}
+
+struct Backups {
+    config: Config,
+    target: Target,
+    version: SchemaVersion,
+    log: Arc<dyn Log>,
+    control: ControlLog,
+    records: Vec<ControlRecord>,
+}
+
+/// A run, and how far it is done.
+struct Point {
+    order: RunOrder,
+    through: WindowStart,
+}
+
+impl Backups {
+    async fn create(&self, name: Option<&str>, full: bool) -> anyhow::Result<ExitCode> {
+        let name = name.map_or_else(|| Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string(), str::to_owned);
+        ensure!(is_name(&name), "{name} is no name for a copy (letters, digits, - and _)");
+        ensure!(self.find(&name).is_err(), "there is a copy {name} already (take another name)");
+        let base = self.made().last().filter(|_| !full).map(|(_, newest)| newest.name.clone());
+        let before_ms = weir_sink::server_ms(&self.target).await? - SETTLED_MS;
+        let days = weir_sink::recorded_days(&self.target, before_ms).await?;
+        let points = self.points().await?.into_iter().map(|point| (point.order.run, point.through.ms()));
+        let points: Vec<_> = points.collect();
+        let copied = weir_sink::copy(&self.target, std::slice::from_ref(&self.version), &name, base.as_deref()).await;
+        let copied = copied.with_context(|| match &base {
+            Some(base) => format!("copy {name} on top of {base} (--full makes one that needs no other)"),
+            None => format!("copy {name}"),
+        });
+        ensure!(copied?, "a copy was brought back meanwhile, so this one is void (make another; folder {name} can go)");
+        let rows: u64 = days.iter().map(|day| day.rows).sum();
+        let backup = Backup { name: name.clone(), base: base.clone(), points, before_ms, days };
+        let through = live_through(&backup);
+        self.say(String::new(), Action::BackupMade(backup)).await?;
+        let base = base.map_or("all of it".to_owned(), |base| format!("what is not in {base}"));
+        println!("copy {name} was made ({base}): live complete through {through}, {rows} rows proved by day");
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn list(&self, json: bool) -> anyhow::Result<ExitCode> {
+        let made = self.made();
+        if made.is_empty() && !json {
+            println!("there is no copy yet (`weir backup create` makes one)");
+        }
+        for (record, backup) in made {
+            if json {
+                println!("{}", serde_json::json!({"at_ms": record.at_ms, "who": record.who, "backup": backup}));
+                continue;
+            }
+            let rows: u64 = backup.days.iter().map(|day| day.rows).sum();
+            println!(
+                "{}  made {} by {} · live complete through {} · {rows} rows{}",
+                backup.name,
+                at(record.at_ms),
+                record.who,
+                live_through(backup),
+                backup.base.as_ref().map_or(String::new(), |base| format!(" · on top of {base}")),
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn verify(&self, name: &str) -> anyhow::Result<ExitCode> {
+        let backup = self.find(name)?;
+
+        let verified =
+            weir_sink::verify(&self.target, std::slice::from_ref(&self.version), name, backup.before_ms).await;
+        let verified = verified.with_context(|| format!("copy {name} cannot be read"))?;
+        let differing = differing(&backup.days, &verified.days);
+        for finding in &verified.findings {
+            println!("{finding}");
+        }
+        for day in &differing {
+            println!("{day}");
+        }
+        if !verified.findings.is_empty() || !differing.is_empty() {
+            println!("copy {name} is NOT what it must be (make another one, and look at the disk)");
+            return Ok(ExitCode::FAILURE);
+        }
+        let rows: u64 = verified.days.iter().map(|day| day.rows).sum();
+        println!("copy {name} is whole: {} days, {rows} rows, every digest as it was recorded", verified.days.len());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Without a `reason` it says what would be done.
+    async fn restore(&self, name: &str, reason: Option<&str>) -> anyhow::Result<ExitCode> {
+        let backup = self.find(name)?;
+        let Some(reason) = reason else {
+            println!(
+                "would do: the tables become those of copy {name}, and what lies after is computed again from the log:"
+            );
+            for (run, through_ms) in &backup.points {
+                println!("  {run} goes on from {}", at(*through_ms));
+            }
+            return Ok(ExitCode::SUCCESS);
+        };
+        if let Shape::Missing(_) = weir_sink::shape(&self.target, &self.version).await? {
+            weir_sink::prepare(&self.target, &self.version).await?;
+        }
+        let restored = weir_sink::restore(&self.target, std::slice::from_ref(&self.version), name).await;
+        restored.with_context(|| {
+            format!("copy {name} was not brought back to the end: runs wait until it is (begin it again)")
+        })?;
+        self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned() }).await?;
+        println!("the tables are those of copy {name}");
+        for Point { order, through } in self.points().await? {
+            let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
+            let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
+            let reported_ms = report::told(&committed).and_then(|told| told.complete_through_ms);
+            if reported_ms.is_some_and(|reported_ms| reported_ms > through.ms()) {
+                let (run, id) = (order.run.clone(), SystemClock.now_ms());
+                let repair = Repair::AskAgain { from_ms: through.ms() };
+                self.say(reason.to_owned(), Action::Recover { run, id, repair, topic_is: None }).await?;
+            }
+            println!("  {} goes on from {}", order.run, at(through.ms()));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Every run that there is to be, and how far the record in ClickHouse says that it is done.
+    async fn points(&self) -> anyhow::Result<Vec<Point>> {
+        let mut orders = vec![RunOrder::live(&self.config, &self.target, &self.records)?];
+        for (id, times) in supervisor::desired(&self.records).imports {
+            orders.push(RunOrder::import(&self.config, &self.target, &self.records, &id, times)?);
+        }
+        let mut points = Vec::new();
+        for order in orders {
+            let through =
+                weir_sink::checkpoint(&self.target, &order.run, &self.version, &order.origin, order.from).await?;
+            points.push(Point { order, through });
+        }
+        Ok(points)
+    }
+
+    fn made(&self) -> Vec<(&ControlRecord, &Backup)> {
+        let made = self.records.iter().filter_map(|record| match &record.action {
+            Action::BackupMade(backup) => Some((record, backup)),
+            _ => None,
+        });
+        made.collect()
+    }
+
+    fn find(&self, name: &str) -> anyhow::Result<&Backup> {
+        let found = self.made().into_iter().find(|(_, backup)| backup.name == name);
+        match found {
+            Some((_, backup)) => Ok(backup),
+            None => bail!("there is no copy {name} (`weir backup list` names them)"),
+        }
+    }
+
+    async fn say(&self, reason: String, action: Action) -> anyhow::Result<()> {
+        let record = ControlRecord { at_ms: SystemClock.now_ms(), who: serve::who(), reason, action };
+        self.control.append(&record).await?;
+        Ok(())
+    }
+}
+
+fn live_through(backup: &Backup) -> String {
+    let live = backup.points.iter().find(|(run, _)| run == "live");
+    live.map_or_else(|| "nothing yet".to_owned(), |(_, through_ms)| at(*through_ms))
+}
+
+/// A folder's name that is no path.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    !name.is_empty() && name.len() <= 100 && name.chars().all(plain)
+}
+
+/// The days that are not alike, a line each.
+fn differing(wanted: &[RecordedDay], found: &[RecordedDay]) -> Vec<String> {
+    let key = |day: &RecordedDay| (day.generation, day.day);
+    let all: BTreeSet<_> = wanted.iter().chain(found).map(key).collect();
+    let differs = |at: &(u32, i64)| {
+        let of = |days: &[RecordedDay]| days.iter().find(|day| key(day) == *at).copied();
+        let (wanted, found) = (of(wanted), of(found));
+        let rows = |day: Option<RecordedDay>| day.map_or(0, |day| day.rows);
+        (wanted != found).then(|| {
+            let day = at.1 * 24 * 60 * 60 * 1000;
+            let day =
+                Timestamp::from_millisecond(day).map_or(at.1.to_string(), |day| day.strftime("%Y-%m-%d").to_string());
+            format!("{day}: {} rows were recorded, the copy has {}, or other ones", rows(wanted), rows(found))
+        })
+    };
+    all.iter().filter_map(differs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copys_name_is_a_folder_and_no_path() {
+        assert!(is_name("20261127-163000") && is_name("before_v2"));
+        for name in ["", "../x", "a/b", "a b", "é", &"x".repeat(101)] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn days_that_are_missing_more_or_changed_differ() {
+        let day = |day, rows| RecordedDay { generation: 1, day, batches: 1, rows, digest: rows };
+        assert!(differing(&[day(0, 5)], &[day(0, 5)]).is_empty());
+        let said = differing(&[day(0, 5), day(1, 5), day(3, 1)], &[day(0, 5), day(1, 4), day(2, 2)]);
+        assert_eq!(
+            said,
+            [
+                "1970-01-02: 5 rows were recorded, the copy has 4, or other ones",
+                "1970-01-03: 0 rows were recorded, the copy has 2, or other ones",
+                "1970-01-04: 1 rows were recorded, the copy has 0, or other ones",
+            ]
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! Copies of the statistics: made and proved while everything goes on, and the way back to one.
+
+mod support;
+
+use serde_json::Value;
+use support::{Place, post, text, wait_for, write};
+
+fn went_well(place: &Place, args: &[&str]) -> String {
+    let output = place.weir(args);
+    assert!(output.status.success(), "weir {args:?}: {}", text(&output));
+    text(&output)
+}
+
+fn refused(place: &Place, args: &[&str]) -> String {
+    let output = place.weir(args);
+    assert!(!output.status.success(), "weir {args:?}: {}", text(&output));
+    text(&output)
+}
+
+fn whole(place: &Place, sent: u64, what: &str) {
+    place.wait_complete();
+    // Complete is said of live; an import that is computed again may take a moment more.
+    wait_for(what, || (place.page_views()? == sent).then_some(()));
+}
+
+/// Rows and digest of all that left before `to`.
+fn digest(place: &Place, to: &str) -> Value {
+    place.json(&["digest", "--to", to, "--json"])["digest"].clone()
+}
+
+#[test]
+fn a_clickhouse_that_is_lost_comes_back_from_a_copy_and_the_log_gives_the_rest() {
+    let place = Place::new("");
+    let serve = place.start();
+    let mut sent = post(&place, "/a", 3);
+    place.wait_complete();
+    let made = went_well(&place, &["backup", "create", "one"]);
+    assert!(made.contains("copy one was made (all of it): live complete through "), "{made}");
+    sent += post(&place, "/b", 2);
+    place.wait_complete();
+    let made = went_well(&place, &["backup", "create", "two"]);
+    assert!(made.contains("copy two was made (what is not in one)"), "{made}");
+    for name in ["one", "two"] {
+        let said = went_well(&place, &["backup", "verify", name]);
+        assert!(said.contains(&format!("copy {name} is whole")), "{said}");
+    }
+    let listed = went_well(&place, &["backup", "list"]);
+    assert!(listed.lines().count() == 2 && listed.contains("on top of one"), "{listed}");
+
+    // After the copies: hits, and an import.
+    let log = support::repository().join("examples/blog-access.log");
+    let import = place.json(&["import", "--json", "--site", "two.example", &log.display().to_string()]);
+    sent += post(&place, "/c", 1) + import["page_views"].as_u64().unwrap();
+    wait_for("the import", || (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(()));
+    whole(&place, sent, "all of it");
+    let now = jiff::Timestamp::now().to_string();
+    let before = digest(&place, &now);
+
+    // The disk is gone.
+    assert_eq!(serve.stop(), Some(0));
+    std::fs::remove_dir_all(place.dir.path().join("data/clickhouse")).unwrap();
+    let serve = place.start();
+    wait_for("live to say that its table is lost", || {
+        (place.status()?["runs"][0]["progress"]["fault"]["kind"].as_str()? == "table_lost").then_some(())
+    });
+    sent += post(&place, "/d", 4);
+    let told = went_well(&place, &["backup", "restore", "two", "--dry-run"]);
+    assert!(
+        told.contains("would do: the tables become those of copy two") && told.contains("live goes on from"),
+        "{told}"
+    );
+    let restored = went_well(&place, &["backup", "restore", "two", "--reason", "the disk is gone"]);
+    assert!(restored.contains("the tables are those of copy two"), "{restored}");
+    whole(&place, sent, "what came after the copy, import and all");
+    assert_eq!(digest(&place, &now), before, "the table is what it would have been");
+
+    // Back to an older copy while all is well: it is the same table again.
+    went_well(&place, &["backup", "restore", "one", "--reason", "to see that it can be done"]);
+    sent += post(&place, "/e", 1);
+    whole(&place, sent, "from an older copy");
+    assert_eq!(digest(&place, &now), before);
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_copy_that_is_damaged_is_said_to_be_and_wrong_names_are_refused() {
+    let place = Place::new("");
+    let serve = place.start();
+    post(&place, "/a", 3);
+    place.wait_complete();
+    assert!(went_well(&place, &["backup", "list"]).contains("there is no copy yet"));
+    went_well(&place, &["backup", "create", "one"]);
+    assert!(refused(&place, &["backup", "create", "one"]).contains("there is a copy one already"));
+    assert!(refused(&place, &["backup", "create", "../one"]).contains("is no name for a copy"));
+    assert!(refused(&place, &["backup", "verify", "two"]).contains("there is no copy two"));
+    assert!(refused(&place, &["backup", "restore", "two", "--reason", "x"]).contains("there is no copy two"));
+    assert!(refused(&place, &["backup", "restore", "one"]).contains("--reason"));
+
+    // A part of the copy is gone.
+    let folder = place.dir.path().join("data/backups/one/stats_v1");
+    std::fs::remove_dir_all(folder.join("data")).unwrap();
+    let said = refused(&place, &["backup", "verify", "one"]);
+    assert!(said.contains("copy one cannot be read"), "{said}");
+    assert_eq!(place.page_views(), Some(3), "the table itself was not touched");
+    let left = "SELECT count() FROM system.databases WHERE position(name, '_verify_') > 0";
+    assert_eq!(write(&place, left).trim(), "0", "nothing is left behind");
+    assert_eq!(serve.stop(), Some(0));
+}
