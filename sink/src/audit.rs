@@ -209,10 +209,23 @@ impl Audit {
             .collect())
     }
 
-    /// Whether a difference is there at a second look: an undo, or a restore, may have passed in between.
+    /// Whether a difference is there at a second look: an undo, a restore, or what is given up, may have passed in between.
     async fn still(&self, clickhouse: &Connection, finding: &Finding, digest: &str) -> Result<bool, Failure> {
-        let Finding::Differs { origin, from_ms, to_ms, recorded, .. } = finding else {
-            return Ok(true);
+        let (origin, from_ms, to_ms, recorded) = match finding {
+            Finding::Differs { origin, from_ms, to_ms, recorded, .. } => (origin, from_ms, to_ms, recorded),
+            Finding::Overlaps { origin, from_ms, to_ms } => {
+                let over = format!(
+                    "{}.emissions WHERE generation = {} AND state = 'done' AND origin = {} \
+                     AND window_to > toDateTime({}, 'UTC') AND window_from < toDateTime({}, 'UTC')",
+                    clickhouse.database,
+                    self.version.number,
+                    quote(origin),
+                    from_ms / 1000,
+                    to_ms / 1000
+                );
+                return Ok(read(clickhouse, &over).await?.len() > 1);
+            }
+            Finding::Uncovered { .. } => return Ok(true),
         };
         let windows =
             |column: &str| format!("origin = {} AND {column} >= toDateTime({}, 'UTC')", quote(origin), from_ms / 1000);

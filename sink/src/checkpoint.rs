@@ -32,8 +32,8 @@ pub async fn checkpoint_of(table: &impl Table, width: WindowWidth, from: WindowS
     Ok(window_at(width, first_hole(seconds(from.ms()), covered)))
 }
 
-/// What the gap run does next: from the first window that was left and is not done, to the end of what was left with it.
-/// `None`: there is no gap.
+/// What the gap run does next: from the first window that was left and is not done, or lost, to the end of what was left
+/// with it. `None`: there is no gap.
 ///
 /// Errors: as of [`checkpoint`].
 pub async fn gap(
@@ -49,7 +49,7 @@ pub async fn gap(
 /// The same of any table.
 pub async fn gap_of(table: &impl Table, width: WindowWidth) -> Result<Option<Windows>, Failure> {
     let mut left = table.left().await?;
-    left.sort_unstable();
+    left.sort_unstable_by_key(|range| (range.from_s, range.to_s));
     for range in left {
         let from = done_through(table, width, window_at(width, range.from_s), window_at(width, range.to_s)).await?;
         let to = window_at(width, range.to_s);
@@ -69,7 +69,7 @@ pub(crate) async fn done_through(
 ) -> Result<WindowStart, Failure> {
     let (from_s, to_s) = (seconds(from.ms()), seconds(to.ms()));
     let recorded = table.recorded(from_s, to_s).await?;
-    let done = recorded.iter().filter(|recorded| recorded.state == State::Done);
+    let done = recorded.iter().filter(|recorded| recorded.state != State::Left);
     let covered = done.map(|done| (done.from_s, done.to_s)).collect();
     Ok(window_at(width, first_hole(from_s, covered).min(to_s)))
 }

@@ -53,13 +53,13 @@ impl ClickHouse {
     }
 
     /// A condition for an INSERT's WHERE: the statement fails, code 395, if another is the run's largest when it starts.
-    pub(crate) fn or_fail(&self, owner: &Owner) -> String {
+    fn or_fail(&self, owner: &Owner) -> String {
         format!("NOT throwIf({} != {}, {})", self.largest_owner(), quote(&owner.to_string()), quote(REFUSAL))
     }
 
     /// A condition for a DELETE's WHERE: nothing is deleted if another is the run's largest. (A `throwIf` there would
     /// hold up all later mutations of the table.)
-    pub(crate) fn or_nothing(&self, owner: &Owner) -> String {
+    fn or_nothing(&self, owner: &Owner) -> String {
         format!("{} = {}", self.largest_owner(), quote(&owner.to_string()))
     }
 
@@ -77,28 +77,39 @@ impl ClickHouse {
         )
     }
 
-    /// Which entries of `system.mutations` and `system.merges` are the table's.
-    fn of_table(&self) -> String {
-        format!("database = {} AND table = {}", quote(&self.connection.database_name), quote(&self.table))
+    /// Which entries of `system.mutations` and `system.merges` are the table's, or the record's.
+    fn of_tables(&self) -> String {
+        format!(
+            "database = {} AND table IN ({}, 'emissions')",
+            quote(&self.connection.database_name),
+            quote(&self.table)
+        )
+    }
+
+    /// The record of the run's origin.
+    fn of_origin(&self) -> String {
+        format!("generation = {} AND origin = {}", self.version.number, quote(&self.origin))
     }
 
     async fn records(&self, which: &str) -> Result<Vec<Recorded>, Failure> {
         let sql = format!(
-            "SELECT DISTINCT toUnixTimestamp(window_from), toUnixTimestamp(window_to), state = 'left' \
-             FROM {}.emissions WHERE generation = {} AND origin = {} AND {which}",
+            "SELECT DISTINCT toUnixTimestamp(window_from), toUnixTimestamp(window_to), toString(state), rows, digest \
+             FROM {}.emissions WHERE {} AND {which}",
             self.connection.database,
-            self.version.number,
-            quote(&self.origin)
+            self.of_origin()
         );
-        let rows: Vec<(u32, u32, u8)> = self.connection.rows(&sql, LONG).await?;
-        let state = |left| if left == 1 { State::Left } else { State::Done };
-        Ok(rows.into_iter().map(|(from_s, to_s, left)| Recorded { from_s, to_s, state: state(left) }).collect())
+        let records: Vec<(u32, u32, String, u64, u64)> = self.connection.rows(&sql, LONG).await?;
+        let recorded = |(from_s, to_s, state, rows, digest): (u32, u32, String, u64, u64)| {
+            let state = [State::Done, State::Left, State::Lost].into_iter().find(|of| state_word(*of) == state)?;
+            Some(Recorded { from_s, to_s, state, content: Content { rows, digest } })
+        };
+        Ok(records.into_iter().filter_map(recorded).collect())
     }
 
     async fn put_record(
         &self,
         as_: Statement<'_>,
-        state: &str,
+        state: State,
         windows: Windows,
         content: Content,
     ) -> Result<(), Failure> {
@@ -109,7 +120,7 @@ impl ClickHouse {
             self.version.number,
             quote(&self.origin),
             quote(&self.run),
-            quote(state),
+            quote(state_word(state)),
             seconds(windows.from.ms()),
             seconds(windows.to.ms()),
             content.rows,
@@ -121,7 +132,16 @@ impl ClickHouse {
 
     /// A mutation shows whose it is by the fence in its command.
     fn own_mutations(&self) -> String {
-        format!("{} AND NOT is_done AND position(command, {}) > 0", self.of_table(), quote(&quote(&self.key)))
+        format!("{} AND NOT is_done AND position(command, {}) > 0", self.of_tables(), quote(&quote(&self.key)))
+    }
+}
+
+/// A state, as `emissions` names it.
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Done => "done",
+        State::Left => "left",
+        State::Lost => "lost",
     }
 }
 
@@ -136,7 +156,7 @@ impl Running for ClickHouse {
             "SELECT assumeNotNull((SELECT count() FROM system.mutations WHERE {})), \
              assumeNotNull((SELECT count() FROM system.merges WHERE {} AND is_mutation))",
             self.own_mutations(),
-            self.of_table()
+            self.of_tables()
         );
         let (unfinished, rewriting) = self.connection.row(&sql, QUICK).await?;
         Ok(Mutations { unfinished, rewriting })
@@ -224,11 +244,30 @@ impl Table for ClickHouse {
     }
 
     async fn record(&self, as_: Statement<'_>, windows: Windows, content: Content) -> Result<(), Failure> {
-        self.put_record(as_, "done", windows, content).await
+        self.put_record(as_, State::Done, windows, content).await
     }
 
     async fn leave(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
-        self.put_record(as_, "left", windows, Content::default()).await
+        self.put_record(as_, State::Left, windows, Content::default()).await
+    }
+
+    async fn lose(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
+        self.put_record(as_, State::Lost, windows, Content::default()).await
+    }
+
+    async fn forget(&self, as_: Statement<'_>, windows: Windows, states: &[State]) -> Result<(), Failure> {
+        let states: Vec<String> = states.iter().map(|state| quote(state_word(*state))).collect();
+        let sql = format!(
+            "ALTER TABLE {}.emissions DELETE WHERE {} AND state IN ({}) AND window_to > toDateTime({}, 'UTC') \
+             AND window_from < toDateTime({}, 'UTC') AND {} SETTINGS mutations_sync = 2",
+            self.connection.database,
+            self.of_origin(),
+            states.join(", "),
+            seconds(windows.from.ms()),
+            seconds(windows.to.ms()),
+            self.or_nothing(as_.owner)
+        );
+        self.connection.execute(&sql, Some(self.query_id(as_)), LONG).await
     }
 
     async fn altered(&self) -> Result<Option<Altered>, Failure> {

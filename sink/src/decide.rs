@@ -4,7 +4,7 @@ use crate::digest::Content;
 use crate::error::Kind;
 use crate::table::{Recorded, State};
 
-/// The one thing that an owner does in a turn.
+/// The one thing that an owner does in a turn; the last two only when a person has ordered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
     /// The table holds the batch: record it.
@@ -15,9 +15,13 @@ pub enum Deed {
     Insert,
     /// What is not done before a window is another run's from now on: record that.
     Leave,
+    /// Windows are given up: record that.
+    Lose,
+    /// What is recorded of windows is not believed any more: take it out.
+    Forget,
 }
 
-/// Law: never `Leave`; `Done` if and only if the table holds exactly what is wanted, and `Insert` only where it holds nothing.
+/// Law: one of the first three; `Done` if and only if the table holds exactly what is wanted, and `Insert` only where it holds nothing.
 pub fn next_deed(held: Content, wanted: Content) -> Deed {
     if held == wanted {
         Deed::Done
@@ -45,7 +49,7 @@ pub(crate) fn after(deed: Deed, answer: Result<(), Kind>) -> After {
         (_, Err(Kind::Refused | Kind::Hopeless(_))) => After::Stop,
         (_, Err(Kind::Unclear)) => After::RaiseLater,
         (Deed::Done, Ok(())) => After::Keep,
-        (Deed::Delete | Deed::Insert | Deed::Leave, Ok(())) => After::Raise,
+        (_, Ok(())) => After::Raise,
     }
 }
 
@@ -60,18 +64,33 @@ pub(crate) struct Place {
 ///
 /// What a run has behind it has no holes, so the second before its place tells of all. `None`: that is not recorded any
 /// more, because a copy was brought back; what the run knows is void.
-pub(crate) fn checkpoint_from(place: Place, recorded: &[Recorded]) -> Option<u32> {
+pub(crate) fn checkpoint_from(place: Place, recorded: &[Recorded]) -> Option<Hole> {
     let Place { first_s, at_s } = place;
     let behind = at_s <= first_s || recorded.iter().any(|of| of.from_s < at_s && at_s <= of.to_s);
-    behind.then(|| first_hole(at_s, recorded.iter().map(|of| (of.from_s, of.to_s)).collect()))
+    behind.then(|| hole_at(at_s, recorded.iter().map(|of| (of.from_s, of.to_s)).collect()))
 }
 
 /// The same of a gap run that was at `at_s` and ends at `to_s`: it must still have been left to it, from its begin on.
-pub(crate) fn gap_from(at_s: u32, to_s: u32, recorded: &[Recorded]) -> Option<u32> {
-    let of = |state| recorded.iter().filter(move |of| of.state == state);
-    let done: Vec<Recorded> = of(State::Done).copied().collect();
-    let left = of(State::Left).filter(|left| left.from_s <= at_s && to_s <= left.to_s).map(|left| left.from_s).max();
-    checkpoint_from(Place { first_s: left?, at_s }, &done).map(|checkpoint_s| checkpoint_s.min(to_s))
+pub(crate) fn gap_from(at_s: u32, to_s: u32, recorded: &[Recorded]) -> Option<Hole> {
+    let (left, done): (Vec<Recorded>, Vec<Recorded>) = recorded.iter().partition(|of| of.state == State::Left);
+    let left = left.iter().filter(|left| left.from_s <= at_s && to_s <= left.to_s).map(|left| left.from_s).max();
+    let Hole { from_s, until_s } = checkpoint_from(Place { first_s: left?, at_s }, &done)?;
+    Some(Hole { from_s: from_s.min(to_s), until_s })
+}
+
+/// Where a run's next batch may lie, s: what is recorded after it stays recorded, and no batch reaches over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub(crate) from_s: u32,
+    /// `None`: nothing is recorded behind it.
+    pub(crate) until_s: Option<u32>,
+}
+
+/// The first hole at or after `from_s` between intervals `(begin, end)` in any order, s.
+pub(crate) fn hole_at(from_s: u32, covered: Vec<(u32, u32)>) -> Hole {
+    let begins: Vec<u32> = covered.iter().map(|(begin, _)| *begin).collect();
+    let from_s = first_hole(from_s, covered);
+    Hole { from_s, until_s: begins.into_iter().filter(|begin| *begin > from_s).min() }
 }
 
 /// The first instant at or after `from_s` that no interval covers; intervals `(begin, end)` in any order, s.
@@ -131,30 +150,37 @@ mod tests {
     }
 
     fn recorded(from_s: u32, to_s: u32, state: State) -> Recorded {
-        Recorded { from_s, to_s, state }
+        Recorded { from_s, to_s, state, content: NOTHING }
     }
 
     #[test]
     fn a_place_is_void_when_what_was_recorded_before_it_is_not_there_any_more() {
-        let at = |at_s| Place { first_s: 10, at_s };
+        let from = |at_s, recorded: &[Recorded]| {
+            checkpoint_from(Place { first_s: 10, at_s }, recorded).map(|hole| (hole.from_s, hole.until_s))
+        };
         let (done, left) = (recorded(10, 20, State::Done), recorded(20, 30, State::Left));
-        assert_eq!(checkpoint_from(at(10), &[]), Some(10));
-        assert_eq!(checkpoint_from(at(20), &[done]), Some(20));
-        assert_eq!(checkpoint_from(at(20), &[left, done]), Some(30));
-        assert_eq!(checkpoint_from(at(20), &[]), None);
-        assert_eq!(checkpoint_from(at(20), &[left]), None);
-        assert_eq!(checkpoint_from(at(25), &[done]), None);
+        assert_eq!(from(10, &[]), Some((10, None)));
+        assert_eq!(from(20, &[done]), Some((20, None)));
+        assert_eq!(from(20, &[left, done]), Some((30, None)));
+        assert_eq!(from(20, &[]), None);
+        assert_eq!(from(20, &[left]), None);
+        assert_eq!(from(25, &[done]), None);
+        // What was taken back before something that was not.
+        let lost = recorded(40, 50, State::Lost);
+        assert_eq!(from(20, &[done, lost, recorded(30, 40, State::Done)]), Some((20, Some(30))));
     }
 
     #[test]
     fn a_gap_runs_place_is_void_when_it_is_not_left_to_it_any_more() {
         let (before, done, left) =
             (recorded(10, 20, State::Done), recorded(20, 24, State::Done), recorded(20, 30, State::Left));
-        assert_eq!(gap_from(20, 30, &[before, left]), Some(20));
-        assert_eq!(gap_from(24, 30, &[done, left]), Some(24));
-        assert_eq!(gap_from(24, 30, &[left]), None);
-        assert_eq!(gap_from(20, 30, &[before]), None);
-        assert_eq!(gap_from(20, 30, &[left, recorded(20, 40, State::Done)]), Some(30));
+        let from = |at_s, recorded: &[Recorded]| gap_from(at_s, 30, recorded).map(|hole| (hole.from_s, hole.until_s));
+        assert_eq!(from(20, &[before, left]), Some((20, None)));
+        assert_eq!(from(24, &[done, left]), Some((24, None)));
+        assert_eq!(from(24, &[left]), None);
+        assert_eq!(from(20, &[before]), None);
+        assert_eq!(from(20, &[left, recorded(20, 40, State::Done)]), Some((30, None)));
+        assert_eq!(from(20, &[left, recorded(26, 40, State::Lost)]), Some((20, Some(26))));
     }
 
     #[test]

@@ -164,5 +164,7 @@ pub(crate) fn word(deed: Deed) -> &'static str {
         Deed::Delete => "delete",
         Deed::Insert => "insert",
         Deed::Leave => "leave",
+        Deed::Lose => "lose",
+        Deed::Forget => "forget",
     }
 }

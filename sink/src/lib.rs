@@ -8,12 +8,14 @@
 //!
 //! Invariants
 //! - a batch is recorded as done only after the table was asked, and holds exactly its rows
+//! - no batch reaches over what is recorded
 //! - every statement that writes carries its owner, and does nothing unless that is the run's largest
 //! - nothing is remembered from turn to turn but the windows themselves; no answer is believed, "ok" neither
 //! - a chunk is one block, so it is in the table whole or not at all
 //! - behind a run there are no holes: all is done, or left to the gap run ([`Left`])
 //! - while a restore is not over nobody owns a run ([`restore()`])
-//! - what was done can be taken back ([`take_back()`]): then it is asked for again, and written only where it differs
+//! - what was done can be taken back ([`take_back()`]): then it is asked for again, and written only where it differs, or it
+//!   is named as lost
 //!
 //! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`, and lived through, with everything that may go
 //! wrong, in `tests/simulation`. Start at [`run`]; [`table`] is what it asks of ClickHouse, [`Vault`] what a copy and a
@@ -40,7 +42,6 @@ mod restore;
 pub mod server;
 pub mod table;
 mod take_back;
-mod undo;
 mod vault;
 mod verify;
 mod writer;
@@ -59,8 +60,7 @@ pub use mend::mend;
 pub use owner::Owner;
 pub use prepare::{Altered, Shape, prepare, shape, show};
 pub use restore::{Vault, copy_on, restore_on};
-pub use take_back::{Extent, take_back};
-pub use undo::undo;
+pub use take_back::{Extent, take_back, take_back_on, undo, undo_on};
 pub use vault::{copy, restore};
 pub use verify::{Verified, recorded_days, server_ms, verify};
 pub use writer::{Done, End, Left, News, RunSpec, run, run_on, run_telling};

@@ -1,7 +1,8 @@
 //! A copy of everything, and back to it: the order of deeds, and why it is the order.
 //!
 //! A copy takes the record first and the rows later: what was done then is still there, whole, and rows that came in
-//! between are more than the record names, never fewer. It holds no owners.
+//! between are more than the record names, never fewer. So a copy is void while something is taken out: of what is given
+//! up, or of an import that is undone, it would have the record without the rows. It holds no owners.
 //!
 //! A restore drops `owners` first, so that every statement of every run fails from then on, and makes it anew as its last
 //! deed, empty: nothing that was sent before can equal anything in it. Cut anywhere it leaves everything closed, and is
@@ -14,8 +15,9 @@ use crate::table::Running;
 /// All tables of a database, as one copy or one restore sees them. Each method may be cut anywhere, and is then begun
 /// again from the first.
 pub trait Vault: Running {
-    /// Which `owners` there is; `None` while a restore has dropped it. Another one after each restore.
-    fn owners(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send;
+    /// Which `owners` there is, another one after each restore, and which DELETEs there were; `None` while a restore has
+    /// dropped it, or while one is under way.
+    fn standing(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send;
 
     fn copy_record(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
@@ -37,12 +39,12 @@ pub trait Vault: Running {
     fn open(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
-/// Copies; `false`: a restore was under way or began meanwhile, so it is void.
+/// Copies; `false`: a restore or a DELETE was under way or began meanwhile, so it is void.
 pub async fn copy_on(vault: &impl Vault) -> Result<bool, Failure> {
-    let Some(before) = vault.owners().await? else { return Ok(false) };
+    let Some(before) = vault.standing().await? else { return Ok(false) };
     vault.copy_record().await?;
     vault.copy_rows().await?;
-    Ok(vault.owners().await? == Some(before))
+    Ok(vault.standing().await? == Some(before))
 }
 
 /// Goes back to a copy. `Err`: everything stays closed until it has been begun again, to the end.

@@ -24,11 +24,13 @@ pub struct Statement<'a> {
 }
 
 /// What the record says of windows, an interval in s since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded {
     pub from_s: u32,
     pub to_s: u32,
     pub state: State,
+    /// What the table held of a batch when it was recorded; nothing, of other states.
+    pub content: Content,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,21 +39,23 @@ pub enum State {
     Done,
     /// Live does not write them any more, whether they are done or not: the gap run does.
     Left,
+    /// Nobody writes them: a person has given them up. To every run they are as good as done.
+    Lost,
 }
 
-/// DELETEs that are not over.
+/// DELETEs that are not over, of rows or of the record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mutations {
     /// Those that will still rewrite parts.
     pub unfinished: u64,
-    /// Parts that are being rewritten, by any mutation of the table: a killed one goes on with the parts at hand.
+    /// Parts that are being rewritten, by any mutation: a killed one goes on with the parts at hand.
     pub rewriting: u64,
 }
 
 /// What has started and is not over: of one run, or, for a restore, of all.
 pub trait Running: Send + Sync {
-    /// Ends the queries that have started, raises and DELETEs too, and answers when they are gone. A DELETE's mutation
-    /// goes on.
+    /// Ends the queries that have started, raises and DELETEs too, and answers when they are gone. A DELETE's mutation, of
+    /// rows or of the record, goes on.
     fn kill_queries(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
     fn mutations(&self) -> impl Future<Output = Result<Mutations, Failure>> + Send;
@@ -64,7 +68,8 @@ pub trait Running: Send + Sync {
 ///
 /// Each method is one statement, which may be done in part, late, twice, or not at all, whatever it answers: the
 /// protocol is in what calls them. Of a statement with an owner the law is: when it starts, it does nothing unless its
-/// owner is the run's largest. INSERT and the two records then answer [`Kind::Refused`]; a DELETE answers well.
+/// owner is the run's largest. INSERT and the three records then answer [`Kind::Refused`]; the two that take out answer
+/// well.
 pub trait Table: Running {
     /// Where it is, for errors: a URL.
     fn place(&self) -> &str;
@@ -108,6 +113,17 @@ pub trait Table: Running {
 
     /// Records these windows as left.
     fn leave(&self, as_: Statement<'_>, windows: Windows) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Records these windows as lost.
+    fn lose(&self, as_: Statement<'_>, windows: Windows) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Takes out what is recorded, in one of these states, of windows that reach into these, one by one.
+    fn forget(
+        &self,
+        as_: Statement<'_>,
+        windows: Windows,
+        states: &[State],
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// What is wrong with how the tables were made.
     fn altered(&self) -> impl Future<Output = Result<Option<Altered>, Failure>> + Send;

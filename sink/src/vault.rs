@@ -18,8 +18,8 @@ use crate::restore::{Vault, copy_on, restore_on};
 use crate::table::{Mutations, Running};
 
 /// Copies the record and the tables of `versions` into the folder `at` of the server's `backups.allowed_path`, which must
-/// not be there; with `base`, an earlier copy, only what that does not hold. `false`: a restore was under way or began
-/// meanwhile; the copy is void.
+/// not be there; with `base`, an earlier copy, only what that does not hold. `false`: a restore or a DELETE was
+/// under way or began meanwhile; the copy is void.
 pub async fn copy(
     target: &Target,
     versions: &[SchemaVersion],
@@ -194,8 +194,15 @@ impl Running for ClickHouse<'_> {
 }
 
 impl Vault for ClickHouse<'_> {
-    async fn owners(&self) -> Result<Option<String>, Failure> {
-        let sql = format!("SELECT toString(uuid) FROM system.tables WHERE {} AND name = 'owners'", self.of_database());
+    async fn standing(&self) -> Result<Option<String>, Failure> {
+        let of = self.of_database();
+        // A mutation is listed after it is over, too.
+        let sql = format!(
+            "SELECT concat(toString(uuid), ' ', \
+             toString(assumeNotNull((SELECT sum(cityHash64(table, mutation_id)) FROM system.mutations WHERE {of})))) \
+             FROM system.tables WHERE {of} AND name = 'owners' \
+             AND (SELECT count() FROM system.mutations WHERE {of} AND NOT is_done) = 0"
+        );
         Ok(self.connection.rows::<String>(&sql, QUICK).await?.pop())
     }
 

@@ -8,7 +8,7 @@ use weir_schemas::{Closed, Origin, SchemaVersion, WindowStart};
 
 use crate::clickhouse::ClickHouse;
 use crate::connection::Target;
-use crate::decide::{After, Deed, Place, after, checkpoint_from, gap_from, next_deed};
+use crate::decide::{After, Deed, Hole, Place, after, checkpoint_from, gap_from, next_deed};
 use crate::digest::{Content, seconds};
 use crate::error::{Failure, Kind};
 use crate::events::{BatchDiffered, BatchDone, Raised, Waiting, WindowsLeft, word};
@@ -219,6 +219,8 @@ struct Writer<'a, T> {
     spec: RunSpec,
     limits: Limits,
     pending: Pending,
+    /// Where the next batch ends at the latest, as the record said last; `None`: nothing is recorded behind it.
+    until: Option<WindowStart>,
     /// `None`: the next turn raises first.
     owner: Option<Owner>,
     /// How many have been sent by any owner.
@@ -245,6 +247,7 @@ impl<T: Table> Writer<'_, T> {
             pending: Pending::new(spec.version.width, spec.begins(), !spec.origin.is_empty(), limits),
             spec,
             limits,
+            until: None,
             owner: None,
             statements: 0,
             drained: false,
@@ -265,15 +268,20 @@ impl<T: Table> Writer<'_, T> {
         if self.spec.to.is_some_and(|to| self.pending.from() >= to) {
             return Next::Over(End::Complete);
         }
-        match self.pending.batch(self.spec.to) {
+        match self.pending.batch(self.end()) {
             None if self.drained => Next::Over(End::Drained),
             // Before there is work too: what a former owner left running is ended at once.
             _ if self.owner.is_none() => Next::Turn,
             None => Next::Wait(None),
-            Some(batch) if batch.wanted.rows > 0 || self.drained || Some(batch.to) == self.spec.to => Next::Turn,
+            Some(batch) if batch.wanted.rows > 0 || self.drained || Some(batch.to) == self.end() => Next::Turn,
             Some(_) if self.last_done.elapsed() >= self.limits.empty_every => Next::Turn,
             Some(_) => Next::Wait(Some(self.last_done + self.limits.empty_every)),
         }
+    }
+
+    /// No batch reaches over it: the run's end, or what is recorded already.
+    fn end(&self) -> Option<WindowStart> {
+        self.spec.to.into_iter().chain(self.until).min()
     }
 
     async fn turn(&mut self, tell: &mut impl FnMut(News)) -> Result<After, SinkError> {
@@ -312,21 +320,23 @@ impl<T: Table> Writer<'_, T> {
             }
         };
         if let Left::To(to) = self.spec.left {
-            let from = self.checkpoint(self.spec.from).await?;
+            let from = self.checkpoint(self.spec.from).await?.0;
             if from < to {
                 return self.leave(&owner, Windows { from, to }).await;
             }
             // What is recorded stays recorded, or this owner is refused.
             self.spec.left = Left::Passed;
         }
-        let checkpoint = self.checkpoint(self.pending.from()).await?;
+        let (checkpoint, until) = self.checkpoint(self.pending.from()).await?;
+        self.until = until;
         self.pending.done_through(checkpoint);
         if let Some((batch, began)) = self.recording.take_if(|(batch, _)| checkpoint >= batch.to) {
             self.done(batch, began, tell);
         }
         self.recording = None;
-        let at_hand = self.at_hand.take_if(|(batch, _)| batch.from == self.pending.from());
-        let next = || Some((self.pending.batch(self.spec.to)?, Instant::now()));
+        let (from, end) = (self.pending.from(), self.end());
+        let at_hand = self.at_hand.take_if(|(batch, _)| batch.from == from && end.is_none_or(|end| batch.to <= end));
+        let next = || Some((self.pending.batch(end)?, Instant::now()));
         let Some((batch, began)) = at_hand.or_else(next) else {
             return Ok(After::Keep);
         };
@@ -350,7 +360,7 @@ impl<T: Table> Writer<'_, T> {
                 self.table.delete(statement, batch.windows()).await
             }
             Deed::Insert => self.insert(&owner, &batch).await,
-            Deed::Leave => unreachable!("the table decides among the others"),
+            Deed::Leave | Deed::Lose | Deed::Forget => unreachable!("the table decides among the others"),
         };
         let next = self.answered(deed, answer)?;
         if self.waits && self.differed < DIFFERED_OFTEN {
@@ -365,19 +375,20 @@ impl<T: Table> Writer<'_, T> {
         Ok(next)
     }
 
-    /// How far the run is complete that was complete through `at`.
-    async fn checkpoint(&self, at: WindowStart) -> Result<WindowStart, Trouble> {
+    /// How far the run is complete that was complete through `at`, and what is recorded next behind that.
+    async fn checkpoint(&self, at: WindowStart) -> Result<(WindowStart, Option<WindowStart>), Trouble> {
         let RunSpec { version, first, to, left, .. } = &self.spec;
         let (at_s, to_s) = (seconds(at.ms()), to.map_or(u32::MAX, |to| seconds(to.ms())));
         // One before: whether what was recorded still is.
         let recorded = self.table.recorded(at_s.saturating_sub(1), to_s.max(at_s)).await;
         let recorded = recorded.map_err(|failure| Trouble::Failed("read the checkpoint", failure))?;
-        let checkpoint_s = match left {
+        let hole = match left {
             Left::Own => gap_from(at_s, to_s, &recorded),
             Left::Passed | Left::To(_) => checkpoint_from(Place { first_s: seconds(first.ms()), at_s }, &recorded),
         };
-        let checkpoint_s = checkpoint_s.ok_or(Trouble::Moved { held_from: at })?;
-        Ok(version.width.window_of(i64::from(checkpoint_s) * 1000))
+        let Hole { from_s, until_s } = hole.ok_or(Trouble::Moved { held_from: at })?;
+        let window = |at_s| version.width.window_of(i64::from(at_s) * 1000);
+        Ok((window(from_s), until_s.map(window)))
     }
 
     async fn leave(&mut self, owner: &Owner, windows: Windows) -> Result<After, Trouble> {

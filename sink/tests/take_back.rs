@@ -9,8 +9,10 @@ use support::{Draw, ask, at, database, live, version, window};
 use tokio::sync::mpsc;
 use weir_schemas::{Closed, WindowStart};
 use weir_sink::audit::Audit;
+use weir_sink::table::Running as _;
 use weir_sink::{
-    Done, End, Extent, Limits, News, Shape, SinkError, Target, checkpoint, mend, prepare, run_telling, shape, take_back,
+    Done, End, Extent, Limits, News, Shape, SinkError, Target, checkpoint, copy, mend, prepare, run_telling, shape,
+    table_of, take_back,
 };
 
 const HOURS: i64 = 12;
@@ -91,12 +93,12 @@ async fn assert_right(target: &Target, before: &str) {
 async fn what_is_taken_back_is_asked_for_again_and_only_what_differs_is_written() {
     let target = whole().await;
     let before = digest(&target).await;
-    // In the middle of the second batch: the table is right, only its record goes, from that batch on.
+    // In the middle of the second batch: the table is right, only its record goes, from there on.
     let parts_before = parts(&target).await;
     take_back(&target, "live", &version(), "", Extent::From(at(6))).await.expect("taken back");
-    assert_eq!(checkpoint(&target, "live", &version(), "", at(0)).await.expect("a checkpoint"), at(4));
+    assert_eq!(checkpoint(&target, "live", &version(), "", at(0)).await.expect("a checkpoint"), at(6));
     let (end, done, _) = go_on(&target).await;
-    assert_eq!((end.expect("it ends"), done.first().map(|batch| batch.from)), (End::Complete, Some(at(4))));
+    assert_eq!((end.expect("it ends"), done.first().map(|batch| batch.from)), (End::Complete, Some(at(6))));
     assert_eq!(parts(&target).await, parts_before, "nothing was written");
     assert_right(&target, &before).await;
     // One row less, and one that is there twice.
@@ -114,26 +116,86 @@ async fn what_is_taken_back_is_asked_for_again_and_only_what_differs_is_written(
     assert_right(&target, &before).await;
 }
 
+/// The hours that have rows, and what is recorded: (state, first hour, hour after the last), each once.
+async fn held_and_recorded(target: &Target) -> (String, String) {
+    let first = at(0).ms() / 1000;
+    let hour = |column: &str| format!("intDiv(toUnixTimestamp({column}) - {first}, 3600)");
+    let held = format!("SELECT arraySort(groupUniqArray({})) FROM DB.stats_v1", hour("emitted_in"));
+    let recorded = format!(
+        "SELECT arraySort(groupUniqArray((toString(state), {}, {}))) FROM DB.emissions",
+        hour("window_from"),
+        hour("window_to")
+    );
+    (ask(target, &held).await, ask(target, &recorded).await.replace('\'', ""))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_given_up_is_gone_with_its_record_and_named_and_the_rest_stays() {
+async fn what_is_given_up_is_gone_with_its_record_and_named_and_the_rest_stays_done() {
     let target = whole().await;
+    // Within the second batch.
     let lost = Extent::Lost { from: at(5), to: at(7) };
     for _ in 0..2 {
         take_back(&target, "live", &version(), "", lost).await.expect("given up");
+        let (held, recorded) = held_and_recorded(&target).await;
+        assert_eq!(held, "[0,1,2,3,4,7,8,9,10,11]");
+        assert_eq!(recorded, "[(done,0,4),(done,4,5),(done,7,9),(done,9,12),(lost,5,7)]");
     }
-    let held = "SELECT groupArray(DISTINCT intDiv(toUnixTimestamp(emitted_in), 3600) - 492312) FROM (SELECT emitted_in FROM DB.stats_v1 ORDER BY emitted_in)";
-    assert_eq!(ask(&target, held).await, "[0,1,2,3,4,7,8,9,10,11]");
-    let named = "SELECT DISTINCT state, toUnixTimestamp(window_from), toUnixTimestamp(window_to) FROM DB.emissions WHERE state != 'done'";
-    assert_eq!(ask(&target, named).await, format!("lost\t{}\t{}", at(5).ms() / 1000, at(7).ms() / 1000));
-    // The run begins after it. Of the batch that reached into it the rest is found in its place.
-    let from = checkpoint(&target, "live", &version(), "", at(7)).await.expect("a checkpoint");
-    assert_eq!(from, at(7));
-    assert_eq!(go_on_from(&target, from).await.0.expect("it ends"), End::Complete);
-    let rows = "SELECT count() FROM DB.stats_v1 WHERE emitted_in >= toDateTime(1772348400, 'UTC')";
-    let wanted: usize =
-        windows(at(7)).iter().map(|closed| if let Closed::Window(of) = closed { of.rows() } else { 0 }).sum();
-    assert_eq!(at(7).ms() / 1000, 1_772_348_400);
-    assert_eq!(ask(&target, rows).await, wanted.to_string());
+    let found = Audit::new(&target, &version()).full().await.expect("an audit");
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(checkpoint(&target, "live", &version(), "", at(0)).await.expect("a checkpoint"), at(HOURS));
+    // What was given up may be asked for again, in part: the rest stays lost.
+    take_back(&target, "live", &version(), "", Extent::From(at(6))).await.expect("taken back");
+    assert_eq!(held_and_recorded(&target).await.1, "[(done,0,4),(done,4,5),(lost,5,6)]");
+    assert_eq!(go_on(&target).await.0.expect("it ends"), End::Complete);
+    assert_eq!(held_and_recorded(&target).await.0, "[0,1,2,3,4,6,7,8,9,10,11]");
+    let found = Audit::new(&target, &version()).full().await.expect("an audit");
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_batch_that_is_not_as_recorded_is_a_hole_that_the_run_fills() {
+    let target = whole().await;
+    let before = digest(&target).await;
+    let fourth = format!("emitted_in = toDateTime({}, 'UTC')", at(4).ms() / 1000);
+    ask(
+        &target,
+        &format!("ALTER TABLE DB.stats_v1 DELETE WHERE {fourth} AND value LIKE '/1%' SETTINGS mutations_sync = 2"),
+    )
+    .await;
+    take_back(&target, "live", &version(), "", Extent::Lost { from: at(5), to: at(7) }).await.expect("given up");
+    assert_eq!(held_and_recorded(&target).await.1, "[(done,0,4),(done,9,12),(lost,5,7)]");
+    // Two holes: none of the batches that fill them reaches over what is recorded behind.
+    let (end, done, _) = go_on(&target).await;
+    assert_eq!(end.expect("it ends"), End::Complete);
+    assert_eq!(done.iter().map(|of| (of.from, of.through)).collect::<Vec<_>>(), [(at(4), at(5)), (at(7), at(9))]);
+    let (held, recorded) = held_and_recorded(&target).await;
+    assert_eq!(held, "[0,1,2,3,4,7,8,9,10,11]");
+    assert_eq!(recorded, "[(done,0,4),(done,4,5),(done,7,9),(done,9,12),(lost,5,7)]");
+    take_back(&target, "live", &version(), "", Extent::From(at(5))).await.expect("taken back");
+    assert_eq!(go_on(&target).await.0.expect("it ends"), End::Complete);
+    assert_right(&target, &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_void_while_something_is_taken_out() {
+    let target = whole().await;
+    ask(&target, "SYSTEM STOP MERGES DB.emissions").await;
+    let giving_up = {
+        let target = target.clone();
+        let lost = Extent::Lost { from: at(4), to: at(9) };
+        tokio::spawn(async move { take_back(&target, "live", &version(), "", lost).await })
+    };
+    let waiting = "SELECT count() FROM system.mutations WHERE database = 'DBX' AND NOT is_done";
+    let waiting = waiting.replace("DBX", &target.database);
+    support::until("the record to be taken out", async || ask(&target, &waiting).await == "1").await;
+    let copied =
+        async |at: &str| copy(&target, &[version()], &format!("{}-{at}", target.database)).await.expect("it is known");
+    assert!(!copied("within").await);
+    let mutations = table_of(&target, "live", &version(), "").mutations().await.expect("an answer");
+    assert_eq!(mutations.unfinished, 1, "the run's next owner ends it");
+    ask(&target, "SYSTEM START MERGES DB.emissions").await;
+    giving_up.await.expect("no panic").expect("given up");
+    assert!(copied("after").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

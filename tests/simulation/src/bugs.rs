@@ -15,7 +15,7 @@ use uuid::Uuid;
 use weir_schemas::{Closed, RowBlock};
 use weir_sink::{
     Altered, Content, Owner,
-    table::{Failure, Mutations, Recorded, Running, Statement, Table, Windows},
+    table::{Failure, Mutations, Recorded, Running, State, Statement, Table, Windows},
 };
 
 use crate::{native, table::SimTable};
@@ -35,6 +35,16 @@ pub enum Bug {
     NothingEnded,
     /// The record of what is left carries no owner.
     LeftWithoutOwner,
+    /// What is taken back is so without raising first: no statement carries an owner.
+    TakenBackUnraised,
+    /// Who takes back raises, and sends its statements without an owner.
+    TakenBackUnfenced,
+    /// Who takes back does not end what still runs.
+    TakenBackNotEnded,
+    /// Of what is given up the rows go before the record.
+    GivenUpRowsFirst,
+    /// Of a batch that is cut the rest is recorded anew, whatever the table holds of the batch.
+    RestBelieved,
     /// A copy takes the rows first, then the record.
     RowsFirst,
     /// A restore leaves `owners` where it is while it works.
@@ -60,6 +70,36 @@ pub enum Bug {
 }
 
 impl Bug {
+    /// The properties that it breaks, as a failure names them first: it is found when one of them fails, and not when
+    /// something else does.
+    pub fn breaks(self) -> &'static [&'static str] {
+        match self {
+            Bug::BelievedAnswers
+            | Bug::DoneBeforeInsert
+            | Bug::WithoutOwner
+            | Bug::RaisedOnce
+            | Bug::NothingEnded
+            | Bug::LeftWithoutOwner
+            | Bug::RowsFirst
+            | Bug::RestoreOpen => &["exactly once", "order"],
+            Bug::TakenBackUnraised | Bug::TakenBackUnfenced | Bug::TakenBackNotEnded => {
+                &["exactly once", "order", "given up", "no holes"]
+            }
+            Bug::GivenUpRowsFirst => &["exactly once"],
+            Bug::RestBelieved => &["exactly once", "equality"],
+            Bug::NothingLookedUp => &["conservation"],
+            // A partition that is silent holds the watermark back for ever.
+            Bug::DroppedTick => &["liveness"],
+            Bug::MergedWatermark
+            | Bug::NoRunningMaximum
+            | Bug::HorizonOfZero
+            | Bug::CopyMustCount
+            | Bug::NewPartition
+            | Bug::RowsByBatch
+            | Bug::OrderedByInterned => &["equality"],
+        }
+    }
+
     /// Found where copies are many.
     pub(crate) fn is_about_copies(self) -> bool {
         matches!(self, Bug::HorizonOfZero | Bug::CopyMustCount)
@@ -80,8 +120,16 @@ impl Bug {
         matches!(self, Bug::RowsFirst | Bug::RestoreOpen)
     }
 
-    pub(crate) fn is_in_table(self) -> bool {
-        matches!(self, Bug::BelievedAnswers | Bug::DoneBeforeInsert | Bug::RaisedOnce | Bug::NothingEnded)
+    /// It is who takes back that is wrong: found where a person orders that often.
+    pub(crate) fn is_in_taking_back(self) -> bool {
+        matches!(
+            self,
+            Bug::TakenBackUnraised
+                | Bug::TakenBackUnfenced
+                | Bug::TakenBackNotEnded
+                | Bug::GivenUpRowsFirst
+                | Bug::RestBelieved
+        )
     }
 
     pub(crate) fn is_in_pipeline(self) -> bool {
@@ -121,10 +169,10 @@ pub(crate) fn count_visitors_once_a_batch(windows: &mut [Closed]) {
     }
 }
 
-/// A table between writer and server that makes a wrong writer of a right one.
+/// A table between writer and server that makes a wrong writer of a right one, if there is a bug.
 pub(crate) struct PlantedTable {
     inner: SimTable,
-    bug: Bug,
+    bug: Option<Bug>,
     remembered: Mutex<Remembered>,
 }
 
@@ -139,7 +187,7 @@ struct Remembered {
 }
 
 impl PlantedTable {
-    pub(crate) fn new(inner: SimTable, bug: Bug) -> PlantedTable {
+    pub(crate) fn new(inner: SimTable, bug: Option<Bug>) -> PlantedTable {
         PlantedTable { inner, bug, remembered: Mutex::default() }
     }
 
@@ -150,11 +198,16 @@ impl PlantedTable {
     /// The owner that a statement is sent with.
     fn owner(&self, statement: Statement<'_>) -> Owner {
         let first = self.remembered().owner;
-        first.filter(|_| self.bug == Bug::RaisedOnce).unwrap_or(*statement.owner)
+        first.filter(|_| self.is(Bug::RaisedOnce)).unwrap_or(*statement.owner)
+    }
+
+    fn is(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
     }
 
     fn has_ended(&self) -> bool {
-        self.bug == Bug::NothingEnded || self.bug == Bug::RaisedOnce && self.remembered().ended
+        let nothing = self.is(Bug::NothingEnded) || self.is(Bug::TakenBackNotEnded);
+        nothing || self.is(Bug::RaisedOnce) && self.remembered().ended
     }
 }
 
@@ -202,7 +255,8 @@ impl Table for PlantedTable {
     }
 
     async fn raise(&self, owner: &Owner) -> Result<(), Failure> {
-        if self.bug == Bug::RaisedOnce && self.remembered().owner.is_some() {
+        let raised = self.is(Bug::RaisedOnce) && self.remembered().owner.is_some();
+        if raised || self.is(Bug::TakenBackUnraised) {
             return Ok(());
         }
         self.inner.raise(owner).await?;
@@ -211,7 +265,13 @@ impl Table for PlantedTable {
     }
 
     async fn recorded(&self, from_s: u32, to_s: u32) -> Result<Vec<Recorded>, Failure> {
-        self.inner.recorded(from_s, to_s).await
+        let mut recorded = self.inner.recorded(from_s, to_s).await?;
+        if self.is(Bug::RestBelieved) {
+            for of in recorded.iter_mut().filter(|of| of.state == State::Done) {
+                of.content = self.inner.held(of.from_s, of.to_s).await?;
+            }
+        }
+        Ok(recorded)
     }
 
     async fn left(&self) -> Result<Vec<Recorded>, Failure> {
@@ -227,13 +287,13 @@ impl Table for PlantedTable {
         let inserts = content(&body);
         match self.bug {
             // Sent only after the batch was recorded.
-            Bug::DoneBeforeInsert => self.remembered().held.push(body),
+            Some(Bug::DoneBeforeInsert) => self.remembered().held.push(body),
             _ => {
                 let owner = self.owner(as_);
                 self.inner.insert(Statement { owner: &owner, ..as_ }, body).await?;
             }
         }
-        if matches!(self.bug, Bug::BelievedAnswers | Bug::DoneBeforeInsert) {
+        if self.is(Bug::BelievedAnswers) || self.is(Bug::DoneBeforeInsert) {
             self.remembered().inserted += inserts;
         }
         Ok(())
@@ -261,6 +321,17 @@ impl Table for PlantedTable {
     async fn leave(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
         let owner = self.owner(as_);
         self.inner.leave(Statement { owner: &owner, ..as_ }, windows).await
+    }
+
+    async fn lose(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
+        if self.is(Bug::GivenUpRowsFirst) {
+            self.inner.delete(as_, windows).await?;
+        }
+        self.inner.lose(as_, windows).await
+    }
+
+    async fn forget(&self, as_: Statement<'_>, windows: Windows, states: &[State]) -> Result<(), Failure> {
+        self.inner.forget(as_, windows, states).await
     }
 
     async fn altered(&self) -> Result<Option<Altered>, Failure> {

@@ -3,7 +3,7 @@
 //! ```text
 //!  Plan ──appends──▶ SimLog ──▶ weir_pipeline::run ──Closed──▶ weir_sink::run_on ──statements──▶ Server (parts,
 //!   │  (a spool's too)  ▲ ticks ──────┘   1-4 threads             one thread: live, gap ▲         emissions, owners)
-//!   │                                                   copy_on, restore_on ────────────┘          │
+//!   │                                     take_back_on, copy_on, restore_on ────────────┘          │
 //!   └──faults──▶ kills, stops, pauses, crashes, late and doubled statements …                      │
 //!                                                                oracle(SimLog) == table ◀─────────┘
 //! ```
@@ -16,9 +16,12 @@
 //! Each must have
 //! - **conservation**: every acknowledged event in exactly one emission, once (again after a horizon without copies; what
 //!   a spool drains, once)
-//! - **equality**: the table is the oracle's, wherever batches were cut
+//! - **equality**: the table is the oracle's, wherever batches were cut, also after a person has hurt it and ordered that it
+//!   is asked for again
+//! - **given up**: the windows that a person gave up are named as lost, no others are, and nothing of them is there
 //! - **exactly once**: what is recorded as done is in the table exactly, at every moment but within a restore
-//! - **order**: windows ascend and come once; complete-through never goes back
+//! - **order**: windows ascend and come once; complete-through never goes back; no record lies over another
+//! - **no holes**: at rest nothing is without a record that has one behind it
 //! - **liveness**: after the faults stop, a fresh event comes through
 //! - **memory**: open windows stay under their bounds
 //!
@@ -137,8 +140,15 @@ impl History {
     }
 }
 
-/// Lives through `runs` histories of `seed`, two at a time; with `until_failure`, to the first that fails.
-pub fn run(seed: u64, runs: u64, bug: Option<Bug>, until_failure: bool) -> Summary {
+impl Failure {
+    /// Whether it is one of these properties that did not hold.
+    pub fn breaks(&self, properties: &[&str]) -> bool {
+        self.wrong.split_once(':').is_some_and(|(property, _)| properties.contains(&property))
+    }
+}
+
+/// Lives through `runs` histories of `seed`, two at a time, to the first that fails as `until` says.
+pub fn run(seed: u64, runs: u64, bug: Option<Bug>, until: impl Fn(&Failure) -> bool + Sync) -> Summary {
     let _planted = bug.and_then(Bug::planted).map(weir_pipeline_planted::plant);
     let (next, summary) = (AtomicU64::new(0), Mutex::new(Summary::default()));
     let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get().min(8));
@@ -152,7 +162,7 @@ pub fn run(seed: u64, runs: u64, bug: Option<Bug>, until_failure: bool) -> Summa
             let outcome = world::live(&history.plan(), bug, false);
             let mut summary = summary.lock().expect("no holder panics");
             summary.add(history, outcome);
-            if until_failure && !summary.failures.is_empty() {
+            if summary.failures.last().is_some_and(&until) {
                 next.store(runs, Ordering::Relaxed);
             }
         }

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         None => {
             let seed = args.seed.unwrap_or_else(rand::random);
             println!("{}", Drawn::of(seed, args.runs, args.plant));
-            (run(seed, args.runs, args.plant, false), seed)
+            (run(seed, args.runs, args.plant, |_| false), seed)
         }
     };
     for failure in summary.failures.iter().take(SHOWN) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weir_oracle::{event, pick};
 use weir_schemas::{
-    Event, SchemaVersion, WindowWidth,
+    Event, SchemaVersion, WindowStart, WindowWidth,
     wire::{BatchBuilder, batch_record, tick_record},
 };
 use weir_sink::Limits;
@@ -99,7 +99,9 @@ pub(crate) enum Kind {
     Delete,
     Record,
     Leave,
-    Owners,
+    Lose,
+    Forget,
+    Standing,
     CopyRecord,
     CopyRows,
     Close,
@@ -158,10 +160,22 @@ pub(crate) enum What {
     LiveFirst(i64),
     /// Live goes on from where it stopped, if it has not yet left anything.
     Resume,
+    /// A person orders that live asks for everything again from the window of so long ago on.
+    AskAgain(i64),
+    /// A person gives up the windows that began so long ago, so many ms of them.
+    GiveUp(i64, i64),
+    /// Somebody takes a row out of what is done, or puts one in twice; then one of those two is ordered.
+    Hurt(Hurt),
     /// A copy of the tables is taken.
     Copy,
     /// Back to the last copy, if there is one.
     Restore,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hurt {
+    RowGone,
+    RowTwice,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +184,7 @@ pub(crate) struct Fault {
     pub(crate) what: What,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     Kind::Insert,
     Kind::Record,
     Kind::Ask,
@@ -182,8 +196,13 @@ const KINDS: [Kind; 12] = [
     Kind::KillMutations,
     Kind::Recorded,
     Kind::Leave,
+    Kind::Lose,
+    Kind::Forget,
     Kind::Control,
 ];
+
+/// Those of who takes back.
+const TAKING: [Kind; 5] = [Kind::Forget, Kind::Lose, Kind::Delete, Kind::Forget, Kind::Lose];
 
 /// Those of a restore.
 const RESTORING: [Kind; 7] =
@@ -206,6 +225,10 @@ impl What {
             What::Pause(_) => "pauses",
             What::LiveFirst(_) => "live first",
             What::Resume => "live after all",
+            What::AskAgain(_) => "orders to ask again",
+            What::GiveUp(..) => "orders to give up",
+            What::Hurt(Hurt::RowGone) => "rows taken out by hand",
+            What::Hurt(Hurt::RowTwice) => "rows doubled by hand",
             What::Copy => "copies of the tables",
             What::Restore => "restores",
         }
@@ -231,7 +254,7 @@ impl Plan {
         let faults = faults(rng, begin_ms, duration_ms, bug);
         let count = partitions.len();
         let mut processes: Vec<Process> = (0..6).map(|nth| process(rng, nth, count)).collect();
-        if bug.is_some_and(Bug::is_about_gaps) {
+        if bug.is_some_and(|bug| bug.is_about_gaps() || bug.is_in_taking_back()) {
             // Two at work where one should be, and not one after the other.
             processes.iter_mut().for_each(|process| process.starts_after_ms = 0);
         }
@@ -250,6 +273,18 @@ impl Plan {
             plan.faults = kept.iter().filter_map(|at| self.faults.get(*at).copied()).collect();
         }
         plan
+    }
+
+    /// The first window of the first run.
+    pub(crate) fn first(&self) -> WindowStart {
+        let effective_ms = self.partitions.iter().map(|partition| partition.effective_ms).min();
+        let first_ms = effective_ms.expect("there is a partition") - self.version.lateness_ms;
+        self.version.width.window_of(first_ms)
+    }
+
+    /// Whether a person may ask for windows again that are done: the log must still have them then.
+    pub(crate) fn asks_again(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.what, What::AskAgain(_) | What::GiveUp(..) | What::Hurt(_)))
     }
 }
 
@@ -429,6 +464,7 @@ fn faults(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>) -
         faults.push(Fault { when: When::On(kind, Phase::Started, rng.random_range(0..20)), what });
     }
     away(rng, begin_ms, duration_ms, bug, &mut faults);
+    ordered(rng, begin_ms, duration_ms, bug, &mut faults);
     back(rng, begin_ms, duration_ms, bug, &mut faults);
     let slow = if bug.is_some_and(Bug::is_about_gaps) { 50 } else { 0 };
     for _ in 0..slow {
@@ -480,6 +516,65 @@ fn away(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>, fau
             }
         }
         at_ms += for_ms;
+    }
+}
+
+/// A person orders that windows are asked for again, or given up, with or without a reason in the table, once or again;
+/// what live was doing goes on meanwhile, and who does it is cut.
+fn ordered(rng: &mut StdRng, begin_ms: i64, duration_ms: i64, bug: Option<Bug>, faults: &mut Vec<Fault>) {
+    let about = bug.is_some_and(Bug::is_in_taking_back);
+    if !rng.random_bool(if about { 1.0 } else { 0.35 }) {
+        return;
+    }
+    let last_ms = begin_ms + duration_ms - 1;
+    for _ in 0..rng.random_range(1..if about { 6 } else { 4 }) {
+        let at_ms = rng.random_range(begin_ms..last_ms);
+        let ago_ms = pick(rng, &[0, 20_000, MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS]);
+        let for_ms = pick(rng, &[10_000, MINUTE_MS, 6 * MINUTE_MS, 20 * MINUTE_MS]);
+        let hurt = pick(rng, &[What::Hurt(Hurt::RowGone), What::Hurt(Hurt::RowTwice)]);
+        let whats = [What::AskAgain(ago_ms), What::GiveUp(ago_ms, for_ms), hurt];
+        faults.push(Fault { when: When::At(at_ms), what: pick(rng, &whats) });
+        if rng.random_bool(0.5) {
+            // The same again, or a second thought.
+            let again_ms = (at_ms + pick(rng, &[1_000, 8_000, 30_000])).min(last_ms);
+            faults.push(Fault { when: When::At(again_ms), what: pick(rng, &whats) });
+        }
+    }
+    for _ in 0..rng.random_range(0..if about { 16 } else { 4 }) {
+        let (phase, what) = pick(
+            rng,
+            &[
+                (Phase::Sent, What::Late(40_000)),
+                (Phase::Sent, What::Lose),
+                (Phase::Sent, What::Twice(5_000)),
+                (Phase::Sent, What::Twice(20_000)),
+                (Phase::Started, What::Kill),
+                (Phase::Started, What::Second),
+                (Phase::Started, What::Crash(5_000)),
+                (Phase::Applied, What::Kill),
+                (Phase::Applied, What::Stop(20_000)),
+                (Phase::Applied, What::Silence),
+            ],
+        );
+        faults.push(Fault { when: When::On(pick(rng, &TAKING), phase, rng.random_range(0..6)), what });
+    }
+    if about {
+        // Everything that was given up is asked for again, and a deed of the first arrives once more then.
+        for _ in 0..8 {
+            let at_ms = rng.random_range(begin_ms + duration_ms / 4..last_ms);
+            faults.push(Fault { when: When::At(at_ms), what: What::GiveUp(15 * MINUTE_MS, 14 * MINUTE_MS) });
+            faults.push(Fault { when: When::At((at_ms + 4_000).min(last_ms)), what: What::AskAgain(20 * MINUTE_MS) });
+        }
+        for nth in 0..24 {
+            let what = What::Twice(pick(rng, &[8_000, 20_000]));
+            faults.push(Fault { when: When::On(pick(rng, &TAKING), Phase::Sent, nth), what });
+        }
+    }
+    for _ in 0..rng.random_range(0..if about { 12 } else { 2 }) {
+        // An INSERT runs whose process is gone when its windows are given up.
+        let when = When::On(Kind::Insert, Phase::Started, rng.random_range(0..40));
+        faults.push(Fault { when, what: What::Kill });
+        faults.push(Fault { when, what: What::GiveUp(15 * MINUTE_MS, 20 * MINUTE_MS) });
     }
 }
 

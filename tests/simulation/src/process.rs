@@ -13,10 +13,12 @@ use weir_schemas::{Closed, WindowStart};
 use weir_sink::{
     Done, End, Left, RunSpec, SinkError, checkpoint_of, copy_on, gap_of, restore_on, run_on,
     table::{Table, Windows},
+    take_back_on,
 };
 
 use crate::{
     Bug,
+    bugs::PlantedTable,
     control::Control,
     log::SimLog,
     plan::{Kind, Phase, Plan, Process, Role},
@@ -26,7 +28,7 @@ use crate::{
 };
 
 /// Windows on their way from pipeline to sink, as in `weir run`.
-const CLOSED_MAX: usize = 8;
+const CLOSED_MAX: usize = 1;
 
 /// What all processes of a history share.
 pub(crate) struct Shared {
@@ -45,6 +47,13 @@ pub(crate) struct Running {
     queue: Arc<Queue>,
 }
 
+/// The table as a process has it: its own run's, and, for what a person orders, live's and the gap run's.
+pub(crate) struct Tables {
+    pub(crate) own: PlantedTable,
+    pub(crate) taking: PlantedTable,
+    pub(crate) taking_gap: PlantedTable,
+}
+
 /// Between its pipeline and its sink.
 #[derive(Default)]
 struct Queue {
@@ -53,12 +62,6 @@ struct Queue {
 }
 
 impl Shared {
-    pub(crate) fn first(&self) -> WindowStart {
-        let effective_ms = self.plan.partitions.iter().map(|partition| partition.effective_ms).min();
-        let first_ms = effective_ms.expect("there is a partition") - self.plan.version.lateness_ms;
-        self.plan.version.width.window_of(first_ms)
-    }
-
     /// A process reads the control topic to its end; from where live is to go on.
     fn control(&self, number: usize) -> Option<i64> {
         let mut state = self.server.state();
@@ -138,15 +141,9 @@ impl Running {
     }
 
     /// The life of a run's: returns when it is over, however; `Err` is what must never be.
-    pub(crate) async fn live(
-        &self,
-        shared: &Shared,
-        nth: usize,
-        number: usize,
-        table: impl Table,
-    ) -> Result<(), String> {
+    pub(crate) async fn live(&self, shared: &Shared, nth: usize, number: usize, tables: Tables) -> Result<(), String> {
         let process = &shared.plan.processes[nth % shared.plan.processes.len()];
-        let said = self.control.govern(self.work(shared, process, number, &table)).await;
+        let said = self.control.govern(self.work(shared, process, number, &tables)).await;
         self.control.kill();
         if let Some(reading) = self.reading.lock().expect("no holder panics").take() {
             for (what, times) in reading.seen().happened {
@@ -165,15 +162,33 @@ impl Running {
             let Windows { from, to } = gap_of(table, version.width).await.ok()??;
             return Some(RunSpec { run, version, origin, first: from, from, to: Some(to), left: Left::Own });
         }
-        let first = shared.first();
+        let first = shared.plan.first();
         let from = checkpoint_of(table, version.width, first).await.ok()?;
         let left = live_first_ms.map_or(Left::Passed, |at_ms| Left::To(version.width.window_of(at_ms)));
         Some(RunSpec { run, version, origin, first, from, to: None, left })
     }
 
-    async fn work(&self, shared: &Shared, process: &Process, number: usize, table: &impl Table) -> Result<(), String> {
-        let version = &shared.plan.version;
+    /// What a person has ordered is done before anything else, oldest first; `false`: not to its end.
+    async fn repair(&self, shared: &Shared, number: usize, tables: &Tables) -> bool {
+        let orders = if self.role == Role::Live { shared.server.state().orders() } else { Vec::new() };
+        for (order, extent) in orders {
+            let taken = take_back_on(&tables.taking, Some(&tables.taking_gap), shared.plan.version.width, extent).await;
+            if taken.is_err() {
+                shared.server.state().happens("orders cut");
+                return false;
+            }
+            shared.control(number);
+            shared.server.state().ordered(order);
+        }
+        true
+    }
+
+    async fn work(&self, shared: &Shared, process: &Process, number: usize, tables: &Tables) -> Result<(), String> {
+        let (version, table) = (&shared.plan.version, &tables.own);
         // As `weir run`: where it cannot begin the process ends, and another is started.
+        if !self.repair(shared, number, tables).await {
+            return Ok(());
+        }
         let Some(spec) = self.spec(shared, number, table).await else { return Ok(()) };
         let (from, to) = (spec.begins(), spec.to);
         let partitions = shared.partitions_in_use();
@@ -183,19 +198,19 @@ impl Running {
         *self.reading.lock().expect("no holder panics") = Some(reading);
         let (sender, closed) = mpsc::channel(CLOSED_MAX);
         let mut through = from;
-        let restores = shared.server.state().restores;
+        let taken = shared.server.state().taken();
         let on_done = |done: Done| {
             let mut state = shared.server.state();
             let seconds = |at: WindowStart| (at.ms() / 1_000) as u32;
             let known_s = match self.role {
                 Role::Gap => state.complete_through_s(seconds(from)),
-                _ => state.covered_through_s(seconds(shared.first())),
+                _ => state.covered_through_s(seconds(shared.plan.first())),
             };
             if done.from > done.through || done.through < through {
                 state.wrong.get_or_insert(format!("order: {done:?} after {through:?}"));
             }
-            // A restore that began between the record and its answer has taken it back.
-            if seconds(done.through) > known_s && state.restores == restores {
+            // What was taken back, or restored, between the record and its answer.
+            if seconds(done.through) > known_s && state.taken() == taken {
                 state.wrong.get_or_insert(format!("order: {done:?} was told, complete through {known_s} s"));
             }
             through = done.through;

@@ -18,8 +18,9 @@ use tokio::{
     sync::oneshot,
     time::{Instant, sleep, sleep_until},
 };
+use weir_schemas::{WindowStart, WindowWidth};
 use weir_sink::{
-    Content, Owner,
+    Content, Extent, Owner,
     table::{Failure, Kind as Why, Mutations, Recorded, State as Recording},
 };
 use xxhash_rust::xxh3::Xxh3;
@@ -27,11 +28,14 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     control::Control,
     native::Row,
-    plan::{Fault, Kind, Phase, Role, What, When},
+    plan::{Fault, Hurt, Kind, MINUTE_MS, Phase, Plan, Role, What, When},
 };
 
 /// How long a client waits for an answer.
 const CLIENT_WAITS: Duration = Duration::from_secs(30);
+
+/// What is given up ends so long before the faults do: after them a fresh event must come through.
+const GIVEN_UP_BEFORE_MS: i64 = 6 * MINUTE_MS;
 
 /// Restores of a history: each brings the runs back by minutes.
 const RESTORES_MAX: u64 = 2;
@@ -50,9 +54,9 @@ pub(crate) enum Work {
     /// The body's rows, decoded when it is applied.
     Insert(Option<Owner>, Arc<Vec<Row>>),
     Delete(Option<Owner>, u32, u32),
-    Record(Option<Owner>, Batch),
-    Leave(Option<Owner>, u32, u32),
-    Owners,
+    Record(Option<Owner>, Recorded),
+    Forget(Option<Owner>, u32, u32, Vec<Recording>),
+    Standing,
     CopyRecord(u128),
     CopyRows(u128),
     Close,
@@ -70,15 +74,7 @@ pub(crate) enum Answer {
     Mutations(Mutations),
     Records(Vec<Recorded>),
     Content(Content),
-    Owners(Option<String>),
-}
-
-/// A batch that is recorded as done, windows in s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Batch {
-    pub(crate) from_s: u32,
-    pub(crate) to_s: u32,
-    pub(crate) content: Content,
+    Standing(Option<String>),
 }
 
 impl Work {
@@ -94,9 +90,13 @@ impl Work {
             Work::Ask(..) => Kind::Ask,
             Work::Insert(..) => Kind::Insert,
             Work::Delete(..) => Kind::Delete,
-            Work::Record(..) => Kind::Record,
-            Work::Leave(..) => Kind::Leave,
-            Work::Owners => Kind::Owners,
+            Work::Record(_, recorded) => match recorded.state {
+                Recording::Done => Kind::Record,
+                Recording::Left => Kind::Leave,
+                Recording::Lost => Kind::Lose,
+            },
+            Work::Forget(..) => Kind::Forget,
+            Work::Standing => Kind::Standing,
             Work::CopyRecord(_) => Kind::CopyRecord,
             Work::CopyRows(_) => Kind::CopyRows,
             Work::Close => Kind::Close,
@@ -109,11 +109,16 @@ impl Work {
 
     fn owner(&self) -> Option<Owner> {
         match self {
-            Work::Insert(owner, _) | Work::Delete(owner, ..) | Work::Record(owner, _) | Work::Leave(owner, ..) => {
+            Work::Insert(owner, _) | Work::Delete(owner, ..) | Work::Record(owner, _) | Work::Forget(owner, ..) => {
                 *owner
             }
             _ => None,
         }
+    }
+
+    /// Whether a mutation does it.
+    fn takes_out(&self) -> bool {
+        matches!(self, Work::Delete(..) | Work::Forget(..))
     }
 
     /// The restore that it is a deed of.
@@ -130,7 +135,7 @@ impl Work {
             self.kind(),
             Kind::Largest | Kind::KillQueries | Kind::Mutations | Kind::KillMutations | Kind::Recorded | Kind::Left
         );
-        !read && !matches!(self.kind(), Kind::Ask | Kind::Owners | Kind::Close | Kind::TakeOver)
+        !read && !matches!(self.kind(), Kind::Ask | Kind::Standing | Kind::Close | Kind::TakeOver)
     }
 }
 
@@ -146,13 +151,22 @@ pub(crate) enum Deed {
 struct Copied {
     record: Option<Record>,
     rows: Option<Vec<Vec<Row>>>,
+    /// Rows that somebody had hurt are in it: nobody brings it back.
+    hurt: bool,
 }
 
 /// What `emissions` holds, windows in s.
 #[derive(Debug, Clone, Default)]
 struct Record {
-    done: Vec<Batch>,
-    left: Vec<(u32, u32)>,
+    /// By their numbers, which are never used again.
+    entries: BTreeMap<u64, Recorded>,
+}
+
+/// What a person has ordered.
+struct Order {
+    extent: Extent,
+    due_ms: i64,
+    done: bool,
 }
 
 /// A restore that is not over.
@@ -188,6 +202,17 @@ pub(crate) struct State {
     /// What the parts hold, by window.
     held: BTreeMap<u32, Content>,
     record: Record,
+    entries_made: u64,
+    width: WindowWidth,
+    /// The first window of all, s.
+    first_s: u32,
+    orders: Vec<Order>,
+    /// What was taken out of the record, ever.
+    forgotten: u64,
+    /// Mutations that have come to their end.
+    mutated: u64,
+    /// Windows that somebody has hurt, s, with what they must hold.
+    hurt: BTreeMap<u32, Content>,
     /// Of each run the largest; `None`: there is no such table.
     owners: Option<BTreeMap<Role, Owner>>,
     /// How often `owners` was made.
@@ -218,19 +243,34 @@ pub(crate) struct State {
 }
 
 impl Record {
-    fn done_from_s(&self, from_s: u32) -> u32 {
+    fn of(&self, state: Recording) -> impl Iterator<Item = &Recorded> {
+        self.entries.values().filter(move |of| of.state == state)
+    }
+
+    /// The first instant from `from_s` on that nothing in these states covers.
+    fn through_s(&self, from_s: u32, states: &[Recording]) -> u32 {
         let mut at = from_s;
-        while let Some(batch) = self.done.iter().find(|batch| batch.from_s <= at && at < batch.to_s) {
-            at = batch.to_s;
+        let covers = |at: u32| {
+            let mut entries = self.entries.values().filter(|of| states.contains(&of.state));
+            entries.find(|of| of.from_s <= at && at < of.to_s).map(|of| of.to_s)
+        };
+        while let Some(to_s) = covers(at) {
+            at = to_s;
         }
         at
+    }
+
+    fn complete_from_s(&self, from_s: u32) -> u32 {
+        self.through_s(from_s, &[Recording::Done, Recording::Lost])
     }
 }
 
 struct Mutation {
     role: Role,
     windows: (u32, u32),
+    /// Parts, or entries of the record, by number.
     todo: Vec<u64>,
+    of_record: bool,
     killed: bool,
     /// A part is being rewritten.
     working: bool,
@@ -240,20 +280,28 @@ struct Mutation {
 type Client = Option<oneshot::Sender<Result<Answer, Failure>>>;
 
 impl Server {
-    pub(crate) fn new(seed: u64, begin_ms: i64, quiet_ms: i64, faults: Vec<Fault>, told: bool) -> Arc<Server> {
+    pub(crate) fn new(plan: &Plan, told: bool) -> Arc<Server> {
         let now = Instant::now();
+        let first_s = (plan.first().ms() / 1_000) as u32;
         Arc::new(Server {
             state: Mutex::new(State {
-                rng: StdRng::seed_from_u64(seed ^ 0x5eed),
+                rng: StdRng::seed_from_u64(plan.seed ^ 0x5eed),
                 begin: now,
-                begin_ms,
-                quiet_ms,
-                faults,
+                begin_ms: plan.begin_ms,
+                quiet_ms: plan.quiet_ms,
+                faults: plan.faults.clone(),
                 seen: BTreeMap::new(),
                 parts: BTreeMap::new(),
                 parts_made: 0,
                 held: BTreeMap::new(),
                 record: Record::default(),
+                entries_made: 0,
+                width: plan.version.width,
+                first_s,
+                orders: Vec::new(),
+                forgotten: 0,
+                mutated: 0,
+                hurt: BTreeMap::new(),
                 owners: Some(BTreeMap::new()),
                 owners_made: 1,
                 running: BTreeMap::new(),
@@ -282,7 +330,7 @@ impl Server {
     }
 
     /// Sends a statement for `process`, and waits for the answer as a client does.
-    pub(crate) async fn ask(self: &Arc<Server>, process: usize, work: Work) -> Result<Answer, Failure> {
+    pub(crate) async fn ask(self: &Arc<Server>, process: usize, role: Role, work: Work) -> Result<Answer, Failure> {
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.state();
@@ -294,13 +342,13 @@ impl Server {
                 Some(What::Late(late_ms)) => delay += Duration::from_millis(late_ms as u64),
                 Some(What::Twice(after_ms)) => {
                     let again = delay + Duration::from_millis(after_ms as u64);
-                    tokio::spawn(self.clone().serve(process, work.clone(), again, None));
+                    tokio::spawn(self.clone().serve(process, role, work.clone(), again, None));
                 }
                 Some(What::Lose) => client = None,
                 _ => {}
             }
             if client.is_some() {
-                tokio::spawn(self.clone().serve(process, work, delay, client));
+                tokio::spawn(self.clone().serve(process, role, work, delay, client));
             }
         }
         match tokio::time::timeout(CLIENT_WAITS, answered).await {
@@ -310,7 +358,7 @@ impl Server {
     }
 
     /// One statement in the server.
-    async fn serve(self: Arc<Server>, process: usize, work: Work, delay: Duration, client: Client) {
+    async fn serve(self: Arc<Server>, process: usize, role: Role, work: Work, delay: Duration, client: Client) {
         sleep(delay).await;
         let (kind, sent_to) = (work.kind(), self.state().crashes);
         let (id, mut ended, takes, mut fault, mutated) = {
@@ -320,7 +368,7 @@ impl Server {
                 return;
             }
             state.tell(process, "starts", &work);
-            if let Some(refused) = state.refusal(process, &work) {
+            if let Some(refused) = state.refusal(role, &work) {
                 drop(client.map(|client| client.send(refused)));
                 return;
             }
@@ -328,7 +376,6 @@ impl Server {
             state.statements += 1;
             let id = state.statements;
             let (end, ended) = oneshot::channel();
-            let role = state.processes[process].1;
             state.running.insert(id, Query { role, work: work.clone(), _end: end });
             // What a process that is gone has left running, others meet.
             let left = !state.processes[process].0.is_up();
@@ -340,16 +387,22 @@ impl Server {
                 _ => 60,
             };
             let takes = Duration::from_millis(state.rng.random_range(1..most_ms));
-            let mutated = if let Work::Delete(_, from_s, to_s) = work {
-                let todo = state.parts_with(from_s, to_s);
-                let mutation = Mutation { role, windows: (from_s, to_s), todo, killed: false, working: false };
+            let mutation = match &work {
+                Work::Delete(_, from_s, to_s) => Some((*from_s, *to_s, state.parts_with(*from_s, *to_s), false)),
+                Work::Forget(_, from_s, to_s, states) => {
+                    state.forgotten += 1;
+                    Some((*from_s, *to_s, state.entries_with(*from_s, *to_s, states), true))
+                }
+                _ => None,
+            };
+            let mutated = mutation.map(|(from_s, to_s, todo, of_record)| {
+                let mutation =
+                    Mutation { role, windows: (from_s, to_s), todo, of_record, killed: false, working: false };
                 state.mutations.insert(id, mutation);
                 let (done, mutated) = oneshot::channel();
                 tokio::spawn(self.clone().mutate(id, done));
-                Some(mutated)
-            } else {
-                None
-            };
+                mutated
+            });
             (id, ended, takes, fault, mutated)
         };
         let applied = async {
@@ -396,7 +449,8 @@ impl Server {
                 let crashes = state.crashes;
                 let mutation = state.mutations.get_mut(&id).expect("it takes itself out");
                 if mutation.killed || mutation.todo.is_empty() {
-                    state.mutations.remove(&id);
+                    let over = state.mutations.remove(&id).expect("it is there");
+                    state.mutated += u64::from(!over.killed);
                     // Whoever waited may have gone.
                     let _ = done.send(());
                     return;
@@ -414,7 +468,12 @@ impl Server {
                 let given_up = lost || killed && state.rng.random_bool(0.5);
                 if !given_up {
                     let (from_s, to_s) = state.mutations[&id].windows;
-                    state.rewrite(part, from_s, to_s);
+                    if state.mutations[&id].of_record {
+                        state.record.entries.remove(&part);
+                        state.happens("records forgotten");
+                    } else {
+                        state.rewrite(part, from_s, to_s);
+                    }
                     state.mutations.get_mut(&id).expect("it takes itself out").todo.remove(0);
                 }
                 state.mutations.get_mut(&id).expect("it takes itself out").working = false;
@@ -505,6 +564,12 @@ impl State {
                 self.live_first_ms = None;
                 self.shut_down(Role::Live);
             }
+            What::AskAgain(ago_ms) => {
+                let from = self.width.window_of(now_ms - ago_ms).max(self.window(self.first_s));
+                self.order(Extent::From(from), now_ms);
+            }
+            What::GiveUp(ago_ms, for_ms) => self.give_up(now_ms - ago_ms, now_ms - ago_ms + for_ms, now_ms),
+            What::Hurt(how) => self.hurt(how, now_ms),
             What::Copy => self.deeds.push(Deed::Second(Role::Copy)),
             What::Restore => {
                 if let (Some(copy), true) = (self.copy, self.restores < RESTORES_MAX) {
@@ -529,8 +594,106 @@ impl State {
         self.processes.iter().filter(|(_, of)| *of == role).for_each(|(control, _)| control.shut_down());
     }
 
+    fn window(&self, at_s: u32) -> WindowStart {
+        self.width.window_of(i64::from(at_s) * 1_000)
+    }
+
+    fn give_up(&mut self, from_ms: i64, to_ms: i64, due_ms: i64) {
+        let from = self.width.window_of(from_ms).max(self.window(self.first_s));
+        let to = self.width.next(self.width.window_of(to_ms.min(self.quiet_ms - GIVEN_UP_BEFORE_MS)));
+        if from < to {
+            self.order(Extent::Lost { from, to }, due_ms);
+        }
+    }
+
+    fn order(&mut self, extent: Extent, due_ms: i64) {
+        self.note(|| format!("ordered {extent:?} {due_ms}"));
+        self.orders.push(Order { extent, due_ms, done: false });
+        // The supervisor starts live with the order, or a second one has it while the first is at work.
+        if self.rng.random_bool(0.5) {
+            self.shut_down(Role::Live);
+        } else {
+            self.deeds.push(Deed::Second(Role::Live));
+        }
+    }
+
+    /// A row of a window that is done is not there any more, or twice; after a while somebody orders something that
+    /// reaches into its batch.
+    fn hurt(&mut self, how: Hurt, now_ms: i64) {
+        if self.restore.is_some() {
+            return;
+        }
+        let before_s = ((self.quiet_ms - GIVEN_UP_BEFORE_MS) / 1_000) as u32;
+        let done: Vec<Recorded> = self.record.of(Recording::Done).copied().collect();
+        let done: Vec<Recorded> = done.into_iter().filter(|of| of.content.rows > 0 && of.from_s < before_s).collect();
+        let Some(of) = (!done.is_empty()).then(|| done[self.rng.random_range(0..done.len())]) else { return };
+        let within = |row: &Row| (of.from_s..of.to_s).contains(&row.emitted_s());
+        let all: Vec<(u64, usize)> = self
+            .parts
+            .iter()
+            .flat_map(|(part, rows)| rows.iter().enumerate().map(move |(nth, row)| (*part, nth, row)))
+            .filter(|(.., row)| within(row))
+            .map(|(part, nth, _)| (part, nth))
+            .collect();
+        let Some((part, nth)) = (!all.is_empty()).then(|| all[self.rng.random_range(0..all.len())]) else { return };
+        let rows = self.parts.get_mut(&part).expect("it is there");
+        let window_s = rows[nth].emitted_s();
+        self.hurt.entry(window_s).or_insert_with(|| self.held.get(&window_s).copied().unwrap_or_default());
+        match how {
+            Hurt::RowGone => drop(rows.remove(nth)),
+            Hurt::RowTwice => rows.push(rows[nth].clone()),
+        }
+        self.note(|| format!("{now_ms} window {window_s} of {of:?} is hurt"));
+        self.count_held();
+        self.happens("windows hurt");
+        let width_s = (self.width.ms() / 1_000) as u32;
+        let windows = (of.to_s - of.from_s) / width_s;
+        let from_s = of.from_s + width_s * self.rng.random_range(0..windows);
+        let due_ms = now_ms + self.rng.random_range(0..2 * MINUTE_MS);
+        if self.rng.random_bool(0.5) {
+            self.order(Extent::From(self.window(from_s)), due_ms);
+        } else {
+            let to_s = from_s.min(before_s - 1) + width_s * self.rng.random_range(0..2 * windows);
+            self.give_up(i64::from(from_s.min(before_s - 1)) * 1_000, i64::from(to_s) * 1_000, due_ms);
+        }
+    }
+
+    /// What was ordered is done soon.
+    pub(crate) fn hurry(&mut self) {
+        let now_ms = self.now_ms();
+        self.orders.iter_mut().for_each(|order| order.due_ms = order.due_ms.min(now_ms));
+        if self.has_orders() {
+            self.shut_down(Role::Live);
+        }
+    }
+
+    pub(crate) fn has_orders(&self) -> bool {
+        self.orders.iter().any(|order| !order.done)
+    }
+
+    /// The first window behind `at_s` of which something is recorded as done or lost, s.
+    pub(crate) fn recorded_behind_s(&self, at_s: u32) -> Option<u32> {
+        let complete = self.record.entries.values().filter(|of| of.state != Recording::Left && of.from_s > at_s);
+        complete.map(|of| of.from_s).min()
+    }
+
+    /// What live does before anything else, oldest first, with their numbers.
+    pub(crate) fn orders(&self) -> Vec<(usize, Extent)> {
+        let now_ms = self.now_ms();
+        let due = self.orders.iter().enumerate().filter(|(_, order)| !order.done && order.due_ms <= now_ms);
+        due.map(|(number, order)| (number, order.extent)).collect()
+    }
+
+    pub(crate) fn ordered(&mut self, number: usize) {
+        self.orders[number].done = true;
+        self.happens(match self.orders[number].extent {
+            Extent::From(_) => "windows taken back",
+            Extent::Lost { .. } => "windows given up",
+        });
+    }
+
     /// Why a statement does nothing, and what it answers: its fence, looked at when it starts.
-    fn refusal(&mut self, process: usize, work: &Work) -> Option<Result<Answer, Failure>> {
+    fn refusal(&mut self, role: Role, work: &Work) -> Option<Result<Answer, Failure>> {
         let refused = |said: &str| Some(Err(Failure { kind: Why::Refused, said: said.to_owned() }));
         if work.restore().is_some_and(|by| self.restore.as_ref().is_none_or(|restore| restore.by != by)) {
             self.happens("restores taken over");
@@ -542,15 +705,9 @@ impl State {
                 self.happens("refusals without owners");
                 refused("there is no table owners")
             }
-            Some(owners)
-                if work.owner().is_some() && owners.get(&self.processes[process].1) != work.owner().as_ref() =>
-            {
+            Some(owners) if work.owner().is_some() && owners.get(&role) != work.owner().as_ref() => {
                 self.happens("refusals");
-                if matches!(work, Work::Delete(..)) {
-                    Some(Ok(Answer::Nothing))
-                } else {
-                    refused("another owns the run")
-                }
+                if work.takes_out() { Some(Ok(Answer::Nothing)) } else { refused("another owns the run") }
             }
             _ => None,
         }
@@ -562,7 +719,7 @@ impl State {
         self.running = others;
         let ending: BTreeMap<u64, Query> = ending;
         for Query { role, work, .. } in ending.into_values() {
-            let done = !matches!(work, Work::Delete(..)) && self.rng.random_bool(0.5);
+            let done = !work.takes_out() && self.rng.random_bool(0.5);
             if matches!(work, Work::Insert(..)) {
                 self.happens(if done { "INSERTs killed, and done" } else { "INSERTs killed, not done" });
             }
@@ -602,18 +759,10 @@ impl State {
                 its.for_each(|mutation| mutation.killed = true);
             }
             Work::Recorded(from_s, to_s) => {
-                let done = self.record.done.iter().map(|batch| (batch.from_s, batch.to_s, Recording::Done));
-                let left = self.record.left.iter().map(|(from_s, to_s)| (*from_s, *to_s, Recording::Left));
-                let all = done.chain(left).filter(|(from, to, _)| to > from_s && from < to_s);
-                return Ok(Answer::Records(
-                    all.map(|(from_s, to_s, state)| Recorded { from_s, to_s, state }).collect(),
-                ));
+                let all = self.record.entries.values().filter(|of| of.to_s > *from_s && of.from_s < *to_s);
+                return Ok(Answer::Records(all.copied().collect()));
             }
-            Work::Left => {
-                let left = self.record.left.iter();
-                let left = left.map(|(from_s, to_s)| Recorded { from_s: *from_s, to_s: *to_s, state: Recording::Left });
-                return Ok(Answer::Records(left.collect()));
-            }
+            Work::Left => return Ok(Answer::Records(self.record.of(Recording::Left).copied().collect())),
             Work::Ask(from_s, to_s) => return Ok(Answer::Content(self.content(*from_s, *to_s))),
             Work::Insert(_, rows) => {
                 self.happens("chunks inserted");
@@ -622,35 +771,44 @@ impl State {
                     *self.held.entry(row.emitted_s()).or_default() += row.content();
                 }
                 self.parts.insert(self.parts_made, rows.to_vec());
+                self.hurt.retain(|window_s, content| self.held.get(window_s) != Some(content));
                 self.check("after an INSERT");
             }
-            Work::Delete(..) => {}
-            Work::Record(_, batch) => {
-                if !self.record.done.contains(batch) {
-                    let over = self.record.done.iter().find(|b| b.from_s < batch.to_s && batch.from_s < b.to_s);
-                    if let Some(over) = over {
-                        self.wrong.get_or_insert(format!("order: {batch:?} is done, and {over:?} was before"));
+            Work::Delete(..) | Work::Forget(..) => {}
+            Work::Record(_, of) => {
+                // What remains of a batch is recorded before that goes.
+                let rest = |whole: &Recorded| {
+                    let within = whole.from_s <= of.from_s && of.to_s <= whole.to_s;
+                    within && (whole.from_s == of.from_s || whole.to_s == of.to_s)
+                };
+                if of.state == Recording::Done {
+                    let mut over = self.record.of(Recording::Done).filter(|b| b.from_s < of.to_s && of.from_s < b.to_s);
+                    if let Some(over) = over.find(|over| !rest(over)) {
+                        self.wrong.get_or_insert(format!("order: {of:?} is done, and {over:?} was before"));
                     }
-                    self.record.done.push(*batch);
-                    self.happens("batches done");
                 }
+                self.entries_made += 1;
+                self.record.entries.insert(self.entries_made, *of);
+                self.happens(match of.state {
+                    Recording::Done => "batches done",
+                    Recording::Left => "ranges left",
+                    Recording::Lost => "ranges lost",
+                });
                 self.check("after a batch was recorded");
             }
-            Work::Leave(_, from_s, to_s) => {
-                if !self.record.left.contains(&(*from_s, *to_s)) {
-                    self.record.left.push((*from_s, *to_s));
-                    self.happens("ranges left");
-                }
-            }
-            Work::Owners => {
-                return Ok(Answer::Owners(self.owners.as_ref().map(|_| self.owners_made.to_string())));
+            Work::Standing => {
+                let still = self.mutations.values().all(|mutation| mutation.killed);
+                let stands = self.owners.is_some() && still;
+                return Ok(Answer::Standing(stands.then(|| format!("{} {}", self.owners_made, self.mutated))));
             }
             Work::CopyRecord(id) => {
                 self.copies.entry(*id).or_default().record = Some(self.record.clone());
             }
             Work::CopyRows(id) => {
                 let rows = self.parts.values().cloned().collect();
-                self.copies.entry(*id).or_default().rows = Some(rows);
+                let copied = self.copies.entry(*id).or_default();
+                copied.rows = Some(rows);
+                copied.hurt = !self.hurt.is_empty();
             }
             Work::Close => {
                 self.owners = None;
@@ -666,12 +824,16 @@ impl State {
                 }
             }
             Work::BringRecord(id) => {
-                self.record = self.copied(*id)?.record.clone().expect("a whole copy");
+                let Record { entries } = self.copied(*id)?.record.clone().expect("a whole copy");
+                let first = self.entries_made + 1;
+                self.record = Record { entries: (first..).zip(entries.into_values()).collect() };
+                self.entries_made += self.record.entries.len() as u64;
             }
             Work::BringRows(id) => {
                 let rows = self.copied(*id)?.rows.clone().expect("a whole copy");
+                self.hurt.clear();
                 let covered = |row: &Row| {
-                    self.record.done.iter().any(|batch| (batch.from_s..batch.to_s).contains(&row.emitted_s()))
+                    self.record.of(Recording::Done).any(|of| (of.from_s..of.to_s).contains(&row.emitted_s()))
                 };
                 let parts = rows.into_iter().map(|part| part.into_iter().filter(covered).collect::<Vec<Row>>());
                 let first = self.parts_made + 1;
@@ -700,8 +862,10 @@ impl State {
 
     /// A copy is whole.
     pub(crate) fn copied_whole(&mut self, id: u128) {
-        self.happens("whole copies");
-        self.copy = Some(id);
+        if !self.copies[&id].hurt {
+            self.happens("whole copies");
+            self.copy = Some(id);
+        }
     }
 
     pub(crate) fn is_restoring(&self) -> bool {
@@ -710,7 +874,12 @@ impl State {
 
     /// Whether something that was left is not done.
     pub(crate) fn has_gap(&self) -> bool {
-        self.record.left.iter().any(|(from_s, to_s)| self.record.done_from_s(*from_s) < *to_s)
+        self.record.of(Recording::Left).any(|left| self.record.complete_from_s(left.from_s) < left.to_s)
+    }
+
+    fn entries_with(&self, from_s: u32, to_s: u32, states: &[Recording]) -> Vec<u64> {
+        let reaches = |of: &Recorded| states.contains(&of.state) && of.from_s < to_s && from_s < of.to_s;
+        self.record.entries.iter().filter(|(_, of)| reaches(of)).map(|(number, _)| *number).collect()
     }
 
     /// Takes the windows' rows out of a part.
@@ -718,6 +887,7 @@ impl State {
         self.happens("parts rewritten");
         let Some(rows) = self.parts.get_mut(&part) else { return };
         rows.retain(|row| !(from_s..to_s).contains(&row.emitted_s()));
+        self.hurt.retain(|window_s, _| !(from_s..to_s).contains(window_s));
         self.count_held();
         self.check("after a DELETE");
     }
@@ -746,35 +916,75 @@ impl State {
         if self.restore.is_some() {
             return;
         }
-        let differs = self.record.done.iter().find(|batch| self.content(batch.from_s, batch.to_s) != batch.content);
-        if let Some(batch) = differs {
-            let held = self.content(batch.from_s, batch.to_s);
-            self.wrong.get_or_insert(format!("exactly once: {when} {batch:?} is done and the table holds {held:?}"));
+        let differs = self.record.of(Recording::Done).find(|of| self.unhurt(of.from_s, of.to_s) != of.content);
+        if let Some(of) = differs {
+            let held = self.unhurt(of.from_s, of.to_s);
+            self.wrong.get_or_insert(format!("exactly once: {when} {of:?} is done and the table holds {held:?}"));
         }
     }
 
-    /// Everything from `from_s` to here is done.
+    /// What the windows would hold if nobody had hurt any.
+    fn unhurt(&self, from_s: u32, to_s: u32) -> Content {
+        let windows: BTreeSet<u32> = self
+            .held
+            .range(from_s..to_s)
+            .map(|(at_s, _)| *at_s)
+            .chain(self.hurt.range(from_s..to_s).map(|(at_s, _)| *at_s))
+            .collect();
+        windows.iter().fold(Content::default(), |mut sum, at_s| {
+            sum += self.hurt.get(at_s).or(self.held.get(at_s)).copied().unwrap_or_default();
+            sum
+        })
+    }
+
+    /// Everything from `from_s` to here is done, or lost.
     pub(crate) fn complete_through_s(&self, from_s: u32) -> u32 {
-        self.record.done_from_s(from_s)
+        self.record.complete_from_s(from_s)
     }
 
-    /// Everything from `from_s` to here is done or left.
+    /// Everything from `from_s` to here is done, lost or left.
     pub(crate) fn covered_through_s(&self, from_s: u32) -> u32 {
-        let mut at = from_s;
-        loop {
-            let done = self.record.done_from_s(at);
-            let left = self.record.left.iter().filter(|(from_s, to_s)| *from_s <= done && done < *to_s);
-            match left.map(|(_, to_s)| *to_s).max() {
-                Some(to_s) => at = to_s,
-                None => return done,
-            }
+        self.record.through_s(from_s, &[Recording::Done, Recording::Lost, Recording::Left])
+    }
+
+    /// How often something was taken out of the record, or the record was another.
+    pub(crate) fn taken(&self) -> u64 {
+        self.forgotten + self.restores
+    }
+
+    /// Windows that are lost, s.
+    pub(crate) fn lost(&self) -> Vec<(u32, u32)> {
+        self.record.of(Recording::Lost).map(|of| (of.from_s, of.to_s)).collect()
+    }
+
+    /// What is recorded over something else, or is lost although nobody gave it up.
+    pub(crate) fn misrecorded(&self) -> Option<String> {
+        let mut done: Vec<Recorded> = self.record.of(Recording::Done).copied().collect();
+        done.sort_unstable_by_key(|of| (of.from_s, of.to_s));
+        done.dedup();
+        let over = done.windows(2).find(|pair| pair[1].from_s < pair[0].to_s);
+        if let Some(pair) = over {
+            return Some(format!("order: {:?} and {:?} are done over each other", pair[0], pair[1]));
         }
+        let lost = self.lost();
+        let both = done.iter().find(|of| lost.iter().any(|(from_s, to_s)| of.from_s < *to_s && *from_s < of.to_s));
+        if let Some(of) = both {
+            return Some(format!("given up: {of:?} is done and lost"));
+        }
+        let given_up = |at: WindowStart| {
+            let within = |order: &Order| matches!(order.extent, Extent::Lost { from, to } if from <= at && at < to);
+            self.orders.iter().any(within)
+        };
+        let width_s = (self.width.ms() / 1_000) as usize;
+        let mut windows = lost.iter().flat_map(|(from_s, to_s)| (*from_s..*to_s).step_by(width_s));
+        let strange = windows.find(|at_s| !given_up(self.window(*at_s)));
+        strange.map(|at_s| format!("given up: window {at_s} s is lost, and nobody gave it up"))
     }
 
     /// Before here no run reads any more, also not after a restore.
     pub(crate) fn needed_from_s(&self, from_s: u32) -> u32 {
         let copied = self.copies.values().filter_map(|copied| copied.record.as_ref());
-        let copied = copied.map(|record| record.done_from_s(from_s));
+        let copied = copied.map(|record| record.complete_from_s(from_s));
         copied.fold(self.complete_through_s(from_s), u32::min)
     }
 

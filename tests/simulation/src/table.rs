@@ -5,12 +5,13 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weir_sink::{
     Altered, Content, Owner, Vault,
-    table::{Failure, Mutations, Recorded, Running, Statement, Table, Windows},
+    table::{Failure, Mutations, Recorded, Running, State, Statement, Table, Windows},
 };
 
 use crate::{
     Bug, native,
-    server::{Answer, Batch, Server, Work},
+    plan::Role,
+    server::{Answer, Server, Work},
 };
 
 /// The client of one process.
@@ -18,23 +19,42 @@ use crate::{
 pub(crate) struct SimTable {
     pub(crate) server: Arc<Server>,
     pub(crate) process: usize,
+    /// Whose table it is.
+    pub(crate) role: Role,
     pub(crate) bug: Option<Bug>,
 }
 
 impl SimTable {
+    async fn answer(&self, work: Work) -> Result<Answer, Failure> {
+        self.server.ask(self.process, self.role, work).await
+    }
+
     async fn nothing(&self, work: Work) -> Result<(), Failure> {
-        self.server.ask(self.process, work).await.map(drop)
+        self.answer(work).await.map(drop)
     }
 
     async fn records(&self, work: Work) -> Result<Vec<Recorded>, Failure> {
-        match self.server.ask(self.process, work).await? {
+        match self.answer(work).await? {
             Answer::Records(records) => Ok(records),
             other => unreachable!("{other:?}"),
         }
     }
 
+    pub(crate) async fn held(&self, from_s: u32, to_s: u32) -> Result<Content, Failure> {
+        match self.answer(Work::Ask(from_s, to_s)).await? {
+            Answer::Content(content) => Ok(content),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    async fn put(&self, owner: Option<Owner>, windows: Windows, state: State, content: Content) -> Result<(), Failure> {
+        let (from_s, to_s) = seconds(windows);
+        self.nothing(Work::Record(owner, Recorded { from_s, to_s, state, content })).await
+    }
+
     fn owner(&self, statement: Statement<'_>) -> Option<Owner> {
-        Some(*statement.owner).filter(|_| self.bug != Some(Bug::WithoutOwner))
+        let without = [Bug::WithoutOwner, Bug::TakenBackUnfenced, Bug::TakenBackUnraised];
+        Some(*statement.owner).filter(|_| !self.bug.is_some_and(|bug| without.contains(&bug)))
     }
 }
 
@@ -48,7 +68,7 @@ impl Running for SimTable {
     }
 
     async fn mutations(&self) -> Result<Mutations, Failure> {
-        match self.server.ask(self.process, Work::Mutations).await? {
+        match self.answer(Work::Mutations).await? {
             Answer::Mutations(mutations) => Ok(mutations),
             other => unreachable!("{other:?}"),
         }
@@ -73,7 +93,7 @@ impl Table for SimTable {
     }
 
     async fn largest(&self) -> Result<u64, Failure> {
-        match self.server.ask(self.process, Work::Largest).await? {
+        match self.answer(Work::Largest).await? {
             Answer::Number(number) => Ok(number),
             other => unreachable!("{other:?}"),
         }
@@ -93,10 +113,7 @@ impl Table for SimTable {
 
     async fn ask(&self, windows: Windows) -> Result<Content, Failure> {
         let (from_s, to_s) = seconds(windows);
-        match self.server.ask(self.process, Work::Ask(from_s, to_s)).await? {
-            Answer::Content(content) => Ok(content),
-            other => unreachable!("{other:?}"),
-        }
+        self.held(from_s, to_s).await
     }
 
     async fn insert(&self, as_: Statement<'_>, body: Vec<u8>) -> Result<(), Failure> {
@@ -109,14 +126,21 @@ impl Table for SimTable {
     }
 
     async fn record(&self, as_: Statement<'_>, windows: Windows, content: Content) -> Result<(), Failure> {
-        let (from_s, to_s) = seconds(windows);
-        self.nothing(Work::Record(self.owner(as_), Batch { from_s, to_s, content })).await
+        self.put(self.owner(as_), windows, State::Done, content).await
     }
 
     async fn leave(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
-        let (from_s, to_s) = seconds(windows);
         let owner = self.owner(as_).filter(|_| self.bug != Some(Bug::LeftWithoutOwner));
-        self.nothing(Work::Leave(owner, from_s, to_s)).await
+        self.put(owner, windows, State::Left, Content::default()).await
+    }
+
+    async fn lose(&self, as_: Statement<'_>, windows: Windows) -> Result<(), Failure> {
+        self.put(self.owner(as_), windows, State::Lost, Content::default()).await
+    }
+
+    async fn forget(&self, as_: Statement<'_>, windows: Windows, states: &[State]) -> Result<(), Failure> {
+        let (from_s, to_s) = seconds(windows);
+        self.nothing(Work::Forget(self.owner(as_), from_s, to_s, states.to_vec())).await
     }
 
     async fn altered(&self) -> Result<Option<Altered>, Failure> {
@@ -146,9 +170,9 @@ impl Running for SimVault {
 }
 
 impl Vault for SimVault {
-    async fn owners(&self) -> Result<Option<String>, Failure> {
-        match self.table.server.ask(self.table.process, Work::Owners).await? {
-            Answer::Owners(owners) => Ok(owners),
+    async fn standing(&self) -> Result<Option<String>, Failure> {
+        match self.table.answer(Work::Standing).await? {
+            Answer::Standing(standing) => Ok(standing),
             other => unreachable!("{other:?}"),
         }
     }

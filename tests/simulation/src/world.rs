@@ -21,7 +21,7 @@ use crate::{
     Bug,
     bugs::PlantedTable,
     plan::{FRESH_SITE, HIT, MINUTE_MS, Plan, Role, SECOND_MS, What, When},
-    process::{Running, Shared},
+    process::{Running, Shared, Tables},
     server::{Deed, Server},
     spool::PREFIX,
     table::{SimTable, SimVault},
@@ -54,7 +54,7 @@ pub(crate) fn live(plan: &Plan, bug: Option<Bug>, told: bool) -> Outcome {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime.expect("a runtime without I/O can be made"), async {
         let plan = plan.clone();
-        let server = Server::new(plan.seed, plan.begin_ms, plan.quiet_ms, plan.faults.clone(), told);
+        let server = Server::new(&plan, told);
         let log = SimLog::new(plan.partitions.clone());
         let shared = Arc::new(Shared { plan, log, server, bug });
         let mut world = World { shared, running: Vec::new(), posts: BTreeMap::new(), started: 0, appended: 0 };
@@ -129,15 +129,26 @@ impl World {
                     Some(appended_ms) => appended_ms,
                     None => {
                         shared.server.calm();
+                        shared.server.state().hurry();
                         self.append_fresh(now_ms);
                         *fresh.insert(now_ms)
                     }
                 };
-                if self.fresh_is_in() && !shared.server.state().is_restoring() {
+                let over = {
+                    let state = shared.server.state();
+                    !state.is_restoring() && !state.has_orders()
+                };
+                if over && self.fresh_is_in() {
                     break;
                 }
                 if now_ms - appended_ms > FRESH_WITHIN_MS {
-                    let through_s = shared.server.state().complete_through_s(self.first_s());
+                    let state = shared.server.state();
+                    let through_s = state.complete_through_s(self.first_s());
+                    if let Some(behind_s) = state.recorded_behind_s(through_s) {
+                        return Err(format!(
+                            "no holes: window {through_s} s has no record, and {behind_s} s has one, at rest"
+                        ));
+                    }
                     let late_s = now_ms / 1_000 - i64::from(through_s);
                     return Err(format!(
                         "liveness: a fresh event is not in the table, complete through {late_s} s ago"
@@ -194,17 +205,22 @@ impl World {
         self.running.push(running.clone());
         self.posts.entry(role).or_default().current = Some(running);
         tokio::task::spawn_local(async move {
-            let table = SimTable { server: shared.server.clone(), process: number, bug: shared.bug };
+            let planted = |role, bug| SimTable { server: shared.server.clone(), process: number, role, bug };
+            let taking = shared.bug.filter(|bug| bug.is_in_taking_back());
+            let writing = shared.bug.filter(|bug| !bug.is_in_taking_back());
+            let table = planted(role, writing);
             let lived = async {
                 if matches!(role, Role::Copy | Role::Restore) {
                     let id = shared.server.state().uuid();
                     life.serve(&shared, SimVault { table, id, bug: shared.bug }).await;
                     return Ok(());
                 }
-                match shared.bug.filter(|bug| bug.is_in_table()) {
-                    Some(bug) => life.live(&shared, nth, number, PlantedTable::new(table, bug)).await,
-                    None => life.live(&shared, nth, number, table).await,
-                }
+                let tables = Tables {
+                    own: PlantedTable::new(table, writing),
+                    taking: PlantedTable::new(planted(role, taking), taking),
+                    taking_gap: PlantedTable::new(planted(Role::Gap, taking), taking),
+                };
+                life.live(&shared, nth, number, tables).await
             };
             let wrong = match AssertUnwindSafe(lived).catch_unwind().await {
                 Ok(Ok(())) => return,
@@ -221,10 +237,13 @@ impl World {
     }
 
     fn first_s(&self) -> u32 {
-        (self.shared.first().ms() / 1_000) as u32
+        (self.shared.plan.first().ms() / 1_000) as u32
     }
 
     fn cut(&self) {
+        if self.shared.plan.asks_again() {
+            return;
+        }
         let needed_s = self.shared.server.state().needed_from_s(self.first_s());
         let cut = self.shared.log.cut(i64::from(needed_s) * 1_000);
         *self.shared.server.state().happened.entry("records cut").or_insert(0) += cut;
@@ -250,19 +269,30 @@ impl World {
         state.rows().any(|row| row.key.1 == FRESH_SITE && row.emitted_s() < complete_s)
     }
 
-    /// Equality, and conservation.
+    /// Equality, and conservation; of what was given up nothing is there.
     fn compare(&self) -> Result<(), String> {
         let (shared, state) = (&self.shared, self.shared.server.state());
+        if let Some(wrong) = state.misrecorded() {
+            return Err(wrong);
+        }
         let effective_ms: Vec<i64> = shared.plan.partitions.iter().map(|partition| partition.effective_ms).collect();
         let log = shared.log.all();
         let complete_ms = i64::from(state.complete_through_s(self.first_s())) * 1_000;
         let mut wanted = weir_oracle::table(&log, &effective_ms, &shared.plan.version);
-        if let Some(early) = wanted.keys().find(|key| key.0 < shared.first().ms()) {
+        if let Some(early) = wanted.keys().find(|key| key.0 < shared.plan.first().ms()) {
             return Err(format!("equality: {early:?} closes before the first window"));
         }
-        let open: Table =
-            wanted.iter().filter(|(key, _)| key.0 >= complete_ms).map(|(k, v)| (k.clone(), v.clone())).collect();
-        wanted.retain(|key, _| key.0 < complete_ms);
+        let lost = state.lost();
+        let is_lost = |key: &weir_oracle::Key| {
+            lost.iter().any(|(from_s, to_s)| (*from_s..*to_s).contains(&((key.0 / 1_000) as u32)))
+        };
+        let is_here = |key: &weir_oracle::Key| key.0 < complete_ms && !is_lost(key);
+        let elsewhere: Table =
+            wanted.iter().filter(|(key, _)| !is_here(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        wanted.retain(|key, _| is_here(key));
+        if let Some(row) = state.rows().find(|row| is_lost(&row.key)) {
+            return Err(format!("given up: {:?} is in the table, and its window is lost", row.key));
+        }
         let mut found = Table::new();
         for row in state.rows().filter(|row| row.key.0 < complete_ms) {
             if found.insert(row.key.clone(), (row.counts.clone(), row.visitors.clone())).is_some() {
@@ -279,8 +309,8 @@ impl World {
         if let Some((hit, times)) = times.iter().find(|(hit, times)| hit.starts_with(PREFIX) && **times != 1) {
             return Err(format!("conservation: by the log {hit:?}, which a spool has drained, counts {times} times"));
         }
-        // What is still open counts where it will be.
-        let counted = hits(found.iter().chain(&open), shared.plan.version.values_max);
+        // What is still open counts where it will be, and what is lost where it would.
+        let counted = hits(found.iter().chain(&elsewhere), shared.plan.version.values_max);
         match counted {
             Some(counted) if counted != times => {
                 let hit = times.iter().find(|(hit, times)| counted.get(*hit) != Some(times));
