@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Recover(run, GiveUp [a, b)) ──▶ Recovered ──▶ Recover(run, AskAgain c) …
-//!       │ windows [a, b) are missing, the run begins at b      │ the run begins at c
+//!       │ windows [a, b) are missing, the run passes over them │ the run begins at c
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -99,12 +99,12 @@ impl Recoveries {
 
     /// The run's first window, which was at `first_ms` before anybody decided anything.
     ///
-    /// What lies before a range that was given up is done, or was given up before: so the run begins after the last.
+    /// What was given up does not move it: that is recorded as lost, and the run passes over it as over what is done. It
+    /// begins at the first window that nothing is recorded of, which may lie before.
     pub fn first_ms(&self, first_ms: i64) -> i64 {
         self.all.iter().fold(first_ms, |first_ms, (_, repair)| match *repair {
             Repair::AskAgain { from_ms } => first_ms.min(from_ms),
-            Repair::GiveUp { to_ms, .. } => first_ms.max(to_ms),
-            Repair::GoOn | Repair::Mend => first_ms,
+            Repair::GiveUp { .. } | Repair::GoOn | Repair::Mend => first_ms,
         })
     }
 }
@@ -146,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_is_missing_and_the_run_begins_after_it() {
+    fn what_was_given_up_is_missing_and_does_not_move_the_runs_beginning() {
         let control = [
             recover(1, Repair::GiveUp { from_ms: 300, to_ms: 400 }),
             recover(2, Repair::GiveUp { from_ms: 100, to_ms: 200 }),
         ];
         let all = Recoveries::of("live", &control);
-        assert_eq!((ranges(&all), all.first_ms(70)), (vec![(100, 200), (300, 400)], 400));
+        assert_eq!((ranges(&all), all.first_ms(70)), (vec![(100, 200), (300, 400)], 70));
         assert_eq!(all.given_up_to_ms(), Some(400), "for ever");
         assert_eq!((all.missing[0].who.as_str(), all.missing[0].reason.as_str()), ("ops", "a disk"));
     }
@@ -165,6 +165,6 @@ mod tests {
             recover(3, Repair::AskAgain { from_ms: 350 }),
         ];
         let all = Recoveries::of("live", &control);
-        assert_eq!((ranges(&all), all.first_ms(70)), (vec![(300, 350)], 350));
+        assert_eq!((ranges(&all), all.first_ms(370)), (vec![(300, 350)], 350));
     }
 }
