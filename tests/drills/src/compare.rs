@@ -11,7 +11,6 @@ use weir_log::{Log, PartitionInUse};
 use weir_oracle::{Key, Record};
 use weir_schemas::{
     SchemaVersion,
-    control::EVENTS_TOPIC,
     tables::{quote, stats_table},
 };
 use weir_sink::Target;
@@ -68,12 +67,13 @@ pub(crate) async fn views(target: &Target, version: &SchemaVersion) -> anyhow::R
 /// Whether the table's rows that left before `to_ms` are those of the oracle; else the first difference.
 pub(crate) async fn differs_from_oracle(
     log: &Arc<dyn Log>,
+    topic: &str,
     partitions: &[PartitionInUse],
     target: &Target,
     version: &SchemaVersion,
     to_ms: i64,
 ) -> anyhow::Result<Option<String>> {
-    let records = partitions.iter().map(|in_use| records(log.as_ref(), EVENTS_TOPIC, in_use.partition));
+    let records = partitions.iter().map(|in_use| records(log.as_ref(), topic, in_use.partition));
     let records = records.collect::<anyhow::Result<Vec<_>>>()?;
     let effective_ms: Vec<i64> = partitions.iter().map(|in_use| in_use.effective_ms).collect();
     let told = |(key, (counts, visitors)): (Key, (Vec<u64>, std::collections::BTreeSet<u64>))| {

@@ -222,7 +222,7 @@ fn compare_all(
     ensure!(status.success(), "the replay ended with {status}:\n{}", run.last_lines());
     let digests = [site.digest(target, to.ms())?, site.digest(&replayed, to.ms())?];
     let log = weir_log::open(log, Arc::new(SystemClock))?;
-    let differs = compare::differs_from_oracle(&log, partitions, target, &site.version, to.ms());
+    let differs = compare::differs_from_oracle(&log, EVENTS_TOPIC, partitions, target, &site.version, to.ms());
     let differs_from_oracle = runtime.block_on(differs)?;
     Ok(Compared { conserved, digests, differs_from_oracle })
 }

@@ -1,4 +1,5 @@
-//! `./dev drill replay`: one log, replayed over and over, each time otherwise; the tables must all be the same.
+//! `./dev drill replay`: one log, replayed over and over, each time otherwise; the tables must all be the same, and the
+//! oracle's.
 
 use std::{
     collections::BTreeSet,
@@ -10,11 +11,12 @@ use std::{
 use anyhow::{Context, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::runtime::Runtime;
-use weir_log::{ControlLog, LogConfig, SystemClock, ensure_partitions_in_use};
+use weir_log::{ControlLog, Log, LogConfig, SystemClock, ensure_partitions_in_use};
 use weir_schemas::{SchemaVersion, WindowStart};
 use weir_sink::{Between, Content, Target};
 
 use crate::{
+    compare::differs_from_oracle,
     parts::{self, Broker},
     patience::{heed_signals, sleep, wait_while_it_moves},
     process::Orphans,
@@ -57,6 +59,8 @@ const PAUSE_MS: std::ops::Range<u64> = 100..1_500;
 const FIRST_GUESS: Duration = Duration::from_secs(10);
 /// A run is asked how far it is after so many looks at its process.
 const LOOKS: u64 = 20;
+/// Replays among which there are kills and stops, however they are drawn.
+const RUNS_INTERRUPTED: u64 = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interruption {
@@ -78,6 +82,8 @@ struct Replayed {
     pauses: u64,
     content: Content,
     page_views: u64,
+    /// Of the first replay alone: the others have the same digest.
+    differs_from_oracle: Option<String>,
     took: Duration,
 }
 
@@ -86,12 +92,13 @@ struct Stage<'a> {
     runtime: &'a Runtime,
     dir: &'a Path,
     version: SchemaVersion,
+    log: Arc<dyn Log>,
     order: Order,
     /// How long the last replay took.
     guess: Duration,
 }
 
-/// Whether all replays gave the same table.
+/// Whether all replays gave the same table, the oracle's.
 pub fn main(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.runs > 0 && args.events > 0 && args.windows > 0, "--runs, --events and --windows are at least 1");
     ensure!(args.partitions > 1, "--partitions {} is not at least 2", args.partitions);
@@ -115,7 +122,7 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     let written = traffic::write(opened.as_ref(), TOPIC, (args.events, args.partitions, args.windows), &version, seed)?;
     let control = ControlLog::open(opened.clone())?;
     let partitions = ensure_partitions_in_use(&control, "drill", args.partitions, BEGIN_MS)?;
-    drop((control, opened));
+    drop(control);
     let order = Order {
         run: "live".to_owned(),
         topic: TOPIC.to_owned(),
@@ -134,7 +141,7 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
         begin.elapsed().as_secs()
     });
     println!("{}", heading());
-    let mut stage = Stage { runtime, dir, version, order, guess: FIRST_GUESS };
+    let mut stage = Stage { runtime, dir, version, log: opened, order, guess: FIRST_GUESS };
     let mut replays = Vec::new();
     for number in 0..args.runs {
         let replayed = stage.replay(number, seed)?;
@@ -146,6 +153,8 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
         replays.iter().map(|replayed| (replayed.content.rows, replayed.content.digest)).collect();
     let views: BTreeSet<u64> = replays.iter().map(|replayed| replayed.page_views).collect();
     let whole = views.iter().eq([&written.page_views]);
+    let interrupted = args.runs < RUNS_INTERRUPTED || sum(|of| of.kills) > 0 && sum(|of| of.stops) > 0;
+    let difference = replays.iter().find_map(|replayed| replayed.differs_from_oracle.as_deref());
     let (rows, digest) = digests.first().copied().unwrap_or_default();
     let mut report = Report::default();
     report.add("drill", "replay", "");
@@ -164,9 +173,16 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     report.add("page_views", views.first().copied().unwrap_or_default(), "in the table");
     report.add("rows", rows, "");
     report.add("digest", format!("{digest:016x}"), "");
+    report.add("oracle_equal", difference.is_none(), "row by row with the plainest recomputation");
     report.add("seconds", seconds(begin.elapsed()), "");
     report.print(args.json);
-    Ok(digests.len() == 1 && whole)
+    if let Some(difference) = difference {
+        eprintln!("drill: not what the oracle says: {difference}");
+    }
+    if !interrupted {
+        eprintln!("drill: {} replays, and none was killed, or none was stopped", args.runs);
+    }
+    Ok(digests.len() == 1 && whole && difference.is_none() && interrupted)
 }
 
 impl Stage<'_> {
@@ -228,6 +244,11 @@ impl Stage<'_> {
         }
         replayed.took = begin.elapsed();
         self.guess = replayed.took;
+        if number == 0 {
+            let (log, order, to_ms) = (&self.log, &self.order, self.order.to.ms());
+            let differs = differs_from_oracle(log, &order.topic, &order.partitions, &target, &self.version, to_ms);
+            replayed.differs_from_oracle = self.runtime.block_on(differs)?;
+        }
         self.read(&target, &mut replayed)?;
         std::fs::remove_dir_all(&dir)?;
         Ok(replayed)
