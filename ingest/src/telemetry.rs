@@ -96,6 +96,23 @@ impl BatchSpooled {
     }
 }
 
+/// A batch of the spool is not what was written: it is lost.
+pub(crate) struct BatchDamaged {
+    pub(crate) offset: i64,
+    pub(crate) bytes: usize,
+}
+
+impl BatchDamaged {
+    pub(crate) fn emit(self) {
+        counter!("weir_ingest_spool_damaged_batches_total").increment(1);
+        tracing::error!(
+            offset = self.offset,
+            bytes = self.bytes,
+            "a batch of the spool is not what was written: it is left out, its events are lost (look at the disk)"
+        );
+    }
+}
+
 /// A batch found no room in the spool; its senders were told to come again.
 pub(crate) struct SpoolRefused<'a> {
     pub(crate) events: u32,

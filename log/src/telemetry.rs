@@ -1,6 +1,6 @@
 //! What the log counts, one function a fact.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use crate::LogError;
 
@@ -34,4 +34,10 @@ pub(crate) fn group(log: &'static str, records: u64, bytes: usize) {
 pub(crate) fn control_unreadable(topic: &str, offset: i64, error: &serde_json::Error) {
     tracing::warn!(topic, offset, %error, "set aside a control record that cannot be read");
     metrics::counter!("weir_log_control_unreadable_total").increment(1);
+}
+
+/// The file of an embedded log or a spool was there and empty: killed while it was made, or somebody has emptied it.
+pub(crate) fn store_made_anew(path: &Path) {
+    tracing::error!(path = %path.display(), "the log's file is empty and is made anew: what it may have held is lost");
+    metrics::counter!("weir_log_stores_made_anew_total").increment(1);
 }

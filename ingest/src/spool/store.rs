@@ -3,8 +3,11 @@
 //! A record is a header and the batch as the log gets it; numbers are little-endian:
 //!
 //! ```text
-//!  version u8 · tried u8 · partition u32 · events u32 · collector 16 B · sequence u64 · EventBatch
+//!  version u8 · digest u64 · tried u8 · partition u32 · events u32 · collector 16 B · sequence u64 · EventBatch
 //! ```
+//!
+//! The digest is SipHash-1-3 of what follows it, with the first time as its key: LMDB does not notice bytes that a disk has
+//! changed.
 
 use std::{
     fs::{File, TryLockError},
@@ -14,13 +17,18 @@ use std::{
 };
 
 use bytes::Bytes;
+use siphasher::sip::SipHasher13;
 use weir_log::{Bounds, Clock, EmbeddedLog, Log, LogError, TopicKind};
 
 use super::{DRAIN_RECORDS_MAX, SpoolError, SpoolUsage};
+use crate::telemetry;
 
 const TOPIC: &str = "weir.spool";
-const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 34;
+const VERSION: u8 = 2;
+const HEADER_BYTES: usize = 42;
+/// Where the digest begins, and where what it is of.
+const DIGEST_AT: usize = 1;
+const DIGESTED_AT: usize = 9;
 
 /// Bytes that the drain has under way at once, if there are several batches: 8 MB are on their way in some 0.1 s.
 const DRAIN_BYTES_MAX: usize = 8 << 20;
@@ -96,17 +104,22 @@ impl Store {
     /// Resolves to the batch's offset after it is durable.
     pub(super) async fn put(&self, batch: &Waiting) -> Result<i64, LogError> {
         let mut record = Vec::with_capacity(HEADER_BYTES + batch.encoded.len());
-        record.extend_from_slice(&[VERSION, u8::from(batch.tried)]);
+        record.push(VERSION);
+        record.extend_from_slice(&[0; DIGESTED_AT - DIGEST_AT]);
+        record.push(u8::from(batch.tried));
         record.extend_from_slice(&batch.partition.to_le_bytes());
         record.extend_from_slice(&batch.events.to_le_bytes());
         record.extend_from_slice(&batch.collector);
         record.extend_from_slice(&batch.sequence.to_le_bytes());
         record.extend_from_slice(&batch.encoded);
+        let digest = digest(&record, batch.first_ms);
+        record[DIGEST_AT..DIGESTED_AT].copy_from_slice(&digest.to_le_bytes());
         let appended = self.log.append(TOPIC, 0, Bytes::from(record), Some(batch.first_ms)).await?;
         Ok(appended.offset)
     }
 
-    /// The first `records_max` batches, fewer if they are large, and the offset after them.
+    /// The first `records_max` batches, fewer if they are large, and the offset after them. One that is not what was written
+    /// is passed over, and reported: nobody can tell what it was.
     pub(super) fn first(&self, records_max: usize) -> Result<(Vec<Waiting>, i64), LogError> {
         let bounds = self.bounds()?;
         let mut reader = self.log.reader(TOPIC)?;
@@ -115,17 +128,23 @@ impl Store {
         let mut strange = None;
         while batches.len() < records_max.min(DRAIN_RECORDS_MAX) && bytes < DRAIN_BYTES_MAX && next < bounds.end {
             reader.poll(1, Duration::ZERO, &mut |record| match decode(record.payload, record.stamp_ms) {
-                Some(batch) => {
+                Decoded::Batch(batch) => {
                     bytes += batch.encoded.len();
                     next = record.offset + 1;
                     batches.push(Waiting { tried: batch.tried || record.offset < self.doubtful_below, ..batch });
                 }
-                None => strange = Some(record.offset),
+                Decoded::Damaged => {
+                    next = record.offset + 1;
+                    telemetry::BatchDamaged { offset: record.offset, bytes: record.payload.len() }.emit();
+                }
+                Decoded::Strange => strange = Some(record.offset),
             })?;
             if let Some(offset) = strange {
                 return Err(LogError::Embedded {
                     path: TOPIC.to_owned(),
-                    cause: format!("batch {offset} is of a version that this weir does not know (start the newer one)"),
+                    cause: format!(
+                        "batch {offset} is of a version that this weir does not know (start the one that wrote it)"
+                    ),
                 });
             }
         }
@@ -158,17 +177,36 @@ fn usage(log: &EmbeddedLog, bytes_max: u64) -> Result<SpoolUsage, LogError> {
     Ok(SpoolUsage { bytes, bytes_max, batches: (bounds.end - bounds.start) as u64, oldest_ms })
 }
 
-fn decode(record: &[u8], first_ms: i64) -> Option<Waiting> {
-    let (header, encoded) = record.split_at_checked(HEADER_BYTES)?;
-    let number = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
-    (header[0] == VERSION).then_some(())?;
-    Some(Waiting {
+enum Decoded {
+    Batch(Waiting),
+    /// It is not what was written.
+    Damaged,
+    /// Another version of weir has written it.
+    Strange,
+}
+
+fn digest(record: &[u8], first_ms: i64) -> u64 {
+    SipHasher13::new_with_keys(first_ms as u64, 0).hash(&record[DIGESTED_AT..])
+}
+
+fn decode(record: &[u8], first_ms: i64) -> Decoded {
+    let Some((header, encoded)) = record.split_at_checked(HEADER_BYTES) else { return Decoded::Damaged };
+    fn number<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
+        header[at..at + N].try_into().expect("within the header")
+    }
+    if header[0] != VERSION {
+        return Decoded::Strange;
+    }
+    if u64::from_le_bytes(number(header, DIGEST_AT)) != digest(record, first_ms) {
+        return Decoded::Damaged;
+    }
+    Decoded::Batch(Waiting {
         first_ms,
-        tried: header[1] != 0,
-        partition: number(2)?,
-        events: number(6)?,
-        collector: header[10..26].try_into().ok()?,
-        sequence: u64::from_le_bytes(header[26..34].try_into().ok()?),
+        tried: header[9] != 0,
+        partition: u32::from_le_bytes(number(header, 10)),
+        events: u32::from_le_bytes(number(header, 14)),
+        collector: number(header, 18),
+        sequence: u64::from_le_bytes(number(header, 34)),
         encoded: Bytes::copy_from_slice(encoded),
     })
 }

@@ -484,3 +484,50 @@ async fn stop(mut server: Server) {
     server.stop();
     (&mut server.served).await.unwrap().unwrap();
 }
+
+/// Ten batches that wait, whose collector is gone; the file that holds them.
+async fn left_behind(setup: &Setup) -> Vec<u8> {
+    let (collector, spool) = setup.start();
+    setup.away(|| Fault::Unavailable);
+    for id in 0..10 {
+        collector.append(event(id)).await.unwrap();
+    }
+    collector.drain().await;
+    assert_eq!(spool.usage().unwrap().batches, 10);
+    std::fs::read(setup.dir.path().join("data.mdb")).unwrap()
+}
+
+#[tokio::test]
+async fn a_batch_that_the_disk_has_changed_is_left_out_and_the_others_are_drained() {
+    let setup = setup();
+    let mut file = left_behind(&setup).await;
+    // Pages that are not in use any more have it too.
+    let places: Vec<usize> = (0..file.len() - 3).filter(|at| &file[*at..at + 3] == b"004").collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|at| file[*at] ^= 1);
+    let changed = tempfile::tempdir().unwrap();
+    std::fs::write(changed.path().join("data.mdb"), file).unwrap();
+    setup.back();
+    let (_collector, spool) = setup.start_in(changed.path());
+    drained(&spool).await;
+    assert_eq!(setup.ids(), expected((0..10).filter(|id| *id != 4)));
+}
+
+#[tokio::test]
+async fn a_spool_whose_file_is_damaged_is_refused_with_its_name_and_a_way_out() {
+    let setup = setup();
+    let file = left_behind(&setup).await;
+    let damaged = [
+        file[..5_000].to_vec(),
+        file[..8_192].to_vec(),
+        // Both heads.
+        [&[0xff; 8_192], &file[8_192..]].concat(),
+    ];
+    for file in damaged {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("data.mdb"), file).unwrap();
+        let opened = Spool::open(dir.path(), Arc::new(setup.clock.clone()), setup.config.clone());
+        let error = opened.err().expect("it cannot be read").to_string();
+        assert!(error.contains(&dir.path().display().to_string()) && error.contains("see to the disk"), "{error}");
+    }
+}

@@ -14,7 +14,7 @@ use super::{
     keys::{PartitionState, TopicId, partition_key},
     watch::Watch,
 };
-use crate::{LogError, Result};
+use crate::{LogError, Result, telemetry};
 
 pub(super) type Table = Database<'static, HeedBytes, HeedBytes>;
 
@@ -35,6 +35,10 @@ const LOOK_EVERY_MIN: Duration = Duration::from_millis(1);
 /// Bytes of the file that appends leave to deletes, which write the pages that they change anew: a sweep copies a few
 /// dozen pages of 4 kB.
 const ROOM_BYTES: u64 = 1 << 20;
+
+/// Bytes at the end of the file that its head may speak of although they were never written: LMDB does not write pages that
+/// the transaction which took them has given back. Those are a few, and where the disk can promise room they are in it.
+const NOT_WRITTEN_BYTES: u64 = 8 * PAGE_BYTES;
 
 /// The LMDB environment, opened once a process and path (LMDB's rule: its locks are the process's), and its tables.
 pub(super) struct Store {
@@ -91,7 +95,29 @@ impl Store {
     fn open_new(path: PathBuf, map_bytes: usize) -> Result<Store> {
         let failed =
             |error: heed::Error| LogError::Embedded { path: path.display().to_string(), cause: cause_of(&error) };
+        let had = std::fs::metadata(path.join(FILE)).ok().map(|file| file.len());
+        if had == Some(0) {
+            telemetry::store_made_anew(&path);
+        }
         let env = open_env(&path, map_bytes).map_err(failed)?;
+        let file = File::options().read(true).write(true).open(path.join(FILE));
+        let file = file.map_err(|error| failed(error.into()))?;
+        // A page behind the end of the file would end the process when it is looked at.
+        let used = used_bytes(&env);
+        match had.filter(|had| *had < used) {
+            Some(had) if had > 0 && had + NOT_WRITTEN_BYTES < used => {
+                return Err(LogError::Embedded {
+                    path: path.join(FILE).display().to_string(),
+                    cause: format!(
+                        "it was cut short: it has {had} bytes, and its head speaks of {used} (bring its copy back, or move \
+                         the file away: what is in it is lost then)"
+                    ),
+                });
+            }
+            // Zeros are no page either: then it is LMDB that says so.
+            Some(_) => file.set_len(used).map_err(|error| failed(error.into()))?,
+            None => {}
+        }
         env.clear_stale_readers().map_err(failed)?;
         let wtxn = env.write_txn().map_err(failed)?;
         let tables = env
@@ -113,9 +139,7 @@ impl Store {
         };
         // The names of the files are durable only when their directory is.
         File::open(&path).and_then(|dir| dir.sync_all()).map_err(|error| failed(error.into()))?;
-        let file = File::options().read(true).write(true).open(path.join(FILE));
-        let file = file.map_err(|error| failed(error.into()))?;
-        Ok(Store {
+        let store = Store {
             path,
             env,
             file,
@@ -128,7 +152,10 @@ impl Store {
             watch: Watch::default(),
             committed: Mutex::new(()),
             committed_here: Condvar::new(),
-        })
+        };
+        // So that a file that is cut short shows it. A full disk is for those who append.
+        let _ = store.make_room(0);
+        Ok(store)
     }
 
     /// The error that callers see for an error of LMDB.
@@ -159,7 +186,7 @@ impl Store {
     ///
     /// Without that room nothing could be deleted from a full disk, and so it would stay full.
     pub(super) fn make_room(&self, bytes: u64) -> heed::Result<()> {
-        let used = (self.env.info().last_page_number as u64 + 1) * PAGE_BYTES;
+        let used = used_bytes(&self.env);
         let (has, wanted) = (self.file.metadata()?.len(), used + bytes + ROOM_BYTES);
         if has >= wanted {
             return Ok(());
@@ -243,6 +270,11 @@ impl Store {
             .put(wtxn, &partition_key(topic, partition), &state.to_bytes())
             .map_err(|error| self.error(error))
     }
+}
+
+/// How far the file is in use, as its head says.
+fn used_bytes(env: &Env<WithoutTls>) -> u64 {
+    (env.info().last_page_number as u64 + 1) * PAGE_BYTES
 }
 
 fn open_env(path: &Path, mut map_bytes: usize) -> heed::Result<Env<WithoutTls>> {
