@@ -108,7 +108,10 @@ impl Backups {
             Some(base) => format!("copy {name} on top of {base} (--full makes one that needs no other)"),
             None => format!("copy {name}"),
         });
-        ensure!(copied?, "a copy was brought back meanwhile, so this one is void (make another; folder {name} can go)");
+        ensure!(
+            copied?,
+            "rows were taken out, or a copy was brought back, meanwhile: this copy is void (make another; its folder can go)"
+        );
         let rows: u64 = days.iter().map(|day| day.rows).sum();
         let backup = Backup { name: name.clone(), base: base.clone(), points, before_ms, days };
         let through = live_through(&backup);

@@ -214,6 +214,7 @@ fn a_clickhouse_that_is_away_at_the_start_stops_no_collection_and_is_used_when_i
     let spec = ServerSpec {
         program: Program::Embedded { lib: std::env::var_os("WEIR_CHDB_LIB").expect("set by ./dev test").into() },
         child_command: vec![support::WEIR.into(), "clickhouse".into()],
+        backups: dir.join("backups"),
         dir,
         listen_host: "127.0.0.1".into(),
         http_port: place.clickhouse,
