@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 use weir_schemas::{Closed, Origin, SchemaVersion, WindowStart};
@@ -43,7 +45,8 @@ pub struct RunSpec {
 }
 
 /// How a run stands to windows that were left for later (`weir resume live --live-first`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Left {
     /// They are as good as done.
     #[default]
@@ -97,7 +100,7 @@ pub enum End {
 /// Writes what `closed` brings into the table of `spec.version`, each window exactly once, until one of [`End`].
 ///
 /// `on_done` is called for each batch after it was found equal in the table and recorded; `through` never goes back.
-/// `shutdown` is heard between deeds. What ClickHouse may do better next time is tried again for ever, with a line in the
+/// `shutdown` is heard between batches: the one at hand is finished, unless something does not go well. What ClickHouse may do better next time is tried again for ever, with a line in the
 /// log each time. Errors: [`SinkError::Refused`] when another process has become the owner, [`SinkError::Stopped`] and
 /// [`SinkError::Altered`] when a person is needed, [`SinkError::CheckpointMoved`] when the pipeline must begin elsewhere.
 pub async fn run(
@@ -169,7 +172,8 @@ async fn write(
     mut tell: impl FnMut(News),
     shutdown: impl Future<Output = ()>,
 ) -> Result<End, SinkError> {
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut shutdown = std::pin::pin!(shutdown.fuse());
+    let mut stops = false;
     let mut writer = Writer::new(table, spec, limits);
     loop {
         writer.take(inbox);
@@ -177,12 +181,14 @@ async fn write(
             Next::Over(end) => return Ok(end),
             Next::Turn => match writer.turn(&mut tell).await? {
                 After::Keep | After::Raise => tokio::task::yield_now().await,
+                After::RaiseLater | After::Stop if stops => return Ok(End::Shutdown),
                 After::RaiseLater | After::Stop => tokio::select! {
                     biased;
                     () = &mut shutdown => return Ok(End::Shutdown),
                     () = tokio::time::sleep(writer.backoff) => writer.backoff = (2 * writer.backoff).min(BACKOFF_MAX),
                 },
             },
+            Next::Wait(_) if stops => return Ok(End::Shutdown),
             Next::Wait(until) => tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(End::Shutdown),
@@ -190,7 +196,8 @@ async fn write(
                 () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
             },
         }
-        if futures::poll!(&mut shutdown).is_ready() {
+        stops = stops || futures::poll!(&mut shutdown).is_ready();
+        if stops && writer.at_hand.is_none() {
             return Ok(End::Shutdown);
         }
     }
