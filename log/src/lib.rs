@@ -152,6 +152,11 @@ pub trait Log: Send + Sync + 'static {
 
     /// How long records of the topic are kept; `None`: for ever.
     fn retention(&self, topic: &str) -> Result<Option<Duration>>;
+
+    /// How many bytes of a partition are kept; `None`: there is no such bound.
+    fn retention_bytes(&self, topic: &str) -> Result<Option<u64>> {
+        self.partitions(topic).map(|_| None)
+    }
 }
 
 /// Called, from any thread, when a reader may have something; may be called for nothing.

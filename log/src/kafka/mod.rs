@@ -185,6 +185,10 @@ impl Log for KafkaLog {
     }
 
     fn retention(&self, topic: &str) -> Result<Option<Duration>> {
-        Ok(self.retention_ms(topic)?.map(Duration::from_millis))
+        Ok(self.bound(topic, "retention.ms")?.map(Duration::from_millis))
+    }
+
+    fn retention_bytes(&self, topic: &str) -> Result<Option<u64>> {
+        self.bound(topic, "retention.bytes")
     }
 }

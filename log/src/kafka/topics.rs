@@ -199,14 +199,14 @@ impl KafkaLog {
         self.producer.refresh(topic)
     }
 
-    /// ms; `None`: for ever.
-    pub(super) fn retention_ms(&self, topic: &str) -> Result<Option<u64>> {
+    /// A setting that bounds what is kept; `None`: it does not.
+    pub(super) fn bound(&self, topic: &str, setting: &str) -> Result<Option<u64>> {
         let settings = self.settings(topic)?;
-        let found = settings.get("retention.ms").map_or("", |(value, _)| value);
+        let found = settings.get(setting).map_or("", |(value, _)| value);
         match found.parse::<i64>() {
             Ok(-1) => Ok(None),
-            Ok(ms @ 0..) => Ok(Some(ms.unsigned_abs())),
-            _ => Err(refused(topic, format!("retention.ms={found} is no time"))),
+            Ok(bound @ 0..) => Ok(Some(bound.unsigned_abs())),
+            _ => Err(refused(topic, format!("{setting}={found} is no bound"))),
         }
     }
 
