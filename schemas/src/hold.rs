@@ -10,6 +10,9 @@ use crate::control::{Action, ControlRecord, EtaKept};
 /// Thousandths of the time that a run works which nobody has slowed down.
 pub const UNHINDERED_PERMILLE: u16 = 1000;
 
+/// Those of a gap's run: live, beside it, keeps its freshness.
+pub const GAP_PERMILLE: u16 = 500;
+
 /// A decision: when, by whom, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
@@ -43,11 +46,19 @@ pub struct Resume {
     pub eta: Option<EtaKept>,
 }
 
+impl Pause {
+    /// The id of its resume.
+    fn resumed_by(&self) -> Option<i64> {
+        self.resume.as_ref().map(|resume| resume.by.id)
+    }
+}
+
 /// How one run is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// Oldest first; the last alone may lack its resume.
     pub pauses: Vec<Pause>,
+    /// Thousandths of the time that it works at most; before anybody has said so, those of its kind.
     pub permille: u16,
     /// Who set `permille`, if anybody did.
     pub throttle: Option<Decision>,
@@ -55,9 +66,11 @@ pub struct Hold {
 
 impl Hold {
     /// That of `run`, by the control records in their order. A pause of a run that is paused, and a resume of one that is
-    /// not, change nothing: of two that were written at the same time the first counts.
+    /// not, change nothing: of two that were written at the same time the first counts. A decision that comes again, by its
+    /// id, changes nothing either.
     pub fn of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Hold {
-        let mut hold = Hold { pauses: Vec::new(), permille: UNHINDERED_PERMILLE, throttle: None };
+        let permille = if run == "gap" { GAP_PERMILLE } else { UNHINDERED_PERMILLE };
+        let mut hold = Hold { pauses: Vec::new(), permille, throttle: None };
         for record in control {
             hold.fold(run, record);
         }
@@ -77,8 +90,9 @@ impl Hold {
     fn fold(&mut self, run: &str, record: &ControlRecord) {
         let by = |id| Decision { id, at_ms: record.at_ms, who: record.who.clone(), reason: record.reason.clone() };
         let is_paused = self.paused().is_some();
+        let is_new = |id: i64| self.pauses.iter().all(|pause| pause.by.id != id && pause.resumed_by() != Some(id));
         match &record.action {
-            Action::Pause { run: of, id, until_ms, allow_loss } if of == run && !is_paused => {
+            Action::Pause { run: of, id, until_ms, allow_loss } if of == run && !is_paused && is_new(*id) => {
                 let (until_ms, allow_loss) = (*until_ms, *allow_loss);
                 self.pauses.push(Pause { by: by(*id), until_ms, allow_loss, paused_ms: None, resume: None });
             }
@@ -87,7 +101,7 @@ impl Hold {
                     pause.paused_ms.get_or_insert(*through_ms);
                 }
             }
-            Action::Resume { run: of, id, left_to_ms } if of == run && is_paused => {
+            Action::Resume { run: of, id, left_to_ms } if of == run && is_paused && is_new(*id) => {
                 let pause = self.pauses.last_mut().expect("it is paused");
                 let (left_to_ms, resumed_ms, caught_up_ms) = (*left_to_ms, None, None);
                 pause.resume = Some(Resume { by: by(*id), left_to_ms, resumed_ms, caught_up_ms, eta: None });
@@ -163,12 +177,18 @@ mod tests {
         let again = hold(&[pause("live", 2), resume(4, None), resume(5, None), pause("live", 6)]);
         assert_eq!(again.pauses[0].resume.as_ref().map(|resume| resume.by.id), Some(4));
         assert_eq!(again.paused().map(|pause| pause.by.id), Some(6));
+        // As two supervisors write it, the second after somebody has paused the run again; and a client that did not hear.
+        let late = hold(&[pause("live", 2), resume(4, None), pause("live", 6), resume(4, None)]);
+        assert_eq!(late.paused().map(|pause| pause.by.id), Some(6));
+        let twice = hold(&[pause("live", 2), resume(4, None), pause("live", 2)]);
+        assert_eq!(twice.paused(), None);
     }
 
     #[test]
     fn the_newest_throttle_counts() {
         let throttle = |permille| Action::Throttle { run: "live".into(), id: 1, permille };
         assert_eq!(hold(&[]).permille, UNHINDERED_PERMILLE);
+        assert_eq!(Hold::of("gap", &[]).permille, GAP_PERMILLE);
         assert_eq!(hold(&[throttle(500), throttle(250)]).permille, 250);
     }
 }
