@@ -10,7 +10,7 @@ use weir_schemas::{
     control::{Action, ControlRecord},
     progress::{Metadata, Moved, group_of},
 };
-use weir_sink::{Altered, Extent, Shape, SinkError, audit::Finding};
+use weir_sink::{Altered, Extent, Left, Shape, SinkError, audit::Finding};
 
 use crate::{
     judge::{self, Facts, PartitionFacts, Reported},
@@ -78,6 +78,8 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
     let told = report::told(&committed);
     let reported = told
         .as_ref()
+        // What a gap run has reported may be of another gap; that all before a window is done is live's to know.
+        .filter(|_| order.left != Left::Own)
         .and_then(|told| Some(Reported { generation: told.generation, through_ms: told.complete_through_ms? }));
     let heard = told.as_ref().and_then(|told| told.recovery);
     let ordered = order.recoveries.iter().filter(|(id, _)| Some(*id) > heard).map(|(_, repair)| repair.clone());
@@ -111,8 +113,7 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
             });
         }
     }
-    let checkpoint =
-        weir_sink::checkpoint(&order.target, run, version, &order.origin, order.from).await.map_err(sink)?;
+    let checkpoint = checkpoint(order, version).await.map_err(sink)?;
     facts.checkpoint_ms = checkpoint.ms();
     if let Some(fault) = look(order, log, &facts).await? {
         return Err(Failure::of(fault, run));
@@ -145,6 +146,18 @@ fn closed(order: &RunOrder, restoring: bool) -> Failure {
             "table {table} is not there: a copy is being brought back (if that was cut short, begin it again)"
         )),
         false => Failure::of(Fault::OwnersGone { table }, &order.run),
+    }
+}
+
+/// Where the run goes on: the first window that is not in the table; a gap's run at the first that is still left to it.
+pub(crate) async fn checkpoint(order: &RunOrder, version: &SchemaVersion) -> Result<WindowStart, SinkError> {
+    let RunOrder { target, run, origin, from, .. } = order;
+    match (order.left, order.to) {
+        (Left::Own, Some(to)) => {
+            let gap = weir_sink::gap(target, run, version, origin).await?;
+            Ok(gap.filter(|gap| gap.to == to).map_or(to, |gap| gap.from))
+        }
+        _ => weir_sink::checkpoint(target, run, version, origin, *from).await,
     }
 }
 

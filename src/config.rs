@@ -34,6 +34,7 @@ pub(crate) struct Config {
     pub pipeline: PipelineSection,
     pub clickhouse: ClickHouseSection,
     pub schema: SchemaSection,
+    pub console: ConsoleSection,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +113,13 @@ pub(crate) struct ClickHouseSection {
     pub backups_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConsoleSection {
+    /// Who may see and do what, beside whoever reads `data_dir/operator-token`; `weir token` prints an entry.
+    pub tokens: Vec<weir_console::Token>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SchemaSection {
@@ -152,6 +160,7 @@ impl Default for Config {
                 backups_dir: None,
             },
             schema: SchemaSection { version: 1, file: None },
+            console: ConsoleSection::default(),
         }
     }
 }
@@ -171,7 +180,7 @@ fn key_of(variable: &str) -> Option<String> {
     match variable {
         "WEIR_CHDB_LIB" => return Some("clickhouse.lib".to_owned()),
         "WEIR_MMDB" => return Some("ingest.mmdb".to_owned()),
-        "WEIR_KAFKA_LIB" | "WEIR_WRITE_TOKEN" => return None,
+        "WEIR_KAFKA_LIB" | "WEIR_WRITE_TOKEN" | "WEIR_TOKEN" => return None,
         _ if variable.starts_with("WEIR_TEST_") => return None,
         _ => {}
     }
@@ -251,6 +260,7 @@ fn told(errors: &figment::Error) -> String {
 impl Config {
     fn validate(&self) -> anyhow::Result<()> {
         self.ingest.validate().map_err(|error| anyhow::anyhow!("configuration: {error}"))?;
+        crate::token::validate(&self.console.tokens)?;
         if self.log.partitions == 0 || self.log.partitions > 1024 {
             bail!("configuration: log.partitions={} (1 to 1024)", self.log.partitions);
         }

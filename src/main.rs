@@ -8,6 +8,9 @@ mod demo;
 mod digest;
 mod doctor;
 mod exposition;
+mod gaps;
+mod history;
+mod hold;
 mod judge;
 mod recover;
 mod report;
@@ -17,6 +20,8 @@ mod serve;
 mod sources;
 mod status;
 mod supervisor;
+mod token;
+mod verbs;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -50,6 +55,16 @@ enum Command {
     Status(status::StatusArgs),
     /// Rows and digest of a table, to compare it with another one
     Digest(digest::DigestArgs),
+    /// Stops a run at its next batch boundary, while hits are collected on
+    Pause(verbs::PauseArgs),
+    /// Lets a run go on that was paused
+    Resume(verbs::ResumeArgs),
+    /// Lets a run work for a share of the time only
+    Throttle(verbs::ThrottleArgs),
+    /// Who ordered what, when and why
+    Log(history::LogArgs),
+    /// Makes a token for operators, and says what the console's configuration needs for it
+    Token(token::TokenArgs),
     /// Lets a run go on that has stopped, after what its status says was seen to
     Recover(recover::RecoverArgs),
     /// Copies of the statistics: made, proved and brought back while everything goes on
@@ -115,6 +130,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Console => runtime.block_on(serve::serve(config, serve::Parts::CONSOLE))?,
         Command::Status(args) => return status::main(config, &args),
         Command::Digest(args) => return runtime.block_on(digest::main(config, &args)),
+        Command::Pause(args) => return runtime.block_on(verbs::pause(config, &args)),
+        Command::Resume(args) => return runtime.block_on(verbs::resume(config, &args)),
+        Command::Throttle(args) => return runtime.block_on(verbs::throttle(config, &args)),
+        Command::Log(args) => return history::main(config, &args),
+        Command::Token(args) => return token::main(&args),
         Command::Recover(args) => return runtime.block_on(recover::main(config, &args)),
         Command::Backup(command) => return runtime.block_on(backup::main(config, &command)),
         Command::Import(command) => return runtime.block_on(sources::import(config, command)),

@@ -1,7 +1,7 @@
 //! The process of one run: the log in, the table out.
 //!
 //! ```text
-//!  standard input: order, then silence (its end: stop)
+//!  standard input: order, then what changes meanwhile (its end: stop at the next batch boundary)
 //!  begin: repairs that a person has ordered, checkpoint, may it go on?  (begin.rs, judge.rs)
 //!  log ──▶ pipeline::run (timely workers) ──Closed──▶ sink::run ──▶ ClickHouse
 //!                         └── status ──▶ progress in the log, as a consumer group  (report.rs)
@@ -23,11 +23,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_log::{Clock, Log, LogConfig, PartitionInUse, SystemClock};
-use weir_pipeline::{RunSpec, SourceKind, Status};
+use weir_pipeline::{Pace, RunSpec, SourceKind, Status};
 use weir_schemas::{
-    Closed, Fault, Recoveries, Repair, SchemaVersion, WindowStart,
+    Closed, Fault, Hold, Recoveries, Repair, SchemaVersion, UNHINDERED_PERMILLE, WindowStart,
     control::{CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
 };
+
+use weir_sink::{Left, table::Windows};
 
 use crate::{
     begin::{self, Begun},
@@ -73,6 +75,12 @@ pub(crate) struct RunOrder {
     /// All that were ever ordered for the run.
     #[serde(default)]
     pub recoveries: Vec<(i64, Repair)>,
+    /// How it stands to what live has left for later.
+    #[serde(default)]
+    pub left: Left,
+    /// The share of the time that it works at most, in thousandths.
+    #[serde(default = "unhindered")]
+    pub permille: u16,
     pub log: LogConfig,
     pub target: weir_sink::Target,
     /// A schema version that the binary carries, or the text of a file with its name.
@@ -83,6 +91,16 @@ pub(crate) struct RunOrder {
     pub memory_bytes_max: usize,
     pub spill_dir: PathBuf,
     pub tick_after_ms: u64,
+}
+
+fn unhindered() -> u16 {
+    UNHINDERED_PERMILLE
+}
+
+/// What a run is told while it goes on, a line of JSON each.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub permille: u16,
 }
 
 impl RunOrder {
@@ -97,8 +115,39 @@ impl RunOrder {
         let first_ms = first_ms.context("no partition is in use (the control topic names none)")?;
         let version = config.schema_version()?;
         let from = version.width.window_of(first_ms - version.lateness_ms);
-        let live = ("live".to_owned(), String::new(), EVENTS_TOPIC.to_owned());
-        let mut order = RunOrder::new(config, target, control, live, from, None)?;
+        let mut order = RunOrder::of_events(config, target, control, "live", from, None)?;
+        let hold = Hold::of("live", control);
+        let resume = hold.catching_up().and_then(|pause| pause.resume.as_ref());
+        if let Some(left_to_ms) =
+            resume.filter(|resume| resume.resumed_ms.is_none()).and_then(|resume| resume.left_to_ms)
+        {
+            order.left = Left::To(version.width.window_of(left_to_ms));
+        }
+        Ok(order)
+    }
+
+    /// The run that fills a gap which live has left.
+    pub(crate) fn gap(
+        config: &Config,
+        target: &weir_sink::Target,
+        control: &[ControlRecord],
+        Windows { from, to }: Windows,
+    ) -> anyhow::Result<RunOrder> {
+        let order = RunOrder::of_events(config, target, control, "gap", from, Some(to))?;
+        Ok(RunOrder { left: Left::Own, ..order })
+    }
+
+    fn of_events(
+        config: &Config,
+        target: &weir_sink::Target,
+        control: &[ControlRecord],
+        run: &str,
+        from: WindowStart,
+        to: Option<WindowStart>,
+    ) -> anyhow::Result<RunOrder> {
+        let names = (run.to_owned(), String::new(), EVENTS_TOPIC.to_owned());
+        let mut order = RunOrder::new(config, target, control, names, from, to)?;
+        let partitions = weir_log::partitions_in_use(control);
         order.partitions = partitions.iter().map(|in_use| (in_use.partition, in_use.effective_ms)).collect();
         order.topic_id = weir_log::topic_is(EVENTS_TOPIC, control).map(str::to_owned);
         Ok(order)
@@ -129,6 +178,8 @@ impl RunOrder {
         let recoveries = Recoveries::of(&run, control);
         let from = config.schema_version()?.width.window_of(recoveries.first_ms(from.ms()));
         Ok(RunOrder {
+            left: Left::Passed,
+            permille: Hold::of(&run, control).permille,
             recovery: recoveries.last(),
             repairs: recoveries.pending,
             recoveries: recoveries.all,
@@ -165,15 +216,22 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         serde_json::from_str(&line).context("the order cannot be read (`weir run` is for the supervisor)")?;
     crate::exposition::tell()?;
     let (shutdown, stopping) = watch::channel(false);
+    let pace = Pace::default();
+    pace.set(order.permille);
+    let told = pace.clone();
     std::thread::spawn(move || {
-        // Nothing more comes; the end of it says that we are to stop, or that whoever started us is gone.
-        let mut rest = String::new();
-        while std::io::stdin().lock().read_line(&mut rest).is_ok_and(|read| read > 0) {}
+        // The end of it says that we are to stop, or that whoever started us is gone.
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            match serde_json::from_str(&line) {
+                Ok(Told { permille }) => told.set(permille),
+                Err(error) => warn!(%error, line, "what the supervisor says cannot be read"),
+            }
+        }
         let _ = shutdown.send(true);
     });
     let log = weir_log::open(&order.log, Arc::new(SystemClock))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(run(&order, log.clone(), stopping.clone())) {
+    match runtime.block_on(run(&order, log.clone(), pace, stopping.clone())) {
         Ok(code) => Ok(code),
         Err(Failure::ForGood { reason, fault }) => {
             error!(run = order.run, reason, "stopped; a person is needed");
@@ -263,7 +321,12 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-async fn run(order: &RunOrder, log: Arc<dyn Log>, mut stopping: watch::Receiver<bool>) -> Result<ExitCode, Failure> {
+async fn run(
+    order: &RunOrder,
+    log: Arc<dyn Log>,
+    pace: Pace,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<ExitCode, Failure> {
     let Some(begun) = begin::begin(order, &log, &mut stopping).await? else { return Ok(ExitCode::FAILURE) };
     let Begun { version, checkpoint, moved } = begun;
     if order.to.is_some_and(|to| checkpoint >= to) {
@@ -279,7 +342,7 @@ async fn run(order: &RunOrder, log: Arc<dyn Log>, mut stopping: watch::Receiver<
         let (reporter, stop) = (reporter.clone(), stop.clone());
         std::thread::spawn(move || reporter.keep_saying(&stop))
     };
-    let ended = go_on(order, version, checkpoint, log, status, &reporter, &stop, stopping).await;
+    let ended = go_on(order, version, checkpoint, log, pace, status, &reporter, &stop, stopping).await;
     // Whatever is said after this is said after the last report.
     stop.store(true, Ordering::SeqCst);
     let _ = reports.join();
@@ -302,6 +365,7 @@ async fn go_on(
     version: SchemaVersion,
     checkpoint: WindowStart,
     log: Arc<dyn Log>,
+    pace: Pace,
     status: Arc<Status>,
     reporter: &Arc<Reporter>,
     stop: &Arc<AtomicBool>,
@@ -314,7 +378,7 @@ async fn go_on(
         first: order.from,
         from: checkpoint,
         to: order.to,
-        left: weir_sink::Left::Passed,
+        left: order.left,
     };
     std::fs::create_dir_all(&order.spill_dir).context("the folder for spilled windows cannot be made")?;
     let spec = RunSpec {
@@ -322,7 +386,7 @@ async fn go_on(
         version: version.clone(),
         topic: order.topic.clone(),
         kind: if order.import { SourceKind::Import } else { SourceKind::Live },
-        from: checkpoint,
+        from: sink.begins(),
         to: order.to,
         partitions: order
             .partitions
@@ -333,6 +397,7 @@ async fn go_on(
         memory_bytes_max: order.memory_bytes_max / 2,
         spill_dir: order.spill_dir.clone(),
         tick_after: Duration::from_millis(order.tick_after_ms),
+        pace,
     };
     let (closed, leaving) = mpsc::channel(CLOSED_MAX);
     let (passed, windows) = mpsc::channel(CLOSED_MAX);
@@ -388,7 +453,7 @@ async fn watch(order: &RunOrder, version: SchemaVersion, log: Arc<dyn Log>, repo
             continue;
         }
         let mut facts = reporter.facts();
-        if answers && look % WATCH_EMISSIONS == 0 {
+        if answers && order.left != Left::Own && look % WATCH_EMISSIONS == 0 {
             // The sink asks for what lies ahead only.
             let asked = weir_sink::checkpoint(&order.target, &order.run, &version, &order.origin, order.from);
             if let Ok(Ok(checkpoint)) = tokio::time::timeout(WATCH_PATIENCE, asked).await {

@@ -15,12 +15,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
-use weir_console::{Ended, Health, Snapshot};
+use weir_console::{Desk, Ended, Health, Snapshot};
 use weir_ingest::{Ingest, Spool};
 use weir_log::{Clock, Log, LogError, SystemClock, TopicKind};
 use weir_schemas::control::{CONTROL_TOPIC, EVENTS_TOPIC, SALTS_TOPIC};
 
-use crate::{config::Config, control::Control, exposition::OfRuns, runs::Runs, status};
+use crate::{config::Config, control::Control, exposition::OfRuns, runs::Runs, status, token};
 
 /// Which parts this process is. The console is always there: a part that cannot be asked is a part that is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,8 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
         config: config.clone(),
     });
     info!(console = %console.local_addr()?, "console answers");
-    let console = tokio::spawn(weir_console::serve(console, health, until(stopping.clone())));
+    let desk = Arc::new(desk(config, parts, log.clone(), clock.clone())?);
+    let console = tokio::spawn(weir_console::serve(console, health, desk, until(stopping.clone())));
 
     if reached.is_none() {
         reached = tokio::select! {
@@ -140,6 +141,21 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
     console.await?.context("the console")?;
     info!("stopped");
     Ok(())
+}
+
+/// Where operators' commands are taken: with the tokens of the configuration, and that of this machine.
+fn desk(config: &Config, parts: Parts, log: Arc<dyn Log>, clock: Arc<dyn Clock>) -> anyhow::Result<Desk> {
+    let mut tokens = config.console.tokens.clone();
+    // A collector alone stands where anybody may reach it: it makes none.
+    if parts != Parts::INGEST {
+        match token::local_made(config) {
+            Ok(local) => tokens.push(local),
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "commands on this machine need a token of console.tokens")
+            }
+        }
+    }
+    Ok(Desk::new(tokens, log, clock, config.schema_version()?))
 }
 
 struct IngestPart {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  control topic ──▶ desired() ──▶ keep_up(order, child) ──▶ spawn / stop / take back
+//!         └── pauses, gaps (hold.rs, gaps.rs) ──▶ no process / one more run
 //!  audit ──findings──▶ the run concerned is stopped, until `weir recover`
 //! ```
 //!
@@ -20,19 +21,24 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_log::{Clock, Committed, Log};
 use weir_schemas::{
-    Fault, SchemaVersion,
+    Fault, Hold, SchemaVersion,
     control::{Action, ControlRecord, import_run, import_topic},
     progress::group_of,
 };
-use weir_sink::audit::{Audit, Finding};
+use weir_sink::{
+    Left,
+    audit::{Audit, Finding},
+};
 
 use crate::{
     begin,
     config::Config,
     control::Control,
     exposition::OfRuns,
+    gaps::Gaps,
+    hold::Holding,
     judge, report,
-    run::{RunOrder, STOPPED_FOR_GOOD},
+    run::{RunOrder, STOPPED_FOR_GOOD, Told},
 };
 
 /// First wait before a run that failed is started again; doubles up to [`RESTART_MAX`].
@@ -104,6 +110,16 @@ struct Running {
     pending: bool,
     /// When a repair was last seen to be pending, or done: what the audit began to look for before says nothing.
     unsettled: Option<Instant>,
+    /// The run has come to its end, all of it is in the table.
+    ended: bool,
+    /// When the process was started, ms since the Unix epoch.
+    began_ms: Option<i64>,
+    /// What it was told last.
+    left: Left,
+    permille: u16,
+    /// It is paused.
+    held: bool,
+    holding: Holding,
 }
 
 /// What keeps it known why a run has stopped.
@@ -142,7 +158,9 @@ impl Stopped {
 
 /// Runs of imports, without `run`, that have a process.
 fn imports_at_work(runs: &BTreeMap<String, Running>, run: &str) -> usize {
-    let at_work = |(other, running): &(&String, &Running)| *other != run && *other != "live" && running.child.is_some();
+    let at_work = |(other, running): &(&String, &Running)| {
+        *other != run && other.starts_with("import-") && running.child.is_some()
+    };
     runs.iter().filter(at_work).count()
 }
 
@@ -164,6 +182,7 @@ impl Supervisor {
     pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
         let version = self.config.schema_version()?;
         let mut runs: BTreeMap<String, Running> = BTreeMap::new();
+        let mut gaps = Gaps::default();
         let (finder, mut findings) = mpsc::channel(1);
         let prepared = tokio::spawn(prepare(self.target.clone(), version.clone(), self.config.timezones()));
         let every = self.config.pipeline.audit_every;
@@ -177,7 +196,7 @@ impl Supervisor {
             // A look may take long: an import is taken back by statements that do. What it was about is done at the next start.
             let records = self.control.records();
             let looked = tokio::select! {
-                looked = self.look(&records, &mut runs) => looked,
+                looked = self.look(&records, &mut runs, &mut gaps) => looked,
                 _ = shutdown.wait_for(|stop| *stop) => break,
             };
             // What is wrong now may be right at the next look; said once.
@@ -206,17 +225,29 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn look(&self, records: &[ControlRecord], runs: &mut BTreeMap<String, Running>) -> anyhow::Result<()> {
+    async fn look(
+        &self,
+        records: &[ControlRecord],
+        runs: &mut BTreeMap<String, Running>,
+        gaps: &mut Gaps,
+    ) -> anyhow::Result<()> {
         let desired = desired(records);
         // What cannot be looked after keeps none of the others from it.
-        let mut failed = Ok(());
+        let mut failed = self.fill_gap(records, runs, gaps).await;
+        let filled = gaps.none(records);
         let live = RunOrder::live(&self.config, &self.target, records);
         let imports = desired.imports.iter();
         let imports = imports.map(|(id, times)| RunOrder::import(&self.config, &self.target, records, id, *times));
         for order in [live].into_iter().chain(imports) {
             let kept = match order {
-                Ok(order) if order.import && imports_at_work(runs, &order.run) >= IMPORTS_AT_ONCE => Ok(()),
-                Ok(order) => self.keep_up(order, runs).await,
+                Ok(order) => {
+                    let hold = Hold::of(&order.run, records);
+                    let waits = order.import && imports_at_work(runs, &order.run) >= IMPORTS_AT_ONCE;
+                    match waits && hold.paused().is_none() {
+                        true => Ok(()),
+                        false => self.keep_up(order, &hold, filled, runs).await,
+                    }
+                }
                 Err(error) => Err(error),
             };
             failed = failed.and(kept);
@@ -234,8 +265,33 @@ impl Supervisor {
         failed
     }
 
-    /// Sees to it that the run has a process, or an end.
-    async fn keep_up(&self, order: RunOrder, runs: &mut BTreeMap<String, Running>) -> anyhow::Result<()> {
+    /// Sees to the run of the gap at hand, and to the next one after its end.
+    async fn fill_gap(
+        &self,
+        records: &[ControlRecord],
+        runs: &mut BTreeMap<String, Running>,
+        gaps: &mut Gaps,
+    ) -> anyhow::Result<()> {
+        gaps.look(&self.config, &self.target, records).await?;
+        let Some(gap) = gaps.at_hand else { return Ok(()) };
+        let order = RunOrder::gap(&self.config, &self.target, records, gap)?;
+        let hold = Hold::of("gap", records);
+        self.keep_up(order, &hold, true, runs).await?;
+        if runs.get("gap").is_some_and(|running| running.ended) && hold.catching_up().is_none() {
+            runs.remove("gap");
+            gaps.filled();
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the run has a process, or an end; or none, while it is paused. `filled`: no gap is left.
+    async fn keep_up(
+        &self,
+        order: RunOrder,
+        hold: &Hold,
+        filled: bool,
+        runs: &mut BTreeMap<String, Running>,
+    ) -> anyhow::Result<()> {
         let run = order.run.clone();
         if !runs.contains_key(&run) {
             let differs = self.stays_stopped(&order).await?;
@@ -250,6 +306,12 @@ impl Supervisor {
                 stopped: if differs { Stopped::now(None) } else { None },
                 pending: false,
                 unsettled: None,
+                ended: false,
+                began_ms: None,
+                left: order.left,
+                permille: order.permille,
+                held: false,
+                holding: Holding::default(),
             };
             runs.insert(run.clone(), first);
         }
@@ -268,18 +330,42 @@ impl Supervisor {
             running.unsettled = Some(Instant::now());
         }
         running.pending = pending;
+        running.held = hold.paused().is_some();
+        if let Some(pause) = hold.paused() {
+            running.wait = RESTART_MIN;
+            let ended = self.hold_still(&order, pause, &mut running.child, &mut running.holding).await?;
+            running.over |= ended.is_some();
+            running.ended |= ended == Some(0);
+            return Ok(());
+        }
+        // What cannot be told keeps nothing from going on.
+        let told = self.let_go(&order, hold, running.began_ms, filled, &mut running.holding).await;
+        if matches!(order.left, Left::To(_)) && running.left != order.left {
+            // Paused and resumed before anybody has looked, or told otherwise: what it leaves is said at the beginning.
+            if let Some(child) = running.child.take() {
+                let run = run.clone();
+                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+            }
+        }
         if let Some(child) = &mut running.child {
             match child.try_wait() {
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    if running.permille != order.permille {
+                        tell(child, Told { permille: order.permille })?;
+                        info!(run, permille = order.permille, "works for another share of the time");
+                        running.permille = order.permille;
+                    }
+                    return told;
+                }
                 Ok(Some(status)) => {
-                    running.child = None;
+                    (running.child, running.began_ms) = (None, None);
                     if running.started.elapsed() > HEALTHY_AFTER {
                         running.wait = RESTART_MIN;
                     }
                     match status.code() {
                         Some(0) => {
                             info!(run, "has come to its end");
-                            running.over = true;
+                            (running.over, running.ended) = (true, true);
                         }
                         Some(STOPPED_FOR_GOOD) => {
                             error!(run, "has stopped and needs a person (see `weir status`)");
@@ -298,10 +384,12 @@ impl Supervisor {
             return Ok(());
         }
         if running.over || running.started.elapsed() < running.wait {
-            return Ok(());
+            return told;
         }
         running.started = Instant::now();
         running.wait = (running.wait * 2).min(RESTART_MAX);
+        running.began_ms = Some(self.clock.now_ms());
+        (running.left, running.permille) = (order.left, order.permille);
         match spawn(&order) {
             Ok(mut child) => {
                 info!(run, pid = child.id(), "started");
@@ -312,7 +400,7 @@ impl Supervisor {
             }
             Err(error) => warn!(run, error = format!("{error:#}"), "cannot be started"),
         }
-        Ok(())
+        told
     }
 
     /// Whether the audit has stopped the run before this process began, and nobody has decided anything since. What a run
@@ -352,9 +440,9 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Runs that have ended or stopped say nothing more: what they said last stays known.
+    /// Runs that have ended or stopped, or are paused, say nothing more: what they said last stays known.
     async fn refresh(&self, runs: &BTreeMap<String, Running>) -> anyhow::Result<()> {
-        let quiet = runs.iter().filter(|(_, running)| running.over);
+        let quiet = runs.iter().filter(|(_, running)| running.over || running.held);
         let quiet: Vec<_> = quiet.map(|(run, running)| (run.clone(), running.topic.clone())).collect();
         let log = self.log.clone();
         let refresh = move || quiet.iter().for_each(|(run, topic)| report::refresh(log.as_ref(), run, topic));
@@ -384,15 +472,20 @@ fn spawn(order: &RunOrder) -> anyhow::Result<Child> {
         .stdout(Stdio::piped())
         .spawn()
         .context("the run's process cannot be started")?;
-    let mut line = serde_json::to_vec(order)?;
-    line.push(b'\n');
-    let lifeline = child.stdin.as_mut().context("the child has no standard input")?;
-    if let Err(error) = lifeline.write_all(&line) {
+    if let Err(error) = tell(&mut child, order) {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(error).context("the run's process did not take its order");
+        return Err(error);
     }
     Ok(child)
+}
+
+/// Gives the run's process a line.
+fn tell(child: &mut Child, what: impl serde::Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(&what)?;
+    line.push(b'\n');
+    let lifeline = child.stdin.as_mut().context("the child has no standard input")?;
+    lifeline.write_all(&line).context("the run's process does not take what it is told")
 }
 
 /// Asks the run to stop at its next batch boundary, and waits for it; kills it when that takes too long.

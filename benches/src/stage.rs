@@ -150,6 +150,7 @@ fn rows(order: &Order) -> anyhow::Result<Done> {
         memory_bytes_max: order.memory_bytes_max,
         spill_dir: order.spill_dir.clone(),
         tick_after: Duration::from_secs(3_600),
+        pace: Default::default(),
     };
     let (closed, mut windows) = tokio::sync::mpsc::channel(8);
     let status = Arc::new(Status::default());

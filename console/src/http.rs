@@ -9,7 +9,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use crate::Snapshot;
+use crate::{Desk, Snapshot, control};
 
 /// What the console asks of the process that it is part of. Called for each request.
 pub trait Health: Send + Sync + 'static {
@@ -23,10 +23,12 @@ pub trait Health: Send + Sync + 'static {
     fn unready(&self) -> Option<String>;
 }
 
-/// Answers on `listener` until `shutdown`: `/healthz`, `/readyz`, `/metrics`, `/status.json`.
+/// Answers on `listener` until `shutdown`: `/healthz`, `/readyz`, `/metrics`, `/status.json`, and the operators' API of
+/// `desk`.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<dyn Health>,
+    desk: Arc<Desk>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -34,7 +36,8 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status.json", get(status))
-        .with_state(health);
+        .with_state(health)
+        .merge(control::router(desk));
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
 

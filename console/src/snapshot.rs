@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_log::{Log, LogError};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Missing, Recoveries, STEP_BACK_MAX_MS,
+    DEDUP_HORIZON_MS, Hold, Missing, Recoveries, STEP_BACK_MAX_MS,
     control::{Action, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
@@ -14,7 +14,7 @@ pub struct Snapshot {
     pub at_ms: i64,
     /// How long live events stay in the log, seconds; `None`: for ever.
     pub retention_s: Option<u64>,
-    /// The live run first, then those of imports.
+    /// The live run first, then what fills a gap that it has left, then those of imports.
     pub runs: Vec<RunStatus>,
     pub imports: Vec<ImportStatus>,
     /// Why the log could not be looked at; then nothing is known of runs and imports.
@@ -77,6 +77,21 @@ pub struct RunStatus {
     /// The topic was there, and is not any more.
     #[serde(default)]
     pub topic_gone: bool,
+    /// It is paused; `None`: it is not.
+    #[serde(default)]
+    pub paused: Option<PausedStatus>,
+}
+
+/// By whom, why and until when a run is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedStatus {
+    pub since_ms: i64,
+    pub who: String,
+    pub reason: String,
+    /// It is resumed by itself then; `None`: by nobody but a person, or before the log would lose what it needs.
+    pub until_ms: Option<i64>,
+    /// Everything before is in the table; `None`: it has not stopped yet.
+    pub through_ms: Option<i64>,
 }
 
 /// What one partition still has for a run.
@@ -142,6 +157,19 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, ended: &mu
         Err(LogError::UnknownTopic(_)) => {}
         Err(error) => return Err(error),
     }
+    let left = |record: &ControlRecord| matches!(record.action, Action::Resume { left_to_ms: Some(_), .. });
+    if !runs.is_empty() && control.iter().any(left) {
+        let mut run = observe_run(log, control, "gap", EVENTS_TOPIC, now_ms)?;
+        let unfinished = run.progress.as_ref().filter(|progress| !progress.ended);
+        let through_ms = unfinished.and_then(|progress| progress.complete_through_ms);
+        run.retention_headroom_ms = retention_headroom_ms(through_ms, retention_s, now_ms);
+        if run.progress.as_ref().is_some_and(|progress| progress.ended) {
+            // What the log holds after the gap is not for this run.
+            (run.lag_records, run.lag_ms) = (0, 0);
+            run.partitions.clear();
+        }
+        runs.push(run);
+    }
     let mut imports = fold_imports(control);
     for import in &mut imports {
         if !matches!(import.state, ImportState::Counting) {
@@ -177,7 +205,7 @@ fn retention_headroom_ms(through_ms: Option<i64>, retention_s: Option<u64>, now_
 }
 
 /// The imports that the control records name, without those that were taken back.
-fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
+pub(crate) fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
     let mut imports: Vec<ImportStatus> = Vec::new();
     for record in control {
         match &record.action {
@@ -208,7 +236,7 @@ fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
 
 impl RunStatus {
     /// A run of which the log says nothing.
-    fn unknown(run: &str, topic: &str, control: &[ControlRecord]) -> Self {
+    pub(crate) fn unknown(run: &str, topic: &str, control: &[ControlRecord]) -> Self {
         Self {
             run: run.to_owned(),
             topic: topic.to_owned(),
@@ -219,11 +247,18 @@ impl RunStatus {
             retention_headroom_ms: None,
             missing: Recoveries::of(run, control).missing,
             topic_gone: false,
+            paused: Hold::of(run, control).paused().map(|pause| PausedStatus {
+                since_ms: pause.by.at_ms,
+                who: pause.by.who.clone(),
+                reason: pause.by.reason.clone(),
+                until_ms: pause.until_ms,
+                through_ms: pause.paused_ms,
+            }),
         }
     }
 }
 
-fn observe_run(
+pub(crate) fn observe_run(
     log: &dyn Log,
     control: &[ControlRecord],
     run: &str,

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use weir_schemas::progress::RunProgress;
 
-use crate::{DiskStatus, ImportState, PartitionStatus, RunStatus, Snapshot, SpoolStatus};
+use crate::{DiskStatus, ImportState, PartitionStatus, PausedStatus, RunStatus, Snapshot, SpoolStatus};
 
 /// The snapshot as a person reads it in a terminal: one paragraph a run, the reason for waiting always named.
 pub fn render(snapshot: &Snapshot) -> String {
@@ -92,6 +92,8 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
         lines.push(format!("{}: STOPPED · {reason}", run.run));
     } else if progress.ended {
         lines.push(format!("{}: done", run.run));
+    } else if let Some(paused) = &run.paused {
+        lines.push(render_paused(run, paused, now_ms));
     } else if heard_ms > SILENT_MS {
         let through = instant(progress.complete_through_ms);
         lines.push(format!(
@@ -155,6 +157,25 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
     }
 }
 
+fn render_paused(run: &RunStatus, paused: &PausedStatus, now_ms: i64) -> String {
+    let stands = match paused.through_ms {
+        Some(through_ms) => format!("PAUSED · complete through {}", instant(Some(through_ms))),
+        None => "PAUSING · it stops at its next batch boundary".to_owned(),
+    };
+    let until = match paused.until_ms {
+        Some(until_ms) => format!("until {}", instant(Some(until_ms))),
+        None => format!("until `weir resume {}`", run.run),
+    };
+    format!(
+        "{}: {stands} · for {} by {} {until} \"{}\" · {} to go",
+        run.run,
+        span(now_ms - paused.since_ms),
+        paused.who,
+        paused.reason,
+        count(run.lag_records, "record"),
+    )
+}
+
 /// What goes on by itself, and what somebody else has done.
 fn render_troubles(progress: &RunProgress, now_ms: i64, lines: &mut Vec<String>) {
     if let Some(waiting) = progress.waiting.as_ref().filter(|_| progress.stopped.is_none()) {
@@ -203,7 +224,7 @@ fn count(number: i64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { plural })
 }
 
-fn instant(at_ms: Option<i64>) -> String {
+pub(crate) fn instant(at_ms: Option<i64>) -> String {
     match at_ms.map(Timestamp::from_millisecond) {
         Some(Ok(at)) => at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         _ => "unknown yet".to_owned(),
@@ -211,7 +232,7 @@ fn instant(at_ms: Option<i64>) -> String {
 }
 
 /// The two largest units, as in `2days 3h`.
-fn span(ms: i64) -> String {
+pub(crate) fn span(ms: i64) -> String {
     let whole = humantime::format_duration(std::time::Duration::from_secs(ms.max(0) as u64 / 1000)).to_string();
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
@@ -255,6 +276,7 @@ mod tests {
             retention_headroom_ms: Some(90_061_000),
             missing: Vec::new(),
             topic_gone: false,
+            paused: None,
         }
     }
 
@@ -363,6 +385,27 @@ mod tests {
         let mut snapshot = Snapshot::without_log(0, String::new());
         (snapshot.log_away, snapshot.runs) = (None, vec![RunStatus { topic_gone: true, ..run(None) }]);
         assert!(render(&snapshot).starts_with("live: STOPPED · topic weir.events is gone"));
+    }
+
+    #[test]
+    fn a_run_that_is_paused_is_said_to_be_and_not_to_be_silent() {
+        let progress = RunProgress { at_ms: 1_700_000_000_000, ..RunProgress::default() };
+        let paused = PausedStatus {
+            since_ms: 1_699_999_999_000,
+            who: "night@ops".into(),
+            reason: "a disk".into(),
+            until_ms: Some(1_700_003_600_000),
+            through_ms: Some(1_699_999_980_000),
+        };
+        let shown = |paused| {
+            let mut snapshot = Snapshot::without_log(1_700_000_061_000, String::new());
+            (snapshot.log_away, snapshot.runs) = (None, vec![RunStatus { paused, ..run(Some(progress.clone())) }]);
+            render(&snapshot).lines().next().unwrap().to_owned()
+        };
+        expect![[r#"live: PAUSED · complete through 2023-11-14 22:13:00 UTC · for 1m 2s by night@ops until 2023-11-14 23:13:20 UTC "a disk" · 12 records to go"#]]
+        .assert_eq(&shown(Some(paused.clone())));
+        let pausing = shown(Some(PausedStatus { until_ms: None, through_ms: None, ..paused }));
+        assert!(pausing.starts_with("live: PAUSING · ") && pausing.contains("until `weir resume live`"), "{pausing}");
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod error;
 mod group;
 mod limit;
 mod order;
+mod pace;
 mod partition;
 mod room;
 mod rule;
@@ -55,6 +56,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use error::PipelineError;
 pub use limit::OTHER;
+pub use pace::Pace;
 pub use run::{Ended, run};
 pub use source::whole_from;
 pub use status::{PartitionStatus, Snapshot, Status};
@@ -90,4 +92,6 @@ pub struct RunSpec {
     pub spill_dir: PathBuf,
     /// How long a partition may be silent before it gets a tick.
     pub tick_after: Duration,
+    /// How much of the time it works.
+    pub pace: Pace,
 }

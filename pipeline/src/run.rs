@@ -18,7 +18,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering as Memory},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use timely::{
@@ -41,6 +41,7 @@ use crate::{
     PipelineError, RunSpec, SourceKind, Status,
     limit::{Limit, is_within},
     order::{Ordering, id_key},
+    pace::Rests,
     room::Room,
     runs::{Run, block_bytes, merge},
     source::{Pending, Source, Turn},
@@ -223,6 +224,7 @@ fn read<'scope>(
         let wake = scope.worker().sync_activator_for(info.address.to_vec());
         let wake = Mutex::new(wake);
         let mut capability = Some(capability);
+        let mut rests = Rests::new(shared.spec.pace.clone());
         let mut source = Source::open(&shared, index, peers).map_err(|error| shared.fail(error)).ok();
         if let Some(source) = &mut source {
             source.set_wake(Arc::new(move || {
@@ -236,8 +238,13 @@ fn read<'scope>(
                 return;
             };
             let source = source.as_mut().expect("a source that could not be opened has stopped the run");
+            if let Some(rest) = rests.due(Instant::now()) {
+                activator.activate_after(rest.min(LOOK_AGAIN_IDLE));
+                return;
+            }
             let far = held.time().saturating_sub(WINDOWS_IN_FLIGHT_MAX);
             if far > 0 && probe.less_than(&far) {
+                rests.breaks(Instant::now());
                 activator.activate_after(LOOK_AGAIN);
                 return;
             }
@@ -259,6 +266,9 @@ fn read<'scope>(
                     capability = None;
                     return;
                 }
+            }
+            if turn == Turn::Idle {
+                rests.breaks(Instant::now());
             }
             match turn {
                 Turn::Busy => activator.activate(),

@@ -127,6 +127,7 @@ impl History {
             memory_bytes_max,
             spill_dir: std::env::temp_dir(),
             tick_after: Duration::from_secs(3_600),
+            pace: Default::default(),
         }
     }
 

@@ -131,6 +131,17 @@ impl Place {
         Ok((answer.0, serde_json::from_str(&answer.1).unwrap_or(Value::Null)))
     }
 
+    /// So many hits of a page of `one.example`, which must be acknowledged; their number.
+    pub(crate) fn hits(&self, page: &str, hits: u64) -> u64 {
+        let hit = serde_json::json!({
+            "site": "one.example", "url": format!("https://one.example{page}"), "ip": "203.0.113.7",
+            "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+        });
+        let body = Value::Array((0..hits).map(|_| hit.clone()).collect()).to_string();
+        assert_eq!(self.post(&body).unwrap().0, 202, "the collector goes on");
+        hits
+    }
+
     /// What an analyst sees: rows of tab-separated values; `None` while ClickHouse is away.
     pub(crate) fn query(&self, sql: &str) -> Option<String> {
         let url = format!("http://127.0.0.1:{}/?user=analyst&database=weir", self.clickhouse);

@@ -95,6 +95,7 @@ macro_rules! start {
             memory_bytes_max: order.process.memory_bytes_max,
             spill_dir: std::env::temp_dir(),
             tick_after: Duration::from_millis(order.process.tick_after_ms as u64),
+            pace: Default::default(),
         };
         let (sender, closed) = mpsc::channel(1 << 16);
         let status = Arc::new($pipeline::Status::default());

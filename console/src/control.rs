@@ -1,0 +1,380 @@
+//! The operators' API: a verb becomes a record of the control topic, or is refused with the way out.
+//!
+//! ```text
+//!  POST /api/runs/RUN/pause|resume|throttle   Command ──▶ Reply   (the same id again: the same Reply, with what came of it)
+//!  GET  /api/clock   an id for the next command      GET /api/log   who did what, when and why
+//! ```
+//!
+//! Invariants
+//! - nothing is written without a token of the role, in a header; one in a URL is refused
+//! - a command is answered after its record is durable, and is the one that counts
+//! - times are by the clock of the console
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequestParts, Path, State},
+    http::{StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tracing::{info, warn};
+use weir_log::{Clock, ControlLog, ControlRecords, Log, LogError};
+use weir_schemas::{
+    Hold, SchemaVersion,
+    control::{Action, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
+};
+
+use crate::{
+    guard,
+    snapshot::{ImportState, RunStatus, fold_imports, observe_run},
+    token::{self, Role, Token},
+    verbs::{self, Command, Known, Planned, Refusal, Verb},
+};
+
+/// A command is some hundred bytes.
+const BODY_BYTES_MAX: usize = 16 << 10;
+/// A client may send a command again for so long, and have the same answer.
+const ID_AGE_MAX_MS: i64 = 24 * 60 * 60 * 1000;
+/// Another console's clock may be ahead by so much.
+const ID_AHEAD_MAX_MS: i64 = 60 * 1000;
+/// Over so long it is counted how many records come in.
+const ARRIVAL_OVER_MS: i64 = 10 * 60 * 1000;
+
+/// Where operators' commands are taken.
+pub struct Desk {
+    tokens: Vec<Token>,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    version: SchemaVersion,
+    /// The newest id that was given; one command at a time.
+    turn: Mutex<i64>,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    pub id: i64,
+    /// When it was decided, ms since the Unix epoch.
+    pub at_ms: i64,
+    pub who: String,
+    pub action: Action,
+    /// It took effect: everything before is in the table.
+    pub through_ms: Option<i64>,
+    /// So long a pause loses nothing; `None`: for ever, or not known.
+    pub safe_until_ms: Option<i64>,
+    /// What it means, a sentence each; of a command that comes again, when it came.
+    pub said: Vec<String>,
+    /// When the run was last heard of.
+    pub heard_ms: Option<i64>,
+}
+
+/// The answer of `/api/clock`, and the body of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleClock {
+    pub at_ms: i64,
+}
+
+impl Desk {
+    pub fn new(tokens: Vec<Token>, log: Arc<dyn Log>, clock: Arc<dyn Clock>, version: SchemaVersion) -> Desk {
+        Desk { tokens, log, clock, version, turn: Mutex::new(0) }
+    }
+
+    fn next_id(&self, turn: &mut i64) -> i64 {
+        *turn = (*turn + 1).max(self.clock.now_ms());
+        *turn
+    }
+
+    fn read(&self) -> Result<(ControlLog, ControlRecords), Failure> {
+        let control = ControlLog::look(self.log.clone())?;
+        let control = control.ok_or_else(|| {
+            Failure::new(StatusCode::NOT_FOUND, "nothing has run on this log yet (start `weir serve`)")
+        })?;
+        let all = control.read_all()?;
+        Ok((control, all))
+    }
+
+    /// Blocks the thread.
+    fn command(&self, run: &str, verb: Verb, command: &Command, token: &Token) -> Result<Reply, Failure> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (control, all) = self.read()?;
+        let now_ms = self.clock.now_ms();
+        if let Some(id) = command.id {
+            if let Some(record) = all.records.iter().map(|(_, record)| record).find(|record| id_of(record) == Some(id))
+            {
+                return self.answer_again(run, verb, id, record, &all);
+            }
+            if !(now_ms - ID_AGE_MAX_MS..=now_ms + ID_AHEAD_MAX_MS).contains(&id) {
+                let what =
+                    format!("id {id} is no time of this console's clock (GET /api/clock gives one, or leave it out)");
+                return Err(Failure::new(StatusCode::BAD_REQUEST, what));
+            }
+        }
+        let id = command.id.unwrap_or_else(|| self.next_id(&mut turn));
+        let known = self.know(run, verb == Verb::Pause, &all, now_ms)?;
+        let planned = verbs::decide(&known, verb, command, id)?;
+        let who = match command.user.as_str() {
+            "" => token.name.clone(),
+            user => format!("{}@{user}", token.name),
+        };
+        let reason = command.reason.trim().to_owned();
+        let record = ControlRecord { at_ms: now_ms, who, reason, action: planned.action.clone() };
+        let heard_ms = known.progress.as_ref().map(|progress| progress.at_ms);
+        if !command.dry_run {
+            futures::executor::block_on(control.append(&record))?;
+            info!(run, ?verb, who = record.who, reason = record.reason, "ordered");
+            let hold = Hold::of(run, control.read_all()?.records.iter().map(|(_, record)| record));
+            if !counts(&hold, &planned.action) {
+                // Another console was quicker: this is refused for what that one has done.
+                let known = Known { hold, ..known };
+                verbs::decide(&known, verb, command, id)?;
+                return Err(Failure::new(
+                    StatusCode::CONFLICT,
+                    "somebody has ordered something else meanwhile (see `weir log`)",
+                ));
+            }
+        }
+        let Planned { action, safe_until_ms, said } = planned;
+        Ok(Reply { id, at_ms: now_ms, who: record.who, action, through_ms: None, safe_until_ms, said, heard_ms })
+    }
+
+    fn answer_again(
+        &self,
+        run: &str,
+        verb: Verb,
+        id: i64,
+        record: &ControlRecord,
+        all: &ControlRecords,
+    ) -> Result<Reply, Failure> {
+        let is_it = match (&record.action, verb) {
+            (Action::Pause { run: of, .. }, Verb::Pause)
+            | (Action::Resume { run: of, .. }, Verb::Resume)
+            | (Action::Throttle { run: of, .. }, Verb::Throttle) => of == run,
+            _ => false,
+        };
+        if !is_it {
+            let what = format!("id {id} is that of another command (send it with a new id, GET /api/clock gives one)");
+            return Err(Failure::new(StatusCode::CONFLICT, what));
+        }
+        let known = self.know(run, false, all, self.clock.now_ms())?;
+        Ok(Reply {
+            id,
+            at_ms: record.at_ms,
+            who: record.who.clone(),
+            action: record.action.clone(),
+            through_ms: verbs::effect(&known.hold, id),
+            safe_until_ms: known.kept.and_then(|kept| kept.safe_until_ms()),
+            said: vec![format!("ordered at {}", crate::text::instant(Some(record.at_ms)))],
+            heard_ms: known.progress.map(|progress| progress.at_ms),
+        })
+    }
+
+    /// `arrival`: also how many records come in, which takes several questions.
+    fn know(&self, run: &str, arrival: bool, all: &ControlRecords, now_ms: i64) -> Result<Known, LogError> {
+        let control: Vec<ControlRecord> = all.records.iter().map(|(_, record)| record.clone()).collect();
+        let runs = runs(&control);
+        let topic = run.strip_prefix("import-").map_or_else(|| EVENTS_TOPIC.to_owned(), import_topic);
+        let status = match observe_run(self.log.as_ref(), &control, run, &topic, now_ms) {
+            Err(LogError::UnknownTopic(_)) => RunStatus::unknown(run, &topic, &control),
+            status => status?,
+        };
+        let hold = Hold::of(run, &control);
+        let paused_ms = hold.paused().and_then(|pause| pause.paused_ms);
+        let through_ms = status.progress.as_ref().and_then(|progress| progress.complete_through_ms);
+        let kept = match paused_ms.or(through_ms) {
+            Some(through_ms) => Some(guard::kept(self.log.as_ref(), &topic, through_ms, now_ms)?),
+            None => None,
+        };
+        Ok(Known {
+            run: run.to_owned(),
+            runs,
+            hold,
+            progress: status.progress,
+            lag_records: status.lag_records,
+            arrival_per_s: if arrival && topic == EVENTS_TOPIC { self.arrival_per_s(&control, now_ms)? } else { 0.0 },
+            kept,
+            width: self.version.width,
+            lateness_ms: self.version.lateness_ms,
+            now_ms,
+        })
+    }
+
+    /// Records that were appended in a second, lately.
+    fn arrival_per_s(&self, control: &[ControlRecord], now_ms: i64) -> Result<f64, LogError> {
+        let (mut records, mut over_ms) = (0, 0);
+        for in_use in weir_log::partitions_in_use(control) {
+            let since_ms = in_use.effective_ms.max(now_ms - ARRIVAL_OVER_MS);
+            let end = match self.log.bounds(EVENTS_TOPIC, in_use.partition) {
+                Err(LogError::UnknownTopic(_)) => return Ok(0.0),
+                bounds => bounds?.end,
+            };
+            records += end - self.log.offset_at(EVENTS_TOPIC, in_use.partition, since_ms)?.unwrap_or(end);
+            over_ms = over_ms.max(now_ms - since_ms);
+        }
+        Ok(records as f64 * 1000.0 / over_ms.max(1000) as f64)
+    }
+}
+
+/// The runs that a verb may be about.
+fn runs(control: &[ControlRecord]) -> Vec<String> {
+    let left = |record: &ControlRecord| matches!(record.action, Action::Resume { left_to_ms: Some(_), .. });
+    let gap = control.iter().any(left).then(|| "gap".to_owned());
+    let imports = fold_imports(control).into_iter().filter(|import| import.state == ImportState::Counting);
+    let imports = imports.map(|import| import_run(&import.id));
+    ["live".to_owned()].into_iter().chain(gap).chain(imports).collect()
+}
+
+fn id_of(record: &ControlRecord) -> Option<i64> {
+    match record.action {
+        Action::Pause { id, .. } | Action::Resume { id, .. } | Action::Throttle { id, .. } => Some(id),
+        _ => None,
+    }
+}
+
+/// Whether the decision is the one that counts.
+fn counts(hold: &Hold, action: &Action) -> bool {
+    match action {
+        Action::Pause { id, .. } => hold.pauses.iter().any(|pause| pause.by.id == *id),
+        Action::Resume { id, .. } => {
+            hold.pauses.iter().any(|pause| pause.resume.as_ref().is_some_and(|resume| resume.by.id == *id))
+        }
+        _ => true,
+    }
+}
+
+pub(crate) fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/api/runs/{run}/{verb}", post(command))
+        .route("/api/clock", get(clock))
+        .route("/api/log", get(records))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(desk)
+}
+
+/// Who asks, by the token of the request.
+struct Caller(Token);
+
+impl FromRequestParts<Arc<Desk>> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Failure> {
+        if parts.uri.query().is_some() {
+            return Err(Failure::new(
+                StatusCode::BAD_REQUEST,
+                "nothing is asked in the URL here: a token in it would stay in histories and logs (send it in the header \
+                 `Authorization: Bearer …`; one that was sent so counts as seen: take it out of console.tokens, and make a \
+                 new one with `weir token`)",
+            ));
+        }
+        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let secret =
+            header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let Some((_, secret)) = secret else {
+            return Err(Failure::new(
+                StatusCode::UNAUTHORIZED,
+                "a token is needed (header `Authorization: Bearer …`, for weir's own commands WEIR_TOKEN or --token-file; \
+                 `weir token` makes one, and data_dir/operator-token holds one on the machine of `weir serve`)",
+            ));
+        };
+        let token = token::find(&desk.tokens, secret.trim()).cloned();
+        token.map(Caller).ok_or_else(|| {
+            warn!("a command came with a token that nobody has");
+            Failure::new(
+                StatusCode::UNAUTHORIZED,
+                "the token is none of this console's (console.tokens in its configuration, and data_dir/operator-token on \
+                 its machine, are; `weir token` makes a new one)",
+            )
+        })
+    }
+}
+
+impl Caller {
+    fn must_be(&self, role: Role) -> Result<(), Failure> {
+        if self.0.role >= role {
+            return Ok(());
+        }
+        let Token { name, role: has, .. } = &self.0;
+        let what = format!("token {name} has the role {has}, this takes {role} (`weir token --role {role}` makes one)");
+        Err(Failure::new(StatusCode::FORBIDDEN, what))
+    }
+}
+
+async fn command(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path((run, verb)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<Reply>, Failure> {
+    let wrong = |what: String| Failure::new(StatusCode::BAD_REQUEST, what);
+    let verb: Verb = serde_json::from_value(json!(verb))
+        .map_err(|_| wrong(format!("there is no verb {verb} (pause, resume, throttle)")))?;
+    let command: Command =
+        serde_json::from_slice(&body).map_err(|error| wrong(format!("the body is no command: {error}")))?;
+    caller.must_be(if command.dry_run { Role::Viewer } else { Role::Operator })?;
+    on_a_thread(move || desk.command(&run, verb, &command, &caller.0)).await
+}
+
+async fn clock(State(desk): State<Arc<Desk>>, _caller: Caller) -> Json<ConsoleClock> {
+    let mut turn = desk.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    Json(ConsoleClock { at_ms: desk.next_id(&mut turn) })
+}
+
+async fn records(State(desk): State<Arc<Desk>>, _caller: Caller) -> Result<Json<serde_json::Value>, Failure> {
+    on_a_thread(move || {
+        let (_, all) = desk.read()?;
+        let records: Vec<ControlRecord> = all.records.into_iter().map(|(_, record)| record).collect();
+        Ok(json!({ "records": records, "unreadable": all.unreadable }))
+    })
+    .await
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<Json<T>, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the command failed"))).map(Json)
+}
+
+/// Why a command was refused, for a person.
+struct Failure {
+    status: StatusCode,
+    said: String,
+}
+
+impl Failure {
+    fn new(status: StatusCode, said: impl Into<String>) -> Failure {
+        Failure { status, said: said.into() }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        match refusal {
+            Refusal::Wrong(said) => Failure::new(StatusCode::BAD_REQUEST, said),
+            Refusal::UnknownRun(said) => Failure::new(StatusCode::NOT_FOUND, said),
+            Refusal::NotNow(said) => Failure::new(StatusCode::CONFLICT, said),
+        }
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Failure {
+        let said = format!("the log is away: {error} (send it again, with the same id if it had one)");
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, said)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "error": self.said }));
+        match self.status {
+            StatusCode::UNAUTHORIZED => (self.status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response(),
+            StatusCode::SERVICE_UNAVAILABLE => (self.status, [(header::RETRY_AFTER, "5")], body).into_response(),
+            status => (status, body).into_response(),
+        }
+    }
+}

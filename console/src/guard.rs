@@ -1,0 +1,185 @@
+//! Until when a run may stay paused: as long as the log keeps what it needs next.
+//!
+//! ```text
+//!  through ── horizon, step back ──▶ needed ── retention, by time and by size ──▶ lost from
+//!                                                          └── margin before ──▶ safe until
+//! ```
+
+use std::time::Duration;
+
+use weir_log::{Log, LogError};
+use weir_schemas::{DEDUP_HORIZON_MS, Pause, STEP_BACK_MAX_MS};
+
+/// Over so long it is looked how much is appended.
+const RATE_OVER_MS: i64 = 10 * 60 * 1000;
+/// So many of the newest records of a partition tell how large records are.
+const SAMPLE_RECORDS: i64 = 200;
+/// The most of a margin.
+const MARGIN_MAX_MS: i64 = 60 * 60 * 1000;
+
+/// How long the log keeps what a run needs next. Times are ms since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The run needs what the log has stamped from here on.
+    pub needed_ms: i64,
+    /// How long the log keeps a record, ms; `None`: for ever.
+    pub retention_ms: Option<i64>,
+    pub by_size: BySize,
+}
+
+/// What a bound on a topic's bytes leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BySize {
+    /// There is none.
+    Unbounded,
+    /// By what was appended lately, what is needed goes then.
+    Until(i64),
+    /// There is one, and nothing tells how soon it is reached.
+    NotKnown { bytes: u64 },
+}
+
+/// A pause that is not held on to waits for so long before the log deletes what the run needs: a fifth of the time that the
+/// log keeps a record, an hour at the most. Within it the run must have read what is deleted next.
+pub fn margin_ms(retention_ms: i64) -> i64 {
+    (retention_ms / 5).min(MARGIN_MAX_MS)
+}
+
+impl Kept {
+    /// The run loses nothing that goes on before; `None`: whenever it goes on, as far as can be known.
+    pub fn safe_until_ms(&self) -> Option<i64> {
+        let by_time = self.retention_ms.map(|retention_ms| self.needed_ms + retention_ms - margin_ms(retention_ms));
+        let by_size = match self.by_size {
+            BySize::Until(lost_ms) => Some(lost_ms - margin_ms((lost_ms - self.needed_ms).max(0))),
+            BySize::Unbounded | BySize::NotKnown { .. } => None,
+        };
+        by_time.into_iter().chain(by_size).min()
+    }
+}
+
+/// What is done about a run that is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Hold,
+    /// The time for which it was paused is over.
+    ResumeAsTold {
+        until_ms: i64,
+    },
+    /// The log will delete what it needs, and nobody has said that it may.
+    ResumeForLog {
+        safe_until_ms: i64,
+    },
+}
+
+/// Law: monotonic in `now_ms`; a pause that allows loss ends at its own time only.
+pub fn next_step(pause: &Pause, safe_until_ms: Option<i64>, now_ms: i64) -> Step {
+    let safe_until_ms = safe_until_ms.filter(|_| !pause.allow_loss);
+    let over = |at_ms: Option<i64>| at_ms.filter(|at_ms| *at_ms <= now_ms);
+    match (over(pause.until_ms), over(safe_until_ms)) {
+        (Some(until_ms), safe_until_ms) if safe_until_ms.is_none_or(|safe_until_ms| until_ms <= safe_until_ms) => {
+            Step::ResumeAsTold { until_ms }
+        }
+        (_, Some(safe_until_ms)) => Step::ResumeForLog { safe_until_ms },
+        (_, None) => Step::Hold,
+    }
+}
+
+/// How long `topic` keeps what a run needs that is complete through `through_ms`.
+pub fn kept(log: &dyn Log, topic: &str, through_ms: i64, now_ms: i64) -> Result<Kept, LogError> {
+    let needed_ms = through_ms - DEDUP_HORIZON_MS - STEP_BACK_MAX_MS;
+    let retention_ms = log.retention(topic)?.map(|kept| kept.as_millis() as i64);
+    let by_size = match log.retention_bytes(topic)? {
+        None => BySize::Unbounded,
+        Some(bytes) => by_size(log, topic, bytes, needed_ms, now_ms)?,
+    };
+    Ok(Kept { needed_ms, retention_ms, by_size })
+}
+
+/// The bound is on each partition: the one that fills up first decides.
+fn by_size(log: &dyn Log, topic: &str, bytes: u64, needed_ms: i64, now_ms: i64) -> Result<BySize, LogError> {
+    let mut lost_ms: Option<i64> = None;
+    for partition in 0..log.partitions(topic)? {
+        let end = log.bounds(topic, partition)?.end;
+        let since = |at_ms| Ok::<_, LogError>(end - log.offset_at(topic, partition, at_ms)?.unwrap_or(end));
+        let (lately, waiting) = (since(now_ms - RATE_OVER_MS)?, since(needed_ms)?);
+        if lately == 0 {
+            continue;
+        }
+        // Of what the log compresses further there is less than this: it is kept longer.
+        let record_bytes = record_bytes(log, topic, partition)?;
+        let left = bytes as i64 - waiting * record_bytes;
+        let per_ms = (lately * record_bytes) as f64 / RATE_OVER_MS as f64;
+        let full_ms = now_ms + (left.max(0) as f64 / per_ms) as i64;
+        lost_ms = Some(lost_ms.map_or(full_ms, |lost_ms| lost_ms.min(full_ms)));
+    }
+    Ok(lost_ms.map_or(BySize::NotKnown { bytes }, BySize::Until))
+}
+
+/// How large the newest records of a partition are on average; at least 1.
+fn record_bytes(log: &dyn Log, topic: &str, partition: u32) -> Result<i64, LogError> {
+    let bounds = log.bounds(topic, partition)?;
+    let first = (bounds.end - SAMPLE_RECORDS).max(bounds.start);
+    let (mut records, mut bytes) = (0, 0);
+    let mut reader = log.reader(topic)?;
+    reader.assign(partition, first)?;
+    let mut silent = 0;
+    while records < bounds.end - first && silent < 10 {
+        let given = reader.poll(SAMPLE_RECORDS as usize, Duration::from_millis(500), &mut |record| {
+            records += 1;
+            bytes += record.payload.len() as i64;
+        })?;
+        silent = if given == 0 { silent + 1 } else { 0 };
+    }
+    Ok((bytes / records.max(1)).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_schemas::Decision;
+
+    use super::*;
+
+    #[test]
+    fn the_margin_is_a_fifth_and_an_hour_at_most() {
+        assert_eq!(margin_ms(15 * 60_000), 3 * 60_000);
+        assert_eq!(margin_ms(5 * 60 * 60_000), 60 * 60_000);
+        assert_eq!(margin_ms(30 * 24 * 60 * 60_000), 60 * 60_000);
+    }
+
+    #[test]
+    fn a_pause_is_safe_until_the_first_bound_less_its_margin() {
+        let kept = |retention_ms, by_size| Kept { needed_ms: 1_000, retention_ms, by_size }.safe_until_ms();
+        assert_eq!(kept(None, BySize::Unbounded), None);
+        assert_eq!(kept(None, BySize::NotKnown { bytes: 7 }), None);
+        assert_eq!(kept(Some(500), BySize::Unbounded), Some(1_400));
+        assert_eq!(kept(Some(500), BySize::NotKnown { bytes: 7 }), Some(1_400));
+        assert_eq!(kept(Some(500), BySize::Until(1_100)), Some(1_080));
+        assert_eq!(kept(Some(500), BySize::Until(9_000)), Some(1_400));
+        assert_eq!(kept(None, BySize::Until(900)), Some(900), "what is gone already leaves no time");
+    }
+
+    /// Every order of now, the told end and the safe end, with and without the word that something may be lost.
+    #[test]
+    fn over_all_times_a_pause_ends_at_the_first_of_its_own_end_and_the_safe_one() {
+        let times = [None, Some(1), Some(2), Some(3)];
+        for (until_ms, safe_until_ms) in times.iter().flat_map(|until| times.map(|safe| (*until, safe))) {
+            for (allow_loss, now_ms) in [false, true].into_iter().flat_map(|allow| (0..5).map(move |now| (allow, now)))
+            {
+                let by = Decision { id: 0, at_ms: 0, who: String::new(), reason: String::new() };
+                let pause = Pause { by, until_ms, allow_loss, paused_ms: None, resume: None };
+                let step = next_step(&pause, safe_until_ms, now_ms);
+                let told = until_ms.is_some_and(|until_ms| until_ms <= now_ms);
+                let lost = !allow_loss && safe_until_ms.is_some_and(|safe_until_ms| safe_until_ms <= now_ms);
+                let wanted = match () {
+                    () if told && !(lost && safe_until_ms < until_ms) => {
+                        Step::ResumeAsTold { until_ms: until_ms.unwrap() }
+                    }
+                    () if lost => Step::ResumeForLog { safe_until_ms: safe_until_ms.unwrap() },
+                    () => Step::Hold,
+                };
+                assert_eq!(step, wanted, "{until_ms:?} {safe_until_ms:?} {allow_loss} {now_ms}");
+                let before = next_step(&pause, safe_until_ms, now_ms - 1);
+                assert!(before == Step::Hold || step != Step::Hold, "monotonic in now");
+            }
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! What a verb of an operator comes to: facts in, decision out.
+//!
+//! ```text
+//!  control (how the run is held) ─┐
+//!  log (what waits, what it keeps) ┼─▶ Known ──▶ decide(command) ──▶ Planned: one record, and what it means · Refusal
+//!  clock                          ─┘
+//! ```
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use weir_schemas::{Hold, UNHINDERED_PERMILLE, WindowWidth, control::Action, progress::RunProgress};
+
+use crate::{
+    guard::{BySize, Kept, margin_ms},
+    text::{instant, span},
+};
+
+/// What an operator wants of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    Pause,
+    Resume,
+    Throttle,
+}
+
+/// The body of a command.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Command {
+    /// Names the command, ms by the console's clock; one that comes again is answered as the first time. `None`: a new one.
+    pub id: Option<i64>,
+    /// Who sits before the terminal.
+    pub user: String,
+    /// Why: kept for ever.
+    pub reason: String,
+    /// Of a pause: how long, as in `2h`.
+    pub r#for: Option<String>,
+    /// Of a pause: until when, `14:00` (the next such time, UTC) or RFC 3339.
+    pub until: Option<String>,
+    /// Of a pause: also if the log will not keep so long what the run needs.
+    pub allow_loss: bool,
+    /// Of a resume: today first.
+    pub live_first: bool,
+    /// Of a throttle: the share of the time that the run works, above 0 and at most 1.
+    pub share: Option<f64>,
+    /// Nothing is written.
+    pub dry_run: bool,
+}
+
+/// What is known when it is decided. Times are ms since the Unix epoch.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) run: String,
+    /// All runs there are.
+    pub(crate) runs: Vec<String>,
+    pub(crate) hold: Hold,
+    pub(crate) progress: Option<RunProgress>,
+    /// Records that the run has not read.
+    pub(crate) lag_records: i64,
+    /// Records that come in a second, lately.
+    pub(crate) arrival_per_s: f64,
+    /// `None`: the run has never said how far it is.
+    pub(crate) kept: Option<Kept>,
+    /// The schema version's, for where the present begins.
+    pub(crate) width: WindowWidth,
+    pub(crate) lateness_ms: i64,
+    pub(crate) now_ms: i64,
+}
+
+/// What is written, and what that means, a sentence each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) action: Action,
+    pub(crate) safe_until_ms: Option<i64>,
+    pub(crate) said: Vec<String>,
+}
+
+/// Why nothing is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The command makes no sense.
+    Wrong(String),
+    UnknownRun(String),
+    /// It makes none as things are.
+    NotNow(String),
+}
+
+/// The longest reason, and the longest name of a user.
+const REASON_BYTES_MAX: usize = 500;
+const USER_BYTES_MAX: usize = 64;
+
+pub(crate) fn decide(known: &Known, verb: Verb, command: &Command, id: i64) -> Result<Planned, Refusal> {
+    if !known.runs.contains(&known.run) {
+        let runs = known.runs.join(", ");
+        return Err(Refusal::UnknownRun(format!("there is no run {} (there are: {runs})", known.run)));
+    }
+    check_words(command)?;
+    match verb {
+        Verb::Pause => pause(known, command, id),
+        Verb::Resume => resume(known, command, id),
+        Verb::Throttle => throttle(known, command, id),
+    }
+}
+
+fn check_words(command: &Command) -> Result<(), Refusal> {
+    let wrong = |what: &str| Err(Refusal::Wrong(what.to_owned()));
+    if command.reason.trim().is_empty() && !command.dry_run {
+        return wrong("a reason is missing: it is kept with who and when (say --reason \"…\")");
+    }
+    if command.reason.len() > REASON_BYTES_MAX || command.reason.chars().any(char::is_control) {
+        return wrong("the reason is longer than 500 bytes, or holds control characters (write one plain line)");
+    }
+    if command.user.len() > USER_BYTES_MAX || command.user.chars().any(char::is_control) {
+        return wrong("the user's name is longer than 64 bytes, or holds control characters (write one plain name)");
+    }
+    Ok(())
+}
+
+fn pause(known: &Known, command: &Command, id: i64) -> Result<Planned, Refusal> {
+    let Known { run, hold, now_ms, .. } = known;
+    if let Some(pause) = hold.paused() {
+        let until = pause.until_ms.map_or(String::new(), |until_ms| format!(", until {}", instant(Some(until_ms))));
+        return Err(Refusal::NotNow(format!(
+            "{run} is paused since {} by {}, \"{}\"{until} (`weir resume {run}` first, to pause it otherwise)",
+            instant(Some(pause.by.at_ms)),
+            pause.by.who,
+            pause.by.reason
+        )));
+    }
+    if known.progress.as_ref().is_some_and(|progress| progress.ended) {
+        return Err(Refusal::NotNow(format!("{run} is done: there is nothing to pause")));
+    }
+    let until_ms = until_ms(command, *now_ms)?;
+    let safe_until_ms = known.kept.and_then(|kept| kept.safe_until_ms());
+    let wanted_ms = until_ms.unwrap_or(*now_ms);
+    if let Some(safe_until_ms) =
+        safe_until_ms.filter(|safe_until_ms| wanted_ms >= *safe_until_ms && !command.allow_loss)
+    {
+        return Err(Refusal::NotNow(format!(
+            "a pause until {} would lose data: the log keeps what {run} needs for a pause until {} (make it shorter, raise \
+             the topic's retention, or say --allow-loss if what the log deletes meanwhile may be missing)",
+            instant(Some(wanted_ms)),
+            instant(Some(safe_until_ms)),
+        )));
+    }
+    let mut said = vec![match until_ms {
+        Some(until_ms) => format!(
+            "{run} stops at its next batch boundary, for {}, until {}; hits are collected on",
+            span(until_ms - now_ms),
+            instant(Some(until_ms))
+        ),
+        None => {
+            format!("{run} stops at its next batch boundary, until `weir resume {run}`; hits are collected on")
+        }
+    }];
+    said.extend(say_kept(known, command.allow_loss));
+    said.extend(say_backlog(known, until_ms));
+    let (run, allow_loss) = (run.clone(), command.allow_loss);
+    Ok(Planned { action: Action::Pause { run, id, until_ms, allow_loss }, safe_until_ms, said })
+}
+
+/// Until when; `None`: until somebody says so.
+fn until_ms(command: &Command, now_ms: i64) -> Result<Option<i64>, Refusal> {
+    let until_ms = match (&command.r#for, &command.until) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(Refusal::Wrong("--for and --until say the same (leave one)".to_owned())),
+        (Some(text), None) => {
+            let wrong = |error| Refusal::Wrong(format!("--for {text}: {error} (write it as in 2h 30m)"));
+            let span = humantime::parse_duration(text).map_err(|error| wrong(error.to_string()))?;
+            let span_ms = i64::try_from(span.as_millis()).map_err(|error| wrong(error.to_string()))?;
+            now_ms.checked_add(span_ms).ok_or_else(|| wrong("that is too long".to_owned()))?
+        }
+        (None, Some(text)) => parse_until(text, now_ms)?,
+    };
+    if until_ms <= now_ms {
+        return Err(Refusal::Wrong(format!(
+            "{} is not ahead: it is {} by the console's clock (say a later time)",
+            instant(Some(until_ms)),
+            instant(Some(now_ms))
+        )));
+    }
+    Ok(Some(until_ms))
+}
+
+fn parse_until(text: &str, now_ms: i64) -> Result<i64, Refusal> {
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(at.as_millisecond());
+    }
+    let wrong = || Refusal::Wrong(format!("--until {text} is no time (write 14:00, in UTC, or 2026-03-01T14:00:00Z)"));
+    let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
+    let number = |digits: &str, below: i64| digits.parse::<i64>().ok().filter(|number| (0..below).contains(number));
+    let (hours, minutes) = number(hours, 24).zip(number(minutes, 60)).ok_or_else(wrong)?;
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let today_ms = now_ms - now_ms.rem_euclid(DAY_MS) + (hours * 60 + minutes) * 60_000;
+    Ok(if today_ms > now_ms { today_ms } else { today_ms + DAY_MS })
+}
+
+fn resume(known: &Known, command: &Command, id: i64) -> Result<Planned, Refusal> {
+    let Known { run, hold, now_ms, .. } = known;
+    if command.live_first && run != "live" {
+        return Err(Refusal::Wrong(format!("--live-first is for live: {run} has no present (leave it out)")));
+    }
+    let Some(pause) = hold.paused() else {
+        return Err(Refusal::NotNow(format!("{run} is not paused, there is nothing to resume")));
+    };
+    let through_ms = pause.paused_ms.or_else(|| through_ms(known));
+    let left_to_ms = command.live_first.then(|| known.width.window_of(now_ms - known.lateness_ms).ms());
+    let mut said = vec![match left_to_ms {
+        Some(left_to_ms) if through_ms.is_some_and(|through_ms| through_ms >= left_to_ms) => {
+            format!("{run} goes on from {}: nothing lies before the present", instant(through_ms))
+        }
+        Some(left_to_ms) => format!(
+            "{run} goes on at {}; what lies between {} and there is filled by the run gap, beside it",
+            instant(Some(left_to_ms)),
+            instant(through_ms)
+        ),
+        None => format!("{run} goes on from {}, in order", instant(through_ms)),
+    }];
+    said.push(format!("{} records wait for it", known.lag_records));
+    said.extend(through_ms.map(|through_ms| say_catch_up(known, now_ms - through_ms)));
+    said.extend(say_kept(known, true));
+    let safe_until_ms = known.kept.and_then(|kept| kept.safe_until_ms());
+    Ok(Planned { action: Action::Resume { run: run.clone(), id, left_to_ms }, safe_until_ms, said })
+}
+
+fn throttle(known: &Known, command: &Command, id: i64) -> Result<Planned, Refusal> {
+    let Known { run, hold, .. } = known;
+    let share = command.share.unwrap_or(f64::NAN);
+    let permille = (share * f64::from(UNHINDERED_PERMILLE)).round();
+    if !(permille >= 1.0 && share <= 1.0) {
+        return Err(Refusal::Wrong(format!(
+            "a share of {share} is not above 0 and at most 1 (0.25: the run works a quarter of the time; 1: unhindered)"
+        )));
+    }
+    let permille = permille as u16;
+    let percent = |permille: u16| f64::from(permille) / 10.0;
+    let before = hold.throttle.as_ref().map_or(String::new(), |by| format!(", by {}, \"{}\"", by.who, by.reason));
+    let mut said = vec![format!(
+        "{run} works at most {} % of the time (before: {} %{before})",
+        percent(permille),
+        percent(hold.permille),
+    )];
+    said.push(match pace(hold) {
+        // What it did was done at the share that it had.
+        Some(pace) if pace * f64::from(permille) / f64::from(hold.permille) > 1.0 => {
+            format!("it still keeps up: it did {pace:.1} seconds of log in a second when it caught up last")
+        }
+        Some(pace) => format!(
+            "it FALLS BEHIND: it did {pace:.1} seconds of log in a second when it caught up last, that is not enough"
+        ),
+        None => format!(
+            "whether it still keeps up is not known before it has caught up once; {} records wait for it",
+            known.lag_records
+        ),
+    });
+    said.extend(say_kept(known, true));
+    let safe_until_ms = known.kept.and_then(|kept| kept.safe_until_ms());
+    Ok(Planned { action: Action::Throttle { run: run.clone(), id, permille }, safe_until_ms, said })
+}
+
+fn through_ms(known: &Known) -> Option<i64> {
+    known.progress.as_ref()?.complete_through_ms
+}
+
+/// Until when the log keeps what the run needs.
+fn say_kept(known: &Known, only_tells: bool) -> Vec<String> {
+    let Known { run, kept, .. } = known;
+    let Some(kept) = kept else {
+        return vec![format!("how long the log keeps what {run} needs is not known: it has not said how far it is")];
+    };
+    let mut said = Vec::new();
+    match (kept.safe_until_ms(), kept.retention_ms) {
+        (None, _) => said.push("the log keeps what it needs for ever: no pause is too long".to_owned()),
+        (Some(safe_until_ms), retention_ms) => {
+            let margin = retention_ms.map_or(String::new(), |retention_ms| {
+                format!(" (it keeps {}; {} before is the margin)", span(retention_ms), span(margin_ms(retention_ms)))
+            });
+            let then = if only_tells { "" } else { "; it is resumed by itself then" };
+            said.push(format!("safe until {}{then}{margin}", instant(Some(safe_until_ms))));
+        }
+    }
+    if let BySize::NotKnown { bytes } = kept.by_size {
+        said.push(format!(
+            "the topic is also cut at {bytes} bytes a partition, and nothing was appended lately: when that is reached is \
+             not known (set its retention.bytes to -1)"
+        ));
+    }
+    said
+}
+
+fn say_backlog(known: &Known, until_ms: Option<i64>) -> Vec<String> {
+    let Known { arrival_per_s, now_ms, .. } = known;
+    let rate = format!("{arrival_per_s:.1} records a second come in");
+    match until_ms {
+        Some(until_ms) => {
+            let waiting = known.lag_records + ((until_ms - now_ms) as f64 / 1000.0 * arrival_per_s) as i64;
+            let behind_ms = until_ms - through_ms(known).unwrap_or(*now_ms);
+            vec![format!("{rate}: about {waiting} wait then"), say_catch_up(known, behind_ms)]
+        }
+        None => vec![rate],
+    }
+}
+
+/// How long catching up takes with so much of the log.
+fn say_catch_up(known: &Known, behind_ms: i64) -> String {
+    match pace(&known.hold) {
+        Some(pace) if pace > 1.0 => format!(
+            "catching up takes about {}: last time it did {pace:.1} seconds of log in a second",
+            span((behind_ms as f64 / (pace - 1.0)) as i64)
+        ),
+        Some(pace) => format!("it does not catch up at its last pace, {pace:.1} seconds of log in a second"),
+        None => "how long catching up takes is not known before it has caught up once".to_owned(),
+    }
+}
+
+/// Seconds of log in a second, when the run caught up last.
+fn pace(hold: &Hold) -> Option<f64> {
+    hold.pauses.iter().rev().find_map(|pause| {
+        let resume = pause.resume.as_ref()?;
+        let caught_up_ms = resume.caught_up_ms?;
+        let (covered_ms, took_ms) = (caught_up_ms - pause.paused_ms?, caught_up_ms - resume.by.at_ms);
+        (took_ms > 0).then(|| covered_ms as f64 / took_ms as f64)
+    })
+}
+
+/// What became of the decision `id`: the boundary where it took effect.
+pub(crate) fn effect(hold: &Hold, id: i64) -> Option<i64> {
+    hold.pauses.iter().find_map(|pause| {
+        if pause.by.id == id {
+            return pause.paused_ms;
+        }
+        pause.resume.as_ref().filter(|resume| resume.by.id == id)?.resumed_ms
+    })
+}
+
+/// Whether the clocks of who asked and who answered differ, for a person: the question took from `asked_ms` to `heard_ms`.
+pub fn clocks_differ(asked_ms: i64, answered_ms: i64, heard_ms: i64) -> Option<String> {
+    const MAX_MS: i64 = 5_000;
+    let ahead_ms = if answered_ms < asked_ms { asked_ms - answered_ms } else { (heard_ms - answered_ms).min(0) };
+    let words = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    (ahead_ms.abs() > MAX_MS).then(|| {
+        let by = humantime::format_duration(Duration::from_secs(ahead_ms.unsigned_abs() / 1000));
+        format!("this machine's clock is {by} {words} the console's: all times are by the console's")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_schemas::control::ControlRecord;
+
+    use super::*;
+
+    /// 2026-03-01 13:20:00 UTC.
+    const NOW: i64 = 1_772_371_200_000;
+    const HOUR: i64 = 3_600_000;
+
+    fn known(control: &[ControlRecord]) -> Known {
+        let progress = RunProgress { complete_through_ms: Some(NOW - 60_000), ..RunProgress::default() };
+        Known {
+            run: "live".into(),
+            runs: vec!["live".into()],
+            hold: Hold::of("live", control),
+            progress: Some(progress),
+            lag_records: 12,
+            arrival_per_s: 2.0,
+            kept: Some(Kept { needed_ms: NOW - HOUR, retention_ms: Some(10 * HOUR), by_size: BySize::Unbounded }),
+            width: WindowWidth::new(60_000).unwrap(),
+            lateness_ms: 10_000,
+            now_ms: NOW,
+        }
+    }
+
+    fn record(at_ms: i64, action: Action) -> ControlRecord {
+        ControlRecord { at_ms, who: "night@ops".into(), reason: "a disk".into(), action }
+    }
+
+    fn paused() -> Vec<ControlRecord> {
+        let action = Action::Pause { run: "live".into(), id: 5, until_ms: Some(NOW + HOUR), allow_loss: false };
+        vec![
+            record(NOW - HOUR, action),
+            record(NOW, Action::Paused { run: "live".into(), id: 5, through_ms: NOW - HOUR }),
+        ]
+    }
+
+    fn command() -> Command {
+        Command { reason: "a disk".into(), ..Command::default() }
+    }
+
+    fn said(refused: Result<Planned, Refusal>) -> String {
+        match refused.expect_err("it is refused") {
+            Refusal::Wrong(said) | Refusal::UnknownRun(said) | Refusal::NotNow(said) => said,
+        }
+    }
+
+    #[test]
+    fn a_pause_says_until_when_it_is_safe_and_what_waits_then() {
+        let planned = decide(&known(&[]), Verb::Pause, &Command { r#for: Some("2h".into()), ..command() }, 9).unwrap();
+        let until_ms = Some(NOW + 2 * HOUR);
+        assert_eq!(planned.action, Action::Pause { run: "live".into(), id: 9, until_ms, allow_loss: false });
+        expect_test::expect![[r#"
+            live stops at its next batch boundary, for 2h, until 2026-03-01 15:20:00 UTC; hits are collected on
+            safe until 2026-03-01 21:20:00 UTC; it is resumed by itself then (it keeps 10h; 1h before is the margin)
+            2.0 records a second come in: about 14412 wait then
+            how long catching up takes is not known before it has caught up once"#]]
+        .assert_eq(&planned.said.join("\n"));
+    }
+
+    #[test]
+    fn a_pause_past_what_the_log_keeps_is_refused_unless_loss_is_allowed() {
+        let long = Command { r#for: Some("9h".into()), ..command() };
+        assert!(said(decide(&known(&[]), Verb::Pause, &long, 9)).contains("--allow-loss"));
+        assert!(decide(&known(&[]), Verb::Pause, &Command { allow_loss: true, ..long }, 9).is_ok());
+        let mut late = known(&[]);
+        late.kept = late.kept.map(|kept| Kept { needed_ms: NOW - 10 * HOUR, ..kept });
+        assert!(said(decide(&late, Verb::Pause, &command(), 9)).contains("would lose data"), "there is no time left");
+    }
+
+    #[test]
+    fn a_second_pause_says_since_when_by_whom_and_why() {
+        let refused = said(decide(&known(&paused()), Verb::Pause, &command(), 9));
+        expect_test::expect![[r#"live is paused since 2026-03-01 12:20:00 UTC by night@ops, "a disk", until 2026-03-01 14:20:00 UTC (`weir resume live` first, to pause it otherwise)"#]]
+        .assert_eq(&refused);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_what_does() {
+        let pause = |command: Command| said(decide(&known(&[]), Verb::Pause, &command, 9));
+        assert!(pause(Command::default()).contains("--reason"));
+        assert!(pause(Command { reason: "a\nb".into(), ..command() }).contains("one plain line"));
+        let until = |text: &str| pause(Command { until: Some(text.into()), ..command() });
+        assert!(until("2026-03-01T13:19:59Z").contains("is not ahead"));
+        assert!(until("noon").contains("write 14:00"));
+        assert!(until("24:00").contains("write 14:00"));
+        assert!(pause(Command { r#for: Some("0s".into()), ..command() }).contains("is not ahead"));
+        assert!(pause(Command { r#for: Some("soon".into()), ..command() }).contains("2h 30m"));
+        let both = Command { r#for: Some("1h".into()), until: Some("14:00".into()), ..command() };
+        assert!(pause(both).contains("leave one"));
+        assert!(said(decide(&known(&[]), Verb::Resume, &command(), 9)).contains("is not paused"));
+        let unknown = Known { run: "lvie".into(), ..known(&[]) };
+        assert_eq!(said(decide(&unknown, Verb::Pause, &command(), 9)), "there is no run lvie (there are: live)");
+        for share in [None, Some(0.0), Some(-0.5), Some(1.001), Some(0.0004), Some(f64::NAN)] {
+            let refused = said(decide(&known(&[]), Verb::Throttle, &Command { share, ..command() }, 9));
+            assert!(refused.contains("above 0 and at most 1"), "{share:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_day_is_the_next_one() {
+        assert_eq!(parse_until("14:00", NOW), Ok(NOW + 40 * 60_000));
+        assert_eq!(parse_until("13:20", NOW), Ok(NOW + 24 * HOUR));
+        assert_eq!(parse_until("2026-03-01T14:20:00+01:00", NOW), Ok(NOW));
+    }
+
+    #[test]
+    fn a_resume_begins_in_order_or_with_the_window_that_is_open() {
+        let known = known(&paused());
+        let planned = decide(&known, Verb::Resume, &command(), 9).unwrap();
+        assert_eq!(planned.action, Action::Resume { run: "live".into(), id: 9, left_to_ms: None });
+        let first = Command { live_first: true, ..command() };
+        let planned = decide(&known, Verb::Resume, &first, 9).unwrap();
+        assert_eq!(planned.action, Action::Resume { run: "live".into(), id: 9, left_to_ms: Some(NOW - 60_000) });
+        expect_test::expect![[r#"
+            live goes on at 2026-03-01 13:19:00 UTC; what lies between 2026-03-01 12:20:00 UTC and there is filled by the run gap, beside it
+            12 records wait for it
+            how long catching up takes is not known before it has caught up once
+            safe until 2026-03-01 21:20:00 UTC (it keeps 10h; 1h before is the margin)"#]]
+        .assert_eq(&planned.said.join("\n"));
+        let gap = Known { run: "gap".into(), runs: vec!["gap".into()], ..known };
+        assert!(said(decide(&gap, Verb::Resume, &first, 9)).contains("is for live"));
+    }
+
+    #[test]
+    fn what_the_last_catch_up_did_tells_of_the_next() {
+        let mut control = paused();
+        control.push(record(NOW, Action::Resume { run: "live".into(), id: 7, left_to_ms: None }));
+        // An hour and six minutes of log in six minutes.
+        control.push(record(NOW + HOUR / 10, Action::CaughtUp { run: "live".into(), id: 7, eta: None }));
+        let known = known(&control);
+        assert_eq!(pace(&known.hold), Some(11.0));
+        assert!(say_catch_up(&known, HOUR).starts_with("catching up takes about 6m"));
+        let of = |share| decide(&known, Verb::Throttle, &Command { share: Some(share), ..command() }, 9).unwrap();
+        assert_eq!(of(0.25).action, Action::Throttle { run: "live".into(), id: 9, permille: 250 });
+        assert!(of(0.25).said[1].contains("still keeps up"));
+        assert!(of(0.05).said[1].contains("FALLS BEHIND"));
+    }
+
+    #[test]
+    fn clocks_that_differ_by_more_than_the_answer_took_and_five_seconds_are_told() {
+        assert_eq!(clocks_differ(0, 5_000, 200), None);
+        assert_eq!(clocks_differ(6_000, 1_000, 6_100), None);
+        assert!(clocks_differ(9_000, 1_000, 9_100).unwrap().contains("8s ahead of"));
+        assert!(clocks_differ(0, 9_000, 1_000).unwrap().contains("8s behind"));
+        assert_eq!(clocks_differ(0, 9_000, 20_000), None, "it may have been answered at any time in between");
+    }
+}

@@ -1,0 +1,70 @@
+//! What live has left for later (`weir resume live --live-first`): one gap at a time, oldest first, each filled by the run
+//! `gap`, until there is none.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tracing::info;
+use weir_schemas::{Hold, control::ControlRecord};
+use weir_sink::table::Windows;
+
+use crate::{config::Config, judge::at};
+
+/// A ClickHouse that does not answer is asked again after so long.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// What was left although nobody has heard of it, by a live that was paused again at once, is found so soon.
+const ASK_ANYWAY: Duration = Duration::from_secs(60);
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is known of gaps.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps {
+    /// The one that is being filled.
+    pub(crate) at_hand: Option<Windows>,
+    /// How often live had left something when it was asked; `None`: it is to be asked.
+    asked_at: Option<usize>,
+    asked: Option<Instant>,
+}
+
+impl Gaps {
+    /// Asks the table for the next gap, when there may be another than the one at hand.
+    pub(crate) async fn look(
+        &mut self,
+        config: &Config,
+        target: &weir_sink::Target,
+        control: &[ControlRecord],
+    ) -> anyhow::Result<()> {
+        let live = Hold::of("live", control);
+        let resumes = || live.pauses.iter().filter_map(|pause| pause.resume.as_ref());
+        let left = resumes().filter(|resume| resume.left_to_ms.is_some());
+        let left_something = left.clone().next().is_some();
+        let took_effect = left.filter(|resume| resume.resumed_ms.is_some()).count();
+        let since = |least: Duration| self.asked.is_none_or(|asked| asked.elapsed() >= least);
+        let anyway = self.at_hand.is_none() && since(ASK_ANYWAY);
+        if !left_something || !since(ASK_EVERY) || (self.asked_at == Some(took_effect) && !anyway) {
+            return Ok(());
+        }
+        self.asked = Some(Instant::now());
+        let version = config.schema_version()?;
+        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gap(target, "gap", &version, "")).await;
+        let found = asked.context("clickhouse does not say whether there is a gap")??;
+        if let Some(Windows { from, to }) = found.filter(|found| Some(*found) != self.at_hand) {
+            info!(from = at(from.ms()), to = at(to.ms()), "a gap is to be filled");
+        }
+        (self.at_hand, self.asked_at) = (found, Some(took_effect));
+        Ok(())
+    }
+
+    /// The run of the one at hand has come to its end.
+    pub(crate) fn filled(&mut self) {
+        (self.asked_at, self.asked) = (None, None);
+    }
+
+    /// Whether there is none, as far as live has left anything.
+    pub(crate) fn none(&self, control: &[ControlRecord]) -> bool {
+        let live = Hold::of("live", control);
+        let left =
+            live.pauses.iter().any(|pause| pause.resume.as_ref().is_some_and(|resume| resume.left_to_ms.is_some()));
+        !left || (self.at_hand.is_none() && self.asked_at.is_some())
+    }
+}

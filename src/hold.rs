@@ -1,0 +1,220 @@
+//! How a run is held: stopped at a batch boundary and kept so, let go on, and followed until it has caught up.
+//!
+//! ```text
+//!  Hold (control) ─┐                            ┌─▶ stop the process · Paused · Resume, before the log loses something
+//!  the process     ┼─▶ hold_still(), let_go() ──┤
+//!  what it said    ─┘                           └─▶ Resumed · CaughtUp
+//! ```
+//!
+//! Every supervisor of the log does the same; what two of them write twice counts once.
+
+use std::{
+    collections::BTreeSet,
+    process::Child,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+use weir_console::guard::{self, Step};
+use weir_schemas::{
+    Hold, Pause,
+    control::{Action, ControlRecord},
+    progress::{RunProgress, group_of},
+};
+
+use crate::{
+    begin,
+    judge::at,
+    report,
+    run::{RunOrder, STOPPED_FOR_GOOD},
+    supervisor::Supervisor,
+};
+
+/// How long a run may take to finish its batch when it is paused; it is killed then, which loses nothing.
+const PAUSE_WAIT: Duration = Duration::from_secs(20);
+/// A run of which nobody has said anything for so long is at work nowhere: three times as long as one is silent.
+const QUIET: Duration = Duration::from_millis(1_500);
+/// How often a run that is paused, or catches up, is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked how long the log keeps what a paused run needs.
+const GUARD_EVERY: Duration = Duration::from_secs(5);
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
+/// Behind the present by a window, the lateness, and so much, a run has caught up: batches take their time.
+const CAUGHT_UP_MS: i64 = 5_000;
+
+/// What is remembered of it from look to look.
+#[derive(Debug, Default)]
+pub(crate) struct Holding {
+    /// Since when the process has been asked to stop.
+    stopping: Option<Instant>,
+    /// When the run said last that it is there, and since when it has not said anything else.
+    heard: Option<(Option<i64>, Instant)>,
+    looked: Option<Instant>,
+    guarded: Option<Instant>,
+    safe_until_ms: Option<i64>,
+    /// What was written, by the decision's id, and may not have been read back yet.
+    written: BTreeSet<(&'static str, i64)>,
+}
+
+impl Holding {
+    /// Whether `every` has passed since it was looked last; then it has been now.
+    fn is_due(looked: &mut Option<Instant>, every: Duration) -> bool {
+        let due = looked.is_none_or(|looked| looked.elapsed() >= every);
+        if due {
+            *looked = Some(Instant::now());
+        }
+        due
+    }
+}
+
+impl Supervisor {
+    /// Stops the run's process, if there is one; then sees to it that the pause is told, and ends.
+    ///
+    /// Whether the run has come to its end by itself: to a good one, or one that needs a person.
+    pub(crate) async fn hold_still(
+        &self,
+        order: &RunOrder,
+        pause: &Pause,
+        child: &mut Option<Child>,
+        holding: &mut Holding,
+    ) -> anyhow::Result<Option<i32>> {
+        let run = &order.run;
+        let mut ended = None;
+        if let Some(process) = child {
+            match process.try_wait()? {
+                Some(status) => {
+                    (*child, holding.stopping) = (None, None);
+                    ended = status.code().filter(|code| [0, STOPPED_FOR_GOOD].contains(code));
+                }
+                None => {
+                    if holding.stopping.is_none() {
+                        info!(
+                            run,
+                            who = pause.by.who,
+                            reason = pause.by.reason,
+                            "is paused at its next batch boundary"
+                        );
+                    }
+                    let since = *holding.stopping.get_or_insert_with(Instant::now);
+                    // Closing the lifeline is the request.
+                    drop(process.stdin.take());
+                    if since.elapsed() > PAUSE_WAIT {
+                        warn!(run, "did not finish its batch in time, is killed");
+                        process.kill()?;
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+        let through_ms = match pause.paused_ms {
+            Some(through_ms) => Some(through_ms),
+            None => self.stopped_through(order, holding).await?,
+        };
+        let Some(through_ms) = through_ms else { return Ok(ended) };
+        if pause.paused_ms.is_none() {
+            let (run, id) = (run.clone(), pause.by.id);
+            self.write(holding, ("paused", id), String::new(), Action::Paused { run, id, through_ms }).await?;
+        }
+        if Holding::is_due(&mut holding.guarded, GUARD_EVERY) {
+            let (log, topic, now_ms) = (self.log.clone(), order.topic.clone(), self.clock.now_ms());
+            let kept = move || guard::kept(log.as_ref(), &topic, through_ms, now_ms);
+            holding.safe_until_ms = tokio::task::spawn_blocking(kept).await??.safe_until_ms();
+        }
+        let (id, reason) = match guard::next_step(pause, holding.safe_until_ms, self.clock.now_ms()) {
+            Step::Hold => return Ok(ended),
+            Step::ResumeAsTold { until_ms } => (until_ms, format!("it was paused until {}", at(until_ms))),
+            Step::ResumeForLog { safe_until_ms } => (
+                safe_until_ms,
+                format!("the log would delete what {run} needs: the pause was safe until {}", at(safe_until_ms)),
+            ),
+        };
+        let resume = Action::Resume { run: run.clone(), id, left_to_ms: None };
+        self.write(holding, ("resume", id), reason, resume).await?;
+        Ok(ended)
+    }
+
+    /// Through when the run is complete, once nobody is at work on it any more: by the table, and when that cannot be
+    /// asked by what the run has said.
+    async fn stopped_through(&self, order: &RunOrder, holding: &mut Holding) -> anyhow::Result<Option<i64>> {
+        let told = self.told(order).await?;
+        let said_ms = told.as_ref().map(|told| told.at_ms);
+        match holding.heard {
+            Some((before, since)) if before == said_ms => {
+                if since.elapsed() < QUIET {
+                    return Ok(None);
+                }
+            }
+            _ => {
+                holding.heard = Some((said_ms, Instant::now()));
+                return Ok(None);
+            }
+        }
+        let version = order.version()?;
+        let asked = tokio::time::timeout(ASK_PATIENCE, begin::checkpoint(order, &version)).await;
+        Ok(Some(match asked {
+            Ok(Ok(checkpoint)) => checkpoint.ms(),
+            _ => told.and_then(|told| told.complete_through_ms).unwrap_or(order.from.ms()),
+        }))
+    }
+
+    /// Tells that a run goes on, and when it has caught up. `began_ms`: when its process was started; `filled`: no gap is
+    /// left.
+    pub(crate) async fn let_go(
+        &self,
+        order: &RunOrder,
+        hold: &Hold,
+        began_ms: Option<i64>,
+        filled: bool,
+        holding: &mut Holding,
+    ) -> anyhow::Result<()> {
+        (holding.stopping, holding.heard, holding.guarded, holding.safe_until_ms) = (None, None, None, None);
+        let Some(resume) = hold.catching_up().and_then(|pause| pause.resume.as_ref()) else { return Ok(()) };
+        if !Holding::is_due(&mut holding.looked, LOOK_EVERY) {
+            return Ok(());
+        }
+        let Some(told) = self.told(order).await? else { return Ok(()) };
+        let Some(through_ms) = told.complete_through_ms.filter(|_| told.stopped.is_none()) else { return Ok(()) };
+        let (run, id) = (order.run.clone(), resume.by.id);
+        if resume.resumed_ms.is_none() {
+            let begun = began_ms.is_some_and(|began_ms| told.at_ms >= began_ms) && told.waiting.is_none();
+            let there = resume.left_to_ms.is_none_or(|left_to_ms| through_ms >= left_to_ms);
+            if (begun || told.ended) && there {
+                let begins_ms = resume.left_to_ms.unwrap_or(through_ms);
+                let resumed = Action::Resumed { run, id, through_ms: begins_ms };
+                self.write(holding, ("resumed", id), String::new(), resumed).await?;
+            }
+            return Ok(());
+        }
+        let version = order.version()?;
+        let present_ms = self.clock.now_ms() - version.width.ms() - version.lateness_ms - CAUGHT_UP_MS;
+        if told.ended || (through_ms >= present_ms && filled && order.to.is_none()) {
+            info!(run, "has caught up");
+            self.write(holding, ("caught up", id), String::new(), Action::CaughtUp { run, id, eta: None }).await?;
+        }
+        Ok(())
+    }
+
+    async fn told(&self, order: &RunOrder) -> anyhow::Result<Option<RunProgress>> {
+        let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
+        let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
+        Ok(report::told(&committed))
+    }
+
+    /// Writes a record once.
+    async fn write(
+        &self,
+        holding: &mut Holding,
+        what: (&'static str, i64),
+        reason: String,
+        action: Action,
+    ) -> anyhow::Result<()> {
+        if holding.written.contains(&what) {
+            return Ok(());
+        }
+        let record = ControlRecord { at_ms: self.clock.now_ms(), who: "supervisor".into(), reason, action };
+        self.control.log.append(&record).await?;
+        info!(action = ?record.action, reason = record.reason, "written");
+        holding.written.insert(what);
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! `weir pause`, `resume`, `throttle`: an operator's word, sent to the console, and waited for until it has taken effect.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use reqwest::{Client, Method, StatusCode};
+use serde::de::DeserializeOwned;
+use weir_console::{Command, ConsoleClock, Reply, Verb, clocks_differ};
+use weir_log::{Clock, SystemClock};
+
+use crate::{config::Config, judge::at, token};
+
+/// How long an effect is waited for; it comes in any case, when somebody runs the runs.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a console that does not answer, or whose log is away, is asked again.
+const RETRY: Duration = Duration::from_secs(10);
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// A run that has said nothing for so long, of twice a second, is run by nobody.
+const SILENT_MS: i64 = 10_000;
+
+/// What every verb takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct OrderArgs {
+    /// The run, as `weir status` names it: `live`, `gap`, `import-…`
+    run: String,
+    /// Why: it is kept for ever, with who and when
+    #[arg(long, required_unless_present = "dry_run")]
+    reason: Option<String>,
+    /// Says what would happen
+    #[arg(long)]
+    dry_run: bool,
+    /// The console, `http://HOST:PORT`; without it the one at listen.console
+    #[arg(long, value_name = "URL")]
+    console: Option<String>,
+    /// A file with the token; without it WEIR_TOKEN, or the one that `weir serve` has made in data_dir
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PauseArgs {
+    #[command(flatten)]
+    order: OrderArgs,
+    /// How long, as in `2h`; it is resumed by itself then
+    #[arg(long, value_name = "SPAN", conflicts_with = "until")]
+    r#for: Option<String>,
+    /// Until when: `14:00` (the next such time, UTC), or `2026-03-01T14:00:00Z`
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Also if the log does not keep so long what the run needs: what it deletes is then missing in the statistics
+    #[arg(long)]
+    allow_loss: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    order: OrderArgs,
+    /// Goes on with the present at once; the run `gap` fills what lies before, beside it
+    #[arg(long)]
+    live_first: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ThrottleArgs {
+    #[command(flatten)]
+    order: OrderArgs,
+    /// The share of the time that the run works at most, above 0 and at most 1 (unhindered)
+    #[arg(allow_negative_numbers = true)]
+    share: f64,
+}
+
+pub(crate) async fn pause(config: &Config, args: &PauseArgs) -> anyhow::Result<ExitCode> {
+    let PauseArgs { order, r#for, until, allow_loss } = args.clone();
+    let command = Command { r#for, until, allow_loss, ..Command::default() };
+    send(config, Verb::Pause, &order, command).await
+}
+
+pub(crate) async fn resume(config: &Config, args: &ResumeArgs) -> anyhow::Result<ExitCode> {
+    let command = Command { live_first: args.live_first, ..Command::default() };
+    send(config, Verb::Resume, &args.order, command).await
+}
+
+pub(crate) async fn throttle(config: &Config, args: &ThrottleArgs) -> anyhow::Result<ExitCode> {
+    let command = Command { share: Some(args.share), ..Command::default() };
+    send(config, Verb::Throttle, &args.order, command).await
+}
+
+async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) -> anyhow::Result<ExitCode> {
+    let console = Console::of(config, order)?;
+    let asked_ms = SystemClock.now_ms();
+    let clock: ConsoleClock = console.ask(Method::GET, "/api/clock", None).await?;
+    if let Some(differ) = clocks_differ(asked_ms, clock.at_ms, SystemClock.now_ms()) {
+        eprintln!("weir: {differ}");
+    }
+    let command = Command {
+        id: Some(clock.at_ms),
+        user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
+        reason: order.reason.clone().unwrap_or_default(),
+        dry_run: order.dry_run,
+        ..command
+    };
+    let word = match verb {
+        Verb::Pause => "pause",
+        Verb::Resume => "resume",
+        Verb::Throttle => "throttle",
+    };
+    let path = format!("/api/runs/{}/{word}", order.run);
+    let reply: Reply = console.ask(Method::POST, &path, Some(&command)).await?;
+    println!("{}{}", if order.dry_run { "would be so: " } else { "ordered: " }, reply.said.join("\n  "));
+    if order.dry_run || verb == Verb::Throttle {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let silent = reply.heard_ms.is_none_or(|heard_ms| reply.at_ms - heard_ms > SILENT_MS);
+    if verb == Verb::Pause && silent {
+        println!("nobody runs {} now: it stays paused when `weir serve` or `weir pipeline` is started", order.run);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        // The same command again is answered as the first time, and with what came of it.
+        let reply: Reply = console.ask(Method::POST, &path, Some(&command)).await?;
+        if let Some(through_ms) = reply.through_ms {
+            println!(
+                "{}",
+                match verb {
+                    Verb::Pause => format!("paused: complete through {}", at(through_ms)),
+                    Verb::Resume | Verb::Throttle => format!("resumed: goes on from {}", at(through_ms)),
+                }
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    println!(
+        "it has not taken effect within {} s: it does when `weir serve` or `weir pipeline` runs {} and its log and \
+         ClickHouse answer (see `weir status`)",
+        PATIENCE.as_secs(),
+        order.run
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The console, and who asks it.
+struct Console {
+    url: String,
+    secret: String,
+    client: Client,
+}
+
+impl Console {
+    fn of(config: &Config, order: &OrderArgs) -> anyhow::Result<Console> {
+        let mut listens = config.listen.console;
+        if listens.ip().is_unspecified() {
+            listens.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        let url = order.console.clone().unwrap_or_else(|| format!("http://{listens}"));
+        let secret = token::secret(config, order.token_file.as_deref())?;
+        let client = Client::builder().timeout(ANSWER_WAIT).build()?;
+        Ok(Console { url: url.trim_end_matches('/').to_owned(), secret, client })
+    }
+
+    /// Asks until there is an answer: what was asked before counts once.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        command: Option<&Command>,
+    ) -> anyhow::Result<T> {
+        let begin = Instant::now();
+        loop {
+            let mut request =
+                self.client.request(method.clone(), format!("{}{path}", self.url)).bearer_auth(&self.secret);
+            if let Some(command) = command {
+                request = request.json(command);
+            }
+            let failed = match request.send().await {
+                Ok(answer) => {
+                    let (status, text) = (answer.status(), answer.text().await?);
+                    if status.is_success() {
+                        return serde_json::from_str(&text).with_context(|| {
+                            format!("{} answered something else than a weir of this version: {text}", self.url)
+                        });
+                    }
+                    let read: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+                    let said = read["error"].as_str().map_or_else(|| format!("{status} {text}"), str::to_owned);
+                    if status != StatusCode::SERVICE_UNAVAILABLE {
+                        bail!("{said}");
+                    }
+                    said
+                }
+                Err(error) => format!(
+                    "the console at {} does not answer: {error} (is `weir serve` running? --console says where it is)",
+                    self.url
+                ),
+            };
+            if begin.elapsed() > RETRY {
+                bail!("{failed}");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Operators stop the processing and let it go on: nothing is computed meanwhile, no hit is refused, nothing is missing after.
+
+mod support;
+
+use std::{process::Output, sync::Arc};
+
+use futures::executor::block_on;
+use serde_json::{Value, json};
+use support::{Place, Serve, get, http, kafka, wait_for};
+use weir_log::{Clock, Committed, EmbeddedLog, Log, SystemClock, TopicKind};
+use weir_schemas::{
+    control::{CONTROL_TOPIC, EVENTS_TOPIC},
+    progress::{Metadata, PartitionProgress, RunProgress, group_of},
+};
+
+#[test]
+fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_table() {
+    let place = Place::new("");
+    let mut serve = place.start();
+    let mut sent = place.hits("/before", 3);
+    place.wait_complete();
+    let paused = run(&place, &["pause", "live", "--reason", "a disk is exchanged", "--for", "2h"]);
+    assert!(paused.contains("safe until ") && paused.contains("\npaused: complete through "), "{paused}");
+    stands_still(&place, &serve, sent);
+    let before = sent;
+    sent += place.hits("/meanwhile", 4);
+
+    serve.kill();
+    serve = place.start();
+    sent += place.hits("/meanwhile", 2);
+    // A run that is not paused goes on; when it is done the supervisor has looked at all of them.
+    import(&place);
+    stands_still(&place, &serve, before);
+    let status = text(&place.weir(&["status"]));
+    assert!(status.starts_with("live: PAUSED · complete through "), "{status}");
+    assert!(status.contains("\"a disk is exchanged\""), "{status}");
+    let again = refused(&place, &["pause", "live", "--reason", "again"]);
+    assert!(again.contains("live is paused since ") && again.contains("\"a disk is exchanged\", until "), "{again}");
+
+    let resumed = run(&place, &["resume", "live", "--reason", "the disk is in"]);
+    assert!(resumed.contains("\nresumed: goes on from "), "{resumed}");
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent));
+    wait_for("the catch-up to be told", || said(&place, "caught_up").first().cloned());
+    let again = refused(&place, &["resume", "live", "--reason", "again"]);
+    assert!(again.contains("live is not paused"), "{again}");
+
+    // Today first: all but the present is left to the run gap, over a kill of everything.
+    run(&place, &["pause", "live", "--reason", "once more"]);
+    let through_ms = said(&place, "paused").last().unwrap()["through_ms"].as_i64().unwrap();
+    wait_for("some windows to pass", || {
+        sent += place.hits("/gap", 1);
+        (SystemClock.now_ms() > through_ms + 8_000).then_some(())
+    });
+    let resumed = run(&place, &["resume", "live", "--live-first", "--reason", "the disk is out"]);
+    assert!(resumed.contains("is filled by the run gap"), "{resumed}");
+    serve.kill();
+    serve = place.start();
+    sent += place.hits("/after", 2);
+    place.wait_complete();
+    wait_for("the gap to be filled", || {
+        let status = place.status()?;
+        let gap = status["runs"].as_array()?.iter().find(|run| run["run"] == "gap")?.clone();
+        (gap["progress"]["ended"] == true).then_some(())
+    });
+    assert_eq!(views(&place), Some(sent));
+    wait_for("the second catch-up to be told", || (said(&place, "caught_up").len() == 2).then_some(()));
+    let told: Vec<_> = ["pause", "paused", "resume", "resumed"].map(|verb| said(&place, verb).len()).into();
+    assert_eq!(told, [2, 2, 2, 2], "each once");
+
+    // A short pause leaves nothing, and ends by itself.
+    let moment = run(&place, &["pause", "live", "--reason", "a moment", "--for", "2s"]);
+    assert!(moment.contains("\npaused: complete through "), "{moment}");
+    wait_for("the pause to end", || (said(&place, "resumed").len() == 3).then_some(()));
+    let by = said(&place, "resume").pop().unwrap();
+    assert_eq!(by["who"], "supervisor");
+    assert!(by["reason"].as_str().unwrap().starts_with("it was paused until "), "{by}");
+    sent += place.hits("/last", 1);
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn all_processes_of_a_log_follow_and_a_run_works_for_its_share_of_the_time() {
+    let Some(broker) = kafka() else { return };
+    let place = Place::new(&format!(
+        "[log]\nkind = \"kafka\"\npartitions = 2\n[kafka]\nbootstrap = \"{}\"",
+        broker.bootstrap()
+    ));
+    let serve = place.start();
+    let mut sent = place.hits("/a", 2);
+    place.wait_complete();
+    let password = weir_sink::server::writer_password(&place.dir.path().join("data/clickhouse")).unwrap();
+    let set = [
+        format!("clickhouse.url=http://127.0.0.1:{}", place.clickhouse),
+        format!("clickhouse.password={password}"),
+        format!("data_dir={}", place.dir.path().join("second").display()),
+        "listen.console=127.0.0.1:0".to_owned(),
+    ];
+    let args: Vec<&str> = ["pipeline"].into_iter().chain(set.iter().flat_map(|set| ["--set", set])).collect();
+    let second = place.start_part(&args);
+    wait_for("the second run", || (!second.children("run").is_empty()).then_some(()));
+    run(&place, &["pause", "live", "--reason", "a test"]);
+    wait_for("all runs to be gone", || {
+        (serve.children("run").is_empty() && second.children("run").is_empty()).then_some(())
+    });
+    sent += place.hits("/b", 3);
+    assert_eq!(views(&place), Some(2));
+
+    let slow = run(&place, &["throttle", "live", "0.25", "--reason", "a test"]);
+    assert!(slow.contains("live works at most 25 % of the time (before: 100 %)"), "{slow}");
+    run(&place, &["resume", "live", "--reason", "a test"]);
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent));
+    assert_eq!(second.stop(), Some(0));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_forgotten_pause_ends_before_the_log_would_delete_what_the_run_needs() {
+    let place = Place::new("");
+    let serve = place.start();
+    let sent = place.hits("/before", 3);
+    place.wait_complete();
+    // It needs 11 minutes, and a fifth of 14 is the margin: a pause is safe for 12 s.
+    let log = EmbeddedLog::open(place.dir.path().join("data/log"), Arc::new(SystemClock)).unwrap();
+    let retention = std::time::Duration::from_secs(14 * 60);
+    let partitions = log.partitions(EVENTS_TOPIC).unwrap();
+    log.create_topic(EVENTS_TOPIC, &TopicKind::Events { partitions, retention }).unwrap();
+
+    let long = refused(&place, &["pause", "live", "--reason", "a test", "--for", "1m"]);
+    assert!(long.contains("would lose data"), "{long}");
+    let paused = run(&place, &["pause", "live", "--reason", "a test"]);
+    assert!(paused.contains("it is resumed by itself then (it keeps 14m; 2m 48s before is the margin)"), "{paused}");
+    let sent = sent + place.hits("/meanwhile", 2);
+    wait_for("the pause to end", || said(&place, "resumed").first().cloned());
+    let resume = said(&place, "resume").pop().unwrap();
+    let reason = resume["reason"].as_str().unwrap().to_owned();
+    assert!(resume["who"] == "supervisor" && reason.starts_with("the log would delete what live needs"), "{resume}");
+    let through_ms = said(&place, "paused")[0]["through_ms"].as_i64().unwrap();
+    assert_eq!(resume["id"].as_i64(), Some(through_ms + 12_000), "at the margin");
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent));
+
+    // With the word that something may be lost it stays.
+    let lost = run(&place, &["pause", "live", "--reason", "a test", "--for", "15s", "--allow-loss"]);
+    assert!(!lost.contains("it is resumed by itself then"), "{lost}");
+    wait_for("the pause to end", || (said(&place, "resumed").len() == 2).then_some(()));
+    let reason = said(&place, "resume").pop().unwrap()["reason"].clone();
+    assert!(reason.as_str().unwrap().starts_with("it was paused until "), "{reason}");
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn wrong_use_is_refused_with_the_way_out_and_writes_nothing() {
+    let viewer = weir_console::Token::new("sees", weir_console::Role::Viewer, "weir_v");
+    let operator = weir_console::Token::new("night", weir_console::Role::Operator, "weir_o");
+    let entry = |token: &weir_console::Token| {
+        let weir_console::Token { name, role, hash } = token;
+        format!("[[console.tokens]]\nname = \"{name}\"\nrole = \"{role}\"\nhash = \"{hash}\"\n")
+    };
+    let place = Place::new(&(entry(&viewer) + &entry(&operator)));
+    let console = place.start_part(&["console"]);
+    let at = |path: &str| format!("http://{}{path}", place.console);
+    wait_for("the console", || get(&at("/healthz")).filter(|(status, _)| *status == 200));
+    let log: Arc<dyn Log> =
+        Arc::new(EmbeddedLog::open(place.dir.path().join("data/log"), Arc::new(SystemClock)).unwrap());
+    wait_for("the topics", || log.partitions(EVENTS_TOPIC).ok());
+    let pause = |token: Option<&str>, path: &str, body: Value| {
+        let (status, text) = http("POST", &at(path), Some(&body.to_string()), token).unwrap();
+        let answer: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        (status, answer)
+    };
+    let end = log.bounds(CONTROL_TOPIC, 0).unwrap().end;
+    let body = json!({ "reason": "a test", "user": "anna" });
+    for (status, token, path, body, names) in [
+        (401, None, "/api/runs/live/pause", &body, "weir token"),
+        (401, Some("weir_x"), "/api/runs/live/pause", &body, "console.tokens"),
+        (403, Some("weir_v"), "/api/runs/live/pause", &body, "has the role viewer, this takes operator"),
+        (400, Some("weir_o"), "/api/runs/live/pause?token=weir_o", &body, "counts as seen"),
+        (400, None, "/api/clock?access_token=weir_o", &body, "Authorization: Bearer"),
+        (404, Some("weir_o"), "/api/runs/lvie/pause", &body, "there are: live"),
+        (404, Some("weir_o"), "/api/runs/gap/pause", &body, "there are: live"),
+        (400, Some("weir_o"), "/api/runs/live/stop", &body, "pause, resume, throttle"),
+        (400, Some("weir_o"), "/api/runs/live/pause", &json!({}), "--reason"),
+        (400, Some("weir_o"), "/api/runs/live/pause", &json!({ "reason": "a", "till": 3 }), "till"),
+        (400, Some("weir_o"), "/api/runs/live/pause", &json!({ "reason": "a", "id": 7 }), "/api/clock"),
+        (409, Some("weir_o"), "/api/runs/live/resume", &body, "is not paused"),
+    ] {
+        let method = if path.starts_with("/api/clock") { "GET" } else { "POST" };
+        let (found, text) = http(method, &at(path), Some(&body.to_string()), token).unwrap();
+        assert!(found == status && text.contains(names), "{path} {body}: {found} {text}");
+    }
+    assert_eq!(pause(Some("weir_v"), "/api/runs/live/pause", json!({ "dry_run": true })).0, 200, "a viewer may ask");
+    assert_eq!(log.bounds(CONTROL_TOPIC, 0).unwrap().end, end, "nothing was written");
+
+    // What the log keeps is known once the run has said how far it is.
+    tell(log.as_ref(), SystemClock.now_ms());
+    let long = refused(&place, &["pause", "live", "--reason", "a test", "--for", "40days"]);
+    assert!(long.contains("would lose data") && long.contains("--allow-loss"), "{long}");
+    let past = refused(&place, &["pause", "live", "--reason", "a test", "--until", "2020-01-01T00:00:00Z"]);
+    assert!(past.contains("is not ahead"), "{past}");
+    for share in ["0", "-1", "1.5"] {
+        let refused = refused(&place, &["throttle", "live", share, "--reason", "a test"]);
+        assert!(refused.contains("above 0 and at most 1"), "{refused}");
+    }
+    assert_eq!(log.bounds(CONTROL_TOPIC, 0).unwrap().end, end, "nothing was written");
+
+    // The same command again is the same; another of its id is not.
+    let (_, clock) = http("GET", &at("/api/clock"), None, Some("weir_v")).unwrap();
+    let id = serde_json::from_str::<Value>(&clock).unwrap()["at_ms"].clone();
+    let body = json!({ "reason": "a test", "user": "anna", "id": id, "allow_loss": true });
+    let (status, first) = pause(Some("weir_o"), "/api/runs/live/pause", body.clone());
+    assert_eq!((status, first["who"].as_str()), (200, Some("night@anna")), "{first}");
+    let (status, again) = pause(Some("weir_o"), "/api/runs/live/pause", body.clone());
+    assert_eq!((status, &again["action"], &again["at_ms"]), (200, &first["action"], &first["at_ms"]));
+    assert_eq!(pause(Some("weir_o"), "/api/runs/live/resume", body).0, 409);
+    assert_eq!(log.bounds(CONTROL_TOPIC, 0).unwrap().end, end + 1, "written once");
+
+    // What cannot be read is set aside, and verbs go on.
+    block_on(log.append(CONTROL_TOPIC, 0, b"{\"do\": \"dance\"}".as_slice().into(), None)).unwrap();
+    let second = refused(&place, &["pause", "live", "--reason", "a test"]);
+    assert!(second.contains("by night@anna, \"a test\" (`weir resume live` first"), "{second}");
+    let dry = run(&place, &["resume", "live", "--dry-run"]);
+    assert!(dry.starts_with("would be so: live goes on from "), "{dry}");
+    let history = text(&place.weir(&["log"]));
+    assert!(history.contains("night@anna") && history.contains("pause live, loss allowed"), "{history}");
+    assert!(history.contains("\n1 record was set aside"), "{history}");
+    assert_eq!(console.stop(), Some(0));
+}
+
+/// What a run says that is complete through now.
+fn tell(log: &dyn Log, now_ms: i64) {
+    let run = RunProgress { at_ms: now_ms, complete_through_ms: Some(now_ms), ..RunProgress::default() };
+    let partition = PartitionProgress { arrival_ms: Some(now_ms), offset: Some(0) };
+    let metadata = serde_json::to_string(&Metadata { partition, run: Some(run) }).unwrap();
+    log.commit(&group_of("live"), EVENTS_TOPIC, &[Committed { partition: 0, offset: 0, metadata }]).unwrap();
+}
+
+/// No run is there, and nothing was counted.
+fn stands_still(place: &Place, serve: &Serve, sent: u64) {
+    wait_for("clickhouse", || views(place));
+    assert!(serve.children("run").is_empty());
+    assert_eq!(views(place), Some(sent));
+    let paused = place.status().unwrap()["runs"][0]["paused"].clone();
+    assert!(paused["through_ms"].is_i64(), "{paused}");
+}
+
+/// Page views of live traffic.
+fn views(place: &Place) -> Option<u64> {
+    let sql = "SELECT sum(page_views) FROM stats WHERE dimension = 'site' AND site = 'one.example'";
+    place.query(sql)?.trim().parse().ok()
+}
+
+/// An access log of a line, counted.
+fn import(place: &Place) {
+    let file = place.dir.path().join("access.log");
+    let line =
+        "203.0.113.7 - - [01/Mar/2020:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 Firefox/128.0\"\n";
+    std::fs::write(&file, line).unwrap();
+    let imported = place.weir(&["import", "--site", "two.example", &file.display().to_string()]);
+    assert!(imported.status.success(), "{}", text(&imported));
+    wait_for("the import to be counted", || (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(()));
+}
+
+/// The records of the control topic that do this, oldest first.
+fn said(place: &Place, what: &str) -> Vec<Value> {
+    let records = place.json(&["log", "--json"])["records"].clone();
+    let of = |record: &Value| {
+        (record["action"]["do"] == what).then(|| {
+            let mut all = record["action"].clone();
+            (all["who"], all["reason"]) = (record["who"].clone(), record["reason"].clone());
+            all
+        })
+    };
+    records.as_array().unwrap().iter().filter_map(of).collect()
+}
+
+fn run(place: &Place, args: &[&str]) -> String {
+    let output = place.weir(args);
+    assert!(output.status.success(), "weir {args:?}: {}", text(&output));
+    text(&output)
+}
+
+fn refused(place: &Place, args: &[&str]) -> String {
+    let output = place.weir(args);
+    assert_eq!(output.status.code(), Some(1), "weir {args:?}: {}", text(&output));
+    text(&output)
+}
+
+/// What a command printed, either way.
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
