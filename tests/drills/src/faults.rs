@@ -4,14 +4,15 @@ use std::{
     fs::File,
     io::Write as _,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use rand::{RngExt as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tokio::runtime::Runtime;
-use weir_log::{Clock as _, SystemClock};
+use weir_log::{Clock as _, LogConfig, PartitionInUse, SystemClock};
+use weir_schemas::{WindowStart, control::EVENTS_TOPIC};
 use weir_sink::{Target, server::Server};
 
 use crate::{
@@ -78,8 +79,12 @@ pub(crate) struct Stage<'a> {
     pub(crate) runtime: &'a Runtime,
     pub(crate) site: &'a Site,
     pub(crate) rng: StdRng,
-    pub(crate) load: &'a Load,
-    pub(crate) readers: &'a Readers,
+    pub(crate) load: Load,
+    pub(crate) readers: Readers,
+    pub(crate) log: LogConfig,
+    pub(crate) partitions: Vec<PartitionInUse>,
+    /// Where the live run began.
+    pub(crate) from: WindowStart,
     pub(crate) target: Target,
     pub(crate) clickhouse_dir: PathBuf,
     pub(crate) clickhouse_port: u16,
@@ -92,7 +97,61 @@ pub(crate) struct Stage<'a> {
     pub(crate) begin: Instant,
 }
 
-impl Stage<'_> {
+impl<'a> Stage<'a> {
+    /// Everything is started, `rate` events a second come in, and the first windows are in the table.
+    pub(crate) fn start(
+        runtime: &'a Runtime,
+        site: &'a Site,
+        broker: Broker,
+        rate: f64,
+        seed: u64,
+    ) -> anyhow::Result<Stage<'a>> {
+        let begin = Instant::now();
+        let (clickhouse_dir, clickhouse_port) = (site.dir.join("clickhouse"), parts::free_port()?);
+        let clickhouse = runtime.block_on(parts::clickhouse(&clickhouse_dir, clickhouse_port))?;
+        let target = clickhouse.target().clone();
+        let disk = Disk::mount(&site.spool())?;
+        if disk.is_none() {
+            eprintln!("drill: no file system can be mounted here: of the spool its bound is full, not its disk");
+        }
+        let collector = site.start_collector(&[])?;
+        let pipeline = site.start_pipeline("pipeline", &target)?;
+        let log = LogConfig::Kafka { bootstrap: broker.bootstrap(), options: Default::default() };
+        let partitions = partitions_in_use(&log)?;
+        let first_ms = partitions.iter().map(|in_use| in_use.effective_ms).min().context("no partition is in use")?;
+        let from = site.version.width.window_of(first_ms - site.version.lateness_ms);
+        let readers = Readers::start(runtime, site, &target, from)?;
+        let load = Load::start(runtime, site, rate, seed)?;
+        let mut stage = Stage {
+            runtime,
+            site,
+            rng: StdRng::seed_from_u64(seed),
+            load,
+            readers,
+            log,
+            partitions,
+            from,
+            target,
+            clickhouse_dir,
+            clickhouse_port,
+            clickhouse: Some(clickhouse),
+            broker,
+            collector,
+            pipeline,
+            disk,
+            done: Done::default(),
+            begin,
+        };
+        wait_while_it_moves("the first windows", || {
+            stage.collector.lives()?;
+            stage.pipeline.lives()?;
+            let through_ms = stage.readers.seen.complete_through_ms.load(Ordering::SeqCst);
+            let acknowledged = stage.load.known(|known| known.acknowledged_events);
+            Ok(if through_ms > from.ms() && acknowledged > 0 { Ok(()) } else { Err((through_ms, acknowledged)) })
+        })?;
+        Ok(stage)
+    }
+
     /// Hurts it for so long, and until there were so many kills.
     pub(crate) fn hurt(&mut self, duration: Duration, kills_min: u64) -> anyhow::Result<()> {
         let away = AWAY_MAX.min(duration / 10);
@@ -128,7 +187,7 @@ impl Stage<'_> {
         unreachable!("it is below the sum")
     }
 
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         let events = self.load.known(|known| known.acknowledged_events);
         eprintln!("drill: {:6.1} s  {events:>7} events  {what}", self.begin.elapsed().as_secs_f64());
     }
@@ -143,7 +202,7 @@ impl Stage<'_> {
     }
 
     /// Kills one, and waits until it is there again.
-    fn kill(&mut self, victim: Victim) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self, victim: Victim) -> anyhow::Result<()> {
         self.say(&format!("SIGKILL to {victim:?}"));
         match victim {
             Victim::Collector => {
@@ -171,9 +230,7 @@ impl Stage<'_> {
                 self.broker.start_again()?;
             }
             Victim::Pipeline => {
-                self.pipeline.kill()?;
-                self.done.of_pipeline += 1;
-                self.pipeline = self.site.start_pipeline("pipeline", &self.target)?;
+                self.kill_pipeline()?;
                 wait_for("a run of the pipeline", || {
                     self.pipeline.lives()?;
                     Ok(self.pipeline.children("run").first().copied())
@@ -181,6 +238,15 @@ impl Stage<'_> {
             }
         }
         self.count();
+        Ok(())
+    }
+
+    /// Kills the supervisor, with its runs, and starts another one.
+    pub(crate) fn kill_pipeline(&mut self) -> anyhow::Result<()> {
+        self.pipeline.kill()?;
+        self.done.of_pipeline += 1;
+        self.count();
+        self.pipeline = self.site.start_pipeline("pipeline", &self.target)?;
         Ok(())
     }
 
@@ -285,7 +351,7 @@ impl Stage<'_> {
         let before = self.load.known(|known| known.told_to_wait);
         self.broker.kill()?;
         self.done.of_broker += 1;
-        let load = self.load;
+        let load = &self.load;
         wait_while_it_moves("clients to be told to wait", || {
             let (told, acknowledged) = load.known(|known| (known.told_to_wait, known.acknowledged_events));
             Ok(if told > before { Ok(()) } else { Err(acknowledged) })
@@ -309,6 +375,21 @@ impl Stage<'_> {
             Ok(if spooled == 0 { Ok(()) } else { Err(spooled) })
         })
     }
+}
+
+/// Partitions in use, once the control topic tells them.
+fn partitions_in_use(log: &LogConfig) -> anyhow::Result<Vec<PartitionInUse>> {
+    let log = weir_log::open(log, Arc::new(SystemClock))?;
+    wait_for("the collector to make its topics", || {
+        if log.partitions(EVENTS_TOPIC).is_err() {
+            return Ok(None);
+        }
+        let Ok(all) = weir_log::ControlLog::open(log.clone()).and_then(|control| control.read_all()) else {
+            return Ok(None);
+        };
+        let in_use = weir_log::partitions_in_use(all.records.iter().map(|(_, record)| record));
+        Ok((!in_use.is_empty()).then_some(in_use))
+    })
 }
 
 fn answers(runtime: &Runtime, url: &str) -> bool {

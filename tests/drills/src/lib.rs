@@ -13,19 +13,23 @@
 //! - what is drawn comes from one seed, which is printed first
 //! - a wait ends when there is no progress, never because of a time that somebody thought would do
 //!
-//! Start at [`crash`] and [`replay`], which are `./dev drill NAME`; what they print is in `docs/drills.md`. Not here: how
+//! Start at [`crash`], [`pause`], [`retention`] and [`replay`], which are `./dev drill NAME`; what they print is in `docs/drills.md`. Not here: how
 //! the product is built, or any way into it that an operator does not have.
 
 mod compare;
 pub mod crash;
+mod ending;
 mod faults;
 mod load;
 pub mod parts;
 mod patience;
+pub mod pause;
 pub mod process;
 mod readers;
 pub mod replay;
 mod report;
+pub mod retention;
 mod runs;
+mod setting;
 mod site;
 mod traffic;

@@ -9,6 +9,10 @@ use clap::Parser;
 enum Drill {
     /// Everything is killed, over and over, under load; no event may be lost, none counted twice
     Crash(weir_drills::crash::Args),
+    /// Paused under load, killed while it is paused, resumed with the present first
+    Pause(weir_drills::pause::Args),
+    /// A forgotten pause on a log that keeps little ends by itself, and nothing is lost
+    Retention(weir_drills::retention::Args),
     /// One log, replayed over and over in different ways; every table must be the same
     Replay(weir_drills::replay::Args),
 }
@@ -16,6 +20,8 @@ enum Drill {
 fn main() -> ExitCode {
     let drilled = match Drill::parse() {
         Drill::Crash(args) => weir_drills::crash::main(&args),
+        Drill::Pause(args) => weir_drills::pause::main(&args),
+        Drill::Retention(args) => weir_drills::retention::main(&args),
         Drill::Replay(args) => weir_drills::replay::main(&args),
     };
     match drilled {

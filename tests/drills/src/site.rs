@@ -18,6 +18,8 @@ use crate::{
 
 pub(crate) const SITES: [&str; 3] = ["one.example", "two.example", "three.example"];
 pub(crate) const TOKEN: &str = "a-write-token-of-a-drill";
+/// Of the console's API.
+const OPERATOR: &str = "weir_of-a-drill";
 pub(crate) const PARTITIONS: u32 = 3;
 
 /// Everything that weir's processes need to know.
@@ -53,7 +55,8 @@ impl Site {
             version: SchemaVersion::parse(&schema, "drill.toml")?,
             weir: weir()?,
         };
-        let hash: String = Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash_of = |word| Sha256::digest(word).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash = hash_of(TOKEN);
         let mut config = format!(
             "[schema]\nfile = \"{}\"\n\
              [log]\nkind = \"kafka\"\npartitions = {PARTITIONS}\n\
@@ -69,6 +72,8 @@ impl Site {
                 "[[ingest.sites]]\nname = \"{name}\"\nhosts = [\"{name}\"]\nwrite_token_sha256 = \"{hash}\"\n"
             );
         }
+        config +=
+            &format!("[[console.tokens]]\nname = \"drill\"\nrole = \"operator\"\nhash = \"{}\"\n", hash_of(OPERATOR));
         std::fs::write(dir.join("weir.toml"), config)?;
         Ok(site)
     }
@@ -105,10 +110,31 @@ impl Site {
         Process::spawn(name, &mut command, &said)
     }
 
-    /// What `weir digest` prints of the windows before `to_ms`, but for the digits' grouping: rows and digest.
-    pub(crate) fn digest(&self, target: &Target, to_ms: i64) -> anyhow::Result<String> {
-        let to = jiff::Timestamp::from_millisecond(to_ms)?.to_string();
-        let mut command = self.command("digest", &["digest", "--json", "--to", &to], &settings(target));
+    /// An operator's command, by the collector's console; what it printed.
+    pub(crate) fn operate(&self, words: &[&str]) -> anyhow::Result<String> {
+        let console = format!("http://{}", self.console);
+        let words = [words, &["--reason", "a drill", "--console", &console]].concat();
+        let output = self.command("operator", &words, &[]).env("WEIR_TOKEN", OPERATOR).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        anyhow::ensure!(output.status.success(), "weir {words:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        eprint!("{said}");
+        Ok(said)
+    }
+
+    /// The control records, as `weir log` has them.
+    pub(crate) fn ordered(&self) -> anyhow::Result<Vec<Value>> {
+        let output = self.command("operator", &["log", "--json"], &[]).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let read: Value = serde_json::from_str(said.trim()).with_context(|| format!("weir log said {said}"))?;
+        Ok(read["records"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// What `weir digest` prints of the windows from an instant to another one, ms, but for the digits' grouping: rows and
+    /// digest.
+    pub(crate) fn digest(&self, target: &Target, (from_ms, to_ms): (i64, i64)) -> anyhow::Result<String> {
+        let at = |ms| jiff::Timestamp::from_millisecond(ms).map(|at| at.to_string());
+        let words = ["digest", "--json", "--from", &at(from_ms)?, "--to", &at(to_ms)?];
+        let mut command = self.command("digest", &words, &settings(target));
         let output = command.output()?;
         let said = String::from_utf8_lossy(&output.stdout);
         anyhow::ensure!(output.status.success(), "weir digest: {said}{}", String::from_utf8_lossy(&output.stderr));

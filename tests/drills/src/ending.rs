@@ -1,0 +1,177 @@
+//! How a drill under load ends: every event has its last answer, all of it is counted, and the table is compared.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use anyhow::ensure;
+use weir_log::{Clock as _, SystemClock};
+use weir_schemas::{WindowStart, control::EVENTS_TOPIC};
+
+use crate::{
+    compare::{self, Conserved},
+    faults::Stage,
+    load::Known,
+    parts,
+    patience::wait_while_it_moves,
+    readers::Seen,
+    report::{Report, seconds},
+    runs::{Order, Run},
+};
+
+/// Events that are acknowledged, at least.
+pub(crate) const EVENTS_MIN: u64 = 100_000;
+/// Workers of the replay: another number than those of the live run.
+const REPLAY_WORKERS: usize = 3;
+
+/// What came of it.
+pub(crate) struct Ending {
+    begin: Instant,
+    pub(crate) known: Known,
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) kills: u64,
+    conserved: Conserved,
+    digests: [String; 2],
+    /// `None`: the log does not reach back to its beginning any more.
+    oracle: Option<Oracle>,
+}
+
+/// The first difference to the plainest recomputation, if there is one.
+struct Oracle(Option<String>);
+
+impl Ending {
+    /// Ends the load, waits until all is counted, stops weir, and compares: with the oracle, and with a replay of the windows
+    /// from `from` on into a second ClickHouse.
+    pub(crate) fn reach(
+        mut stage: Stage<'_>,
+        from: impl FnOnce(&Stage<'_>) -> anyhow::Result<WindowStart>,
+    ) -> anyhow::Result<Ending> {
+        let known = finish_load(&mut stage)?;
+        stage.drained()?;
+        let through_ms = complete(&mut stage)?;
+        let from = from(&stage)?;
+        let Stage { runtime, site, target, begin, pipeline, collector, clickhouse, broker, disk, readers, .. } = stage;
+        let (seen, kills) = (readers.seen.clone(), stage.done.kills);
+        drop(readers);
+        pipeline.stop()?;
+        collector.stop()?;
+        eprintln!(
+            "drill: {:6.1} s  all is counted; the same log into a second ClickHouse",
+            begin.elapsed().as_secs_f64()
+        );
+        let to = site.version.width.window_of(through_ms);
+        let views = runtime.block_on(compare::views(&target, &site.version))?;
+        let conserved = compare::conserved(&known, &views);
+        let second = runtime.block_on(parts::clickhouse(&site.dir.join("second-clickhouse"), 0))?;
+        let replayed = second.target().clone();
+        runtime.block_on(weir_sink::prepare(&replayed, &site.version))?;
+        let order = Order {
+            run: "replay".to_owned(),
+            topic: EVENTS_TOPIC.to_owned(),
+            from,
+            to,
+            partitions: stage.partitions.clone(),
+            log: stage.log.clone(),
+            target: replayed.clone(),
+            schema_file: Some(site.dir.join("drill.toml")),
+            workers: REPLAY_WORKERS,
+            memory_bytes_max: 64 << 20,
+            dir: site.dir.join("replay"),
+        };
+        let mut run = Run::start(&order)?;
+        let status = wait_while_it_moves("the replay", || {
+            let through = weir_sink::checkpoint(&replayed, &order.run, &site.version, "", from);
+            Ok(run.ended()?.ok_or(runtime.block_on(through).ok()))
+        })?;
+        ensure!(status.success(), "the replay ended with {status}:\n{}", run.last_lines());
+        let windows = (from.ms(), to.ms());
+        let digests = [site.digest(&target, windows)?, site.digest(&replayed, windows)?];
+        let oracle = match from == stage.from {
+            true => {
+                let log = weir_log::open(&stage.log, Arc::new(SystemClock))?;
+                let differs = compare::differs_from_oracle(&log, &stage.partitions, &target, &site.version, to.ms());
+                Some(Oracle(runtime.block_on(differs)?))
+            }
+            false => None,
+        };
+        drop((clickhouse, broker, disk));
+        Ok(Ending { begin, known, seen, kills, conserved, digests, oracle })
+    }
+
+    /// What every drill under load prints.
+    pub(crate) fn add_to(&self, report: &mut Report) {
+        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::SeqCst);
+        let Ending { known, seen, conserved, digests: [live, replayed], .. } = self;
+        report.add("seconds", seconds(self.begin.elapsed()), "");
+        report.add("acknowledged", known.acknowledged_events, "events that were answered 202");
+        report.add("counted", conserved.counted, "events that are in the table");
+        report.add("lost", conserved.lost, "acknowledged, and not in the table");
+        report.add("twice", conserved.twice, "in the table more than once");
+        report.add("strange", conserved.strange, "in the table, and never sent");
+        report.add("kills", self.kills, "SIGKILLs");
+        report.add("failed_requests", known.failed_requests, "events never acknowledged, however often they were sent");
+        report.add("told_to_wait", known.told_to_wait, "answers 503 with Retry-After");
+        report.add("unanswered_tries", known.unanswered_tries, "sent again after a connection broke");
+        report.add("repeated_posts", known.repeated, "sent again although they were acknowledged");
+        report.add("failed_queries", of(&seen.failed_queries), "while ClickHouse was there");
+        report.add("queries", of(&seen.queries), "while ClickHouse was there");
+        report.add("queries_while_away", of(&seen.queries_while_away), "");
+        report.add("steps_back", self.steps_back(), "of complete-through, in the table and in the status");
+        report.add("steps_back_in_status", of(&seen.steps_back_in_status), "");
+        report.add("longest_gap_ms", known.longest_gap.as_millis() as u64, "between two acknowledgements");
+        report.add("digest", live.as_str(), "of the live table");
+        report.add("digest_of_replay", replayed.as_str(), "of the same log into a second ClickHouse");
+        report.add("digests_equal", live == replayed, "");
+        if let Some(Oracle(differs)) = &self.oracle {
+            report.add("oracle_equal", differs.is_none(), "row by row with the plainest recomputation");
+            if let Some(difference) = differs {
+                eprintln!("drill: not what the oracle says: {difference}");
+            }
+        }
+    }
+
+    fn steps_back(&self) -> u64 {
+        let Seen { steps_back_in_table, steps_back_in_status, .. } = &*self.seen;
+        steps_back_in_table.load(Ordering::SeqCst) + steps_back_in_status.load(Ordering::SeqCst)
+    }
+
+    /// Whether what every drill promises held.
+    pub(crate) fn held(&self) -> bool {
+        let Conserved { lost, twice, strange, .. } = self.conserved;
+        lost + twice + strange == 0
+            && self.known.acknowledged_events >= EVENTS_MIN
+            && self.known.failed_requests == 0
+            && self.seen.failed_queries.load(Ordering::SeqCst) == 0
+            && self.steps_back() == 0
+            && self.digests[0] == self.digests[1]
+            && self.oracle.as_ref().is_none_or(|oracle| oracle.0.is_none())
+    }
+}
+
+/// Waits until enough is acknowledged, and every client has its last answer.
+fn finish_load(stage: &mut Stage<'_>) -> anyhow::Result<Known> {
+    wait_while_it_moves("enough events to be acknowledged", || {
+        stage.collector.lives()?;
+        let acknowledged = stage.load.known(|known| known.acknowledged_events);
+        let wrong = stage.load.known(|known| known.wrong.first().cloned());
+        ensure!(wrong.is_none(), "the collector answered {}", wrong.unwrap_or_default());
+        Ok(if acknowledged >= EVENTS_MIN { Ok(()) } else { Err(acknowledged) })
+    })?;
+    stage.load.end();
+    wait_while_it_moves("the last acknowledgements", || {
+        let acknowledged = || stage.load.known(|known| known.acknowledged_events);
+        Ok(if stage.load.has_ended() { Ok(()) } else { Err(acknowledged()) })
+    })?;
+    Ok(stage.load.known(Known::clone))
+}
+
+/// Waits until the table is complete through an instant after all that is in the log; through when it then is.
+fn complete(stage: &mut Stage<'_>) -> anyhow::Result<i64> {
+    let now_ms = SystemClock.now_ms();
+    wait_while_it_moves("the table to be complete", || {
+        stage.pipeline.lives()?;
+        let through_ms = stage.readers.seen.complete_through_ms.load(Ordering::SeqCst);
+        Ok(if through_ms > now_ms { Ok(through_ms) } else { Err(through_ms) })
+    })
+}

@@ -1,0 +1,138 @@
+//! `./dev drill pause`: a maintenance: paused under load, everything killed while it is paused, resumed with the present first.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::{
+    ending::{EVENTS_MIN, Ending},
+    faults::{Stage, Victim},
+    parts::Broker,
+    patience::{sleep, wait_for, wait_while_it_moves},
+    report::{Report, seconds},
+    setting::{Flags, play},
+    site::Site,
+};
+
+/// Flags of the drill.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// How long the load goes on, about: a half of it the run is paused
+    #[arg(long, default_value_t = 4.0, value_name = "M")]
+    minutes: f64,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// After a window and the lateness, rows of the present are there within so much.
+const PRESENT_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whether all that was promised held.
+pub fn main(args: &Args) -> anyhow::Result<bool> {
+    play("pause", args.minutes, &args.flags, |runtime, dir, seed| drill(args, seed, runtime, dir))
+}
+
+fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Result<bool> {
+    let duration = Duration::from_secs_f64(60.0 * args.minutes);
+    let broker = Broker::start(dir)?;
+    let site = Site::new(dir, &broker.bootstrap())?;
+    let rate = 1.5 * EVENTS_MIN as f64 / duration.as_secs_f64();
+    let mut stage = Stage::start(runtime, &site, broker, rate, seed)?;
+    sleep(duration / 4)?;
+
+    stage.say("weir pause live");
+    let paused = Instant::now();
+    let said = site.operate(&["pause", "live", "--for", "6h"])?;
+    ensure!(said.contains("\npaused: complete through "), "the pause was not acknowledged: {said}");
+    let seconds_to_pause = paused.elapsed();
+    let boundary_ms = wait_for("the pause in weir log", || newest(&site, "paused", "through_ms"))?;
+    for victim in [Victim::Collector, Victim::ClickHouse, Victim::Broker] {
+        stage.kill(victim)?;
+    }
+    stage.say("SIGKILL to Pipeline");
+    stage.kill_pipeline()?;
+    let mut runs = 0;
+    while paused.elapsed() < duration / 2 {
+        runs += stage.pipeline.children("run").len();
+        stage.pipeline.lives()?;
+        sleep(Duration::from_millis(200))?;
+    }
+    let stood_still = runs == 0 && through_ms(&stage)? == boundary_ms;
+    let paused_for = paused.elapsed();
+
+    stage.say("weir resume live --live-first");
+    let resumed = Instant::now();
+    let seconds_to_present = present(&stage)?;
+    wait_while_it_moves("the gap to be filled", || {
+        stage.pipeline.lives()?;
+        let gap = stage.runtime.block_on(weir_sink::gap(&stage.target, "gap", &site.version, ""));
+        Ok(match gap {
+            Ok(None) => Ok(()),
+            gap => Err(gap.ok().flatten()),
+        })
+    })?;
+    let seconds_to_fill = resumed.elapsed();
+    let caught_up = wait_for("the catch-up in weir log", || newest(&site, "caught_up", "id"))?;
+    let of = newest(&site, "resume", "id")?;
+    stage.say("caught up");
+
+    let ending = Ending::reach(stage, |stage| Ok(stage.from))?;
+    let promised = Duration::from_millis((site.version.width.ms() + site.version.lateness_ms) as u64) + PRESENT_WITHIN;
+    let (gap_filled, in_time) = (Some(caught_up) == of, seconds_to_present <= promised);
+    let mut report = Report::default();
+    report.add("drill", "pause", "");
+    report.add("seed", seed, "");
+    ending.add_to(&mut report);
+    report.add("seconds_to_pause", seconds(seconds_to_pause), "until it was acknowledged");
+    report.add("seconds_paused", seconds(paused_for), "");
+    report.add("stood_still", stood_still, "nothing was computed meanwhile, also after everything was killed");
+    report.add(
+        "seconds_to_present",
+        seconds(seconds_to_present),
+        "until rows of the moment of the resume were readable",
+    );
+    report.add("seconds_promised", seconds(promised), "a window, the lateness, and 3 s");
+    report.add("seconds_to_fill", seconds(seconds_to_fill), "until the gap was filled");
+    report.add("gap_filled", gap_filled, "and the catch-up was told");
+    report.print(args.flags.json);
+    Ok(ending.held() && stood_still && gap_filled && in_time)
+}
+
+/// Orders the resume, and waits for rows of the window in which that was: how long it took.
+fn present(stage: &Stage<'_>) -> anyhow::Result<Duration> {
+    let site = stage.site;
+    let begin = Instant::now();
+    let now_ms = weir_log::Clock::now_ms(&weir_log::SystemClock);
+    let sql = format!(
+        "SELECT count() FROM {}.stats WHERE emitted_in >= toDateTime({}, 'UTC')",
+        stage.target.database,
+        site.version.width.window_of(now_ms).ms() / 1000
+    );
+    std::thread::scope(|scope| {
+        let ordered = scope.spawn(|| site.operate(&["resume", "live", "--live-first"]));
+        let seen = wait_for("rows of the present", || {
+            let rows = stage.runtime.block_on(stage.target.client().query(&sql).fetch_one::<u64>());
+            Ok(rows.is_ok_and(|rows| rows > 0).then(|| begin.elapsed()))
+        });
+        let said = ordered.join().ok().context("the command's thread")??;
+        ensure!(said.contains("\nresumed: goes on from "), "the resume was not acknowledged: {said}");
+        seen
+    })
+}
+
+fn through_ms(stage: &Stage<'_>) -> anyhow::Result<i64> {
+    let through = weir_sink::checkpoint(&stage.target, "live", &stage.site.version, "", stage.from);
+    Ok(stage.runtime.block_on(through)?.ms())
+}
+
+/// A number of the newest control record that does this.
+pub(crate) fn newest(site: &Site, what: &str, number: &str) -> anyhow::Result<Option<i64>> {
+    let records = site.ordered()?;
+    let of = |record: &&Value| record["action"]["do"] == what;
+    Ok(records.iter().rev().find(of).and_then(|record| record["action"][number].as_i64()))
+}
