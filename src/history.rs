@@ -6,7 +6,7 @@ use anyhow::Context;
 use weir_log::{ControlLog, ControlRecords, SystemClock};
 use weir_schemas::{
     Repair,
-    control::{Action, ControlRecord},
+    control::{Action, ControlRecord, TopicId},
 };
 
 use crate::{config::Config, judge::at};
@@ -64,7 +64,7 @@ fn words(action: &Action) -> String {
         Action::ImportWritten { id, events, .. } => format!("import {id} is written, {events} events"),
         Action::ImportUndo { id } => format!("import {id} is to be taken back"),
         Action::ImportUndone { id } => format!("import {id} was taken back"),
-        Action::TopicIs { topic, id } => format!("topic {topic} is the one with id {id}"),
+        Action::TopicIs(TopicId { topic, id }) => format!("topic {topic} is the one with id {id}"),
         Action::Recover { run, repair, .. } => match repair {
             Repair::GoOn => format!("recover {run}: goes on"),
             Repair::Mend => format!("recover {run}: the table is mended"),
@@ -85,6 +85,8 @@ fn words(action: &Action) -> String {
         Action::Resumed { run, through_ms, .. } => format!("{run} goes on from {}", at(*through_ms)),
         Action::CaughtUp { run, .. } => format!("{run} has caught up"),
         Action::Throttle { run, permille, .. } => format!("throttle {run} to {} %", f64::from(*permille) / 10.0),
+        Action::BackupMade(backup) => format!("copy {} was made", backup.name),
+        Action::BackupRestored { name } => format!("copy {name} was brought back"),
         Action::MaintenancePlanned { begins_ms, ends_ms, .. } => {
             format!("maintenance planned, {} to {}", at(*begins_ms), at(*ends_ms))
         }

@@ -188,8 +188,9 @@ async fn a_copy_is_void_while_something_is_taken_out() {
     let waiting = "SELECT count() FROM system.mutations WHERE database = 'DBX' AND NOT is_done";
     let waiting = waiting.replace("DBX", &target.database);
     support::until("the record to be taken out", async || ask(&target, &waiting).await == "1").await;
-    let copied =
-        async |at: &str| copy(&target, &[version()], &format!("{}-{at}", target.database)).await.expect("it is known");
+    let copied = async |at: &str| {
+        copy(&target, &[version()], &format!("{}-{at}", target.database), None).await.expect("it is known")
+    };
     assert!(!copied("within").await);
     let mutations = table_of(&target, "live", &version(), "").mutations().await.expect("an answer");
     assert_eq!(mutations.unfinished, 1, "the run's next owner ends it");

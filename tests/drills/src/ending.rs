@@ -90,7 +90,14 @@ impl Ending {
         let oracle = match from == stage.from {
             true => {
                 let log = weir_log::open(&stage.log, Arc::new(SystemClock))?;
-                let differs = compare::differs_from_oracle(&log, &stage.partitions, &target, &site.version, to.ms());
+                let differs = compare::differs_from_oracle(
+                    &log,
+                    EVENTS_TOPIC,
+                    &stage.partitions,
+                    &target,
+                    &site.version,
+                    to.ms(),
+                );
                 Some(Oracle(runtime.block_on(differs)?))
             }
             false => None,
