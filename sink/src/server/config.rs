@@ -196,6 +196,7 @@ mod tests {
             program: crate::server::Program::Clickhouse { path: "/c".into() },
             child_command: Vec::new(),
             dir: "/a & b/<c>".into(),
+            backups: "/srv/b".into(),
             listen_host: "127.0.0.1".to_owned(),
             http_port: 0,
             database: "weir".to_owned(),
