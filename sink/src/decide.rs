@@ -82,7 +82,7 @@ pub(crate) fn gap_from(at_s: u32, to_s: u32, recorded: &[Recorded]) -> Option<Ho
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hole {
     pub(crate) from_s: u32,
-    /// `None`: nothing is recorded behind it.
+    /// `None`: nothing is recorded after it.
     pub(crate) until_s: Option<u32>,
 }
 

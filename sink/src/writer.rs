@@ -226,7 +226,7 @@ struct Writer<'a, T> {
     spec: RunSpec,
     limits: Limits,
     pending: Pending,
-    /// Where the next batch ends at the latest, as the record said last; `None`: nothing is recorded behind it.
+    /// Where the next batch ends at the latest, as the record said last; `None`: nothing is recorded after it.
     until: Option<WindowStart>,
     /// `None`: the next turn raises first.
     owner: Option<Owner>,
@@ -382,7 +382,7 @@ impl<T: Table> Writer<'_, T> {
         Ok(next)
     }
 
-    /// How far the run is complete that was complete through `at`, and what is recorded next behind that.
+    /// How far the run is complete that was complete through `at`, and what is recorded next after that.
     async fn checkpoint(&self, at: WindowStart) -> Result<(WindowStart, Option<WindowStart>), Trouble> {
         let RunSpec { version, first, to, left, .. } = &self.spec;
         let (at_s, to_s) = (seconds(at.ms()), to.map_or(u32::MAX, |to| seconds(to.ms())));

@@ -21,7 +21,7 @@
 //! - **given up**: the windows that a person gave up are named as lost, no others are, and nothing of them is there
 //! - **exactly once**: what is recorded as done is in the table exactly, at every moment but within a restore
 //! - **order**: windows ascend and come once; complete-through never goes back; no record lies over another
-//! - **no holes**: at rest nothing is without a record that has one behind it
+//! - **no holes**: at rest nothing is without a record that has one after it
 //! - **liveness**: after the faults stop, a fresh event comes through
 //! - **memory**: open windows stay under their bounds
 //!

@@ -671,8 +671,8 @@ impl State {
         self.orders.iter().any(|order| !order.done)
     }
 
-    /// The first window behind `at_s` of which something is recorded as done or lost, s.
-    pub(crate) fn recorded_behind_s(&self, at_s: u32) -> Option<u32> {
+    /// The first window after `at_s` of which something is recorded as done or lost, s.
+    pub(crate) fn recorded_after_s(&self, at_s: u32) -> Option<u32> {
         let complete = self.record.entries.values().filter(|of| of.state != Recording::Left && of.from_s > at_s);
         complete.map(|of| of.from_s).min()
     }

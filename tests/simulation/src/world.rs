@@ -144,9 +144,9 @@ impl World {
                 if now_ms - appended_ms > FRESH_WITHIN_MS {
                     let state = shared.server.state();
                     let through_s = state.complete_through_s(self.first_s());
-                    if let Some(behind_s) = state.recorded_behind_s(through_s) {
+                    if let Some(after_s) = state.recorded_after_s(through_s) {
                         return Err(format!(
-                            "no holes: window {through_s} s has no record, and {behind_s} s has one, at rest"
+                            "no holes: window {through_s} s has no record, and {after_s} s has one, at rest"
                         ));
                     }
                     let late_s = now_ms / 1_000 - i64::from(through_s);
