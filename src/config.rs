@@ -293,8 +293,7 @@ impl Config {
 
     /// The least that the log must keep; of a schema that cannot be read, as it is told elsewhere, without its part.
     fn retention_min(&self) -> Duration {
-        let of_version = self.schema_version().map_or(0, |version| version.width.ms() + version.lateness_ms);
-        let before = of_version + weir_schemas::DEDUP_HORIZON_MS + weir_schemas::STEP_BACK_MAX_MS;
+        let before = self.due_ms() + weir_schemas::DEDUP_HORIZON_MS + weir_schemas::STEP_BACK_MAX_MS;
         RETENTION_OUTAGE + Duration::from_millis(before.unsigned_abs())
     }
 
@@ -321,6 +320,12 @@ impl Config {
     /// The schema version that `schema` names.
     pub(crate) fn schema_version(&self) -> anyhow::Result<SchemaVersion> {
         schema_version(self.schema.version, self.schema.file.as_deref())
+    }
+
+    /// How old complete-through gets while statistics are on time: a window's width and the lateness. 0: the schema cannot be
+    /// read, as is told elsewhere.
+    pub(crate) fn due_ms(&self) -> i64 {
+        self.schema_version().map_or(0, |version| version.width.ms() + version.lateness_ms)
     }
 
     /// Where the log is.

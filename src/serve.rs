@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
-use weir_console::{Desk, Ended, Health, Snapshot};
+use weir_console::{Desk, Health, Seen, Snapshot};
 use weir_ingest::{Ingest, Spool};
 use weir_log::{Clock, Log, LogError, SystemClock, TopicKind};
 use weir_schemas::control::{CONTROL_TOPIC, EVENTS_TOPIC, SALTS_TOPIC};
@@ -99,7 +99,7 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
         clock: clock.clone(),
         metrics,
         of_runs: of_runs.clone(),
-        ended: Arc::default(),
+        seen: Arc::new(Mutex::new(Seen::new(config.due_ms()))),
         ingest: ingest.as_ref().map(|(part, _)| part.ingest.clone()),
         config: config.clone(),
     });
@@ -313,7 +313,7 @@ struct Process {
     clock: Arc<dyn Clock>,
     metrics: PrometheusHandle,
     of_runs: OfRuns,
-    ended: Arc<Mutex<Ended>>,
+    seen: Arc<Mutex<Seen>>,
     ingest: Option<Arc<Ingest>>,
     config: Config,
 }
@@ -328,13 +328,13 @@ impl Process {
         let look = under_way.unwrap_or_else(|| {
             let (answer, look) = mpsc::channel();
             let (log, records, clock) = (self.log.clone(), control.records(), self.clock.clone());
-            let ended = self.ended.clone();
+            let seen = self.seen.clone();
             std::thread::spawn(move || {
                 let looked = weir_console::observe(
                     log.as_ref(),
                     &records,
                     clock.now_ms(),
-                    &mut ended.lock().unwrap_or_else(PoisonError::into_inner),
+                    &mut seen.lock().unwrap_or_else(PoisonError::into_inner),
                 );
                 // Who asked may have gone.
                 let _ = answer.send(looked.map_err(|error| error.to_string()));

@@ -1,9 +1,9 @@
 //! `weir status`: one snapshot, from the log, and from the spool if there is one on this machine.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use weir_console::{DiskStatus, Ended, Snapshot, SpoolStatus};
+use weir_console::{DiskStatus, Seen, Snapshot, SpoolStatus};
 use weir_ingest::{Spool, SpoolUsage};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 
@@ -20,7 +20,16 @@ pub(crate) struct StatusArgs {
 pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let log = weir_log::open_existing(&config.log_config(), Arc::new(SystemClock));
     let log = log.context("the log cannot be opened")?;
-    let mut snapshot = match look(&log) {
+    let mut seen = Seen::new(config.due_ms());
+    let looked = look(&log, &mut seen).and_then(|first| match first.runs.iter().any(|run| run.eta.is_some()) {
+        // How fast a run catches up takes two looks.
+        true => {
+            std::thread::sleep(BETWEEN_LOOKS);
+            look(&log, &mut seen)
+        }
+        false => Ok(first),
+    });
+    let mut snapshot = match looked {
         Ok(snapshot) => snapshot,
         Err(error @ (LogError::Unavailable(_) | LogError::Kafka(_))) => {
             Snapshot::without_log(SystemClock.now_ms(), error.to_string())
@@ -41,12 +50,15 @@ pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCod
     Ok(if stopped || snapshot.log_away.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn look(log: &Arc<dyn Log>) -> Result<Snapshot, LogError> {
+/// A run reports twice a second: over so long its rates are known to a third.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+
+fn look(log: &Arc<dyn Log>, seen: &mut Seen) -> Result<Snapshot, LogError> {
     let control = match ControlLog::look(log.clone())? {
         Some(control) => control.read_all()?.records.into_iter().map(|(_, record)| record).collect(),
         None => Vec::new(),
     };
-    weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), &mut Ended::default())
+    weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), seen)
 }
 
 /// The disk under `data_dir`, on this machine.

@@ -178,7 +178,7 @@ impl Desk {
         let control: Vec<ControlRecord> = all.records.iter().map(|(_, record)| record.clone()).collect();
         let runs = runs(&control);
         let topic = run.strip_prefix("import-").map_or_else(|| EVENTS_TOPIC.to_owned(), import_topic);
-        let status = match observe_run(self.log.as_ref(), &control, run, &topic, now_ms) {
+        let status = match observe_run(self.log.as_ref(), &control, run, &topic, None, now_ms) {
             Err(LogError::UnknownTopic(_)) => RunStatus::unknown(run, &topic, &control),
             status => status?,
         };

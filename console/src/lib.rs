@@ -16,6 +16,9 @@
 mod control;
 pub mod guard;
 mod http;
+mod maintenance;
+mod pace;
+mod recovered;
 mod snapshot;
 mod text;
 mod token;
@@ -23,9 +26,12 @@ mod verbs;
 
 pub use control::{ConsoleClock, Desk, Reply};
 pub use http::{Health, serve};
+pub use maintenance::{Maintenance, MaintenanceState};
+pub use pace::{Eta, Rates};
+pub use recovered::Recovery;
 pub use snapshot::{
-    DiskStatus, Ended, ImportState, ImportStatus, PartitionStatus, PausedStatus, RunStatus, Snapshot, SpoolStatus,
-    observe,
+    Computing, DiskStatus, ImportState, ImportStatus, Part, PartitionStatus, PausedStatus, RunStatus, Seen, Snapshot,
+    SpoolStatus, observe,
 };
 pub use text::render;
 pub use token::{Role, Token};

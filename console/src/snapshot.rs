@@ -4,19 +4,42 @@ use serde::{Deserialize, Serialize};
 use weir_log::{Log, LogError};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Hold, Missing, Recoveries, STEP_BACK_MAX_MS,
-    control::{Action, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
+    control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
 
+use crate::{
+    Maintenance, MaintenanceState, Rates,
+    maintenance::maintenances,
+    pace::{Eta, Paces, Work},
+    recovered::{Recovery, recoveries},
+};
+
 /// Everything there is to say at one instant. Times are ms since the Unix epoch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub at_ms: i64,
+    /// How old [`RunProgress::complete_through_ms`] gets while all is on time: a window's width and the lateness. 0: not
+    /// known.
+    #[serde(default)]
+    pub due_ms: i64,
+    /// When the first partition came into use: there are no live events before.
+    #[serde(default)]
+    pub began_ms: Option<i64>,
     /// How long live events stay in the log, seconds; `None`: for ever.
     pub retention_s: Option<u64>,
-    /// The live run first, then what fills a gap that it has left, then those of imports.
+    /// The live run first, then the one that fills gaps while there are any, then those of imports.
     pub runs: Vec<RunStatus>,
     pub imports: Vec<ImportStatus>,
+    /// Live windows before those that are in the table which are still to be computed, ascending.
+    #[serde(default)]
+    pub computing: Vec<Computing>,
+    /// The newest first.
+    #[serde(default)]
+    pub maintenances: Vec<Maintenance>,
+    /// What was decided about runs that had stopped, the newest first.
+    #[serde(default)]
+    pub recoveries: Vec<Recovery>,
     /// Why the log could not be looked at; then nothing is known of runs and imports.
     #[serde(default)]
     pub log_away: Option<String>,
@@ -26,6 +49,28 @@ pub struct Snapshot {
     /// The disk under `data_dir` on this machine; `None`: it could not be looked at.
     #[serde(default)]
     pub disk: Option<DiskStatus>,
+    /// The collector of the process that was asked; `None`: it has none.
+    #[serde(default)]
+    pub collector: Option<Part>,
+    /// The ClickHouse that analysts query; `None`: it was not asked.
+    #[serde(default)]
+    pub clickhouse: Option<Part>,
+}
+
+/// Whether a part answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Part {
+    Up,
+    Down { reason: String },
+}
+
+/// Windows `[from_ms, to_ms)` that a run still has to compute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Computing {
+    pub run: String,
+    pub from_ms: i64,
+    pub to_ms: i64,
 }
 
 /// What is left of the disk that the embedded log, the spool, ClickHouse's files and spilled windows are on, where they
@@ -51,13 +96,26 @@ pub struct SpoolStatus {
 impl Snapshot {
     /// What there is to say when the log cannot be looked at.
     pub fn without_log(at_ms: i64, reason: String) -> Self {
-        let (runs, imports) = (Vec::new(), Vec::new());
-        Self { at_ms, retention_s: None, runs, imports, log_away: Some(reason), spool: None, disk: None }
+        Self { at_ms, log_away: Some(reason), ..Self::default() }
+    }
+
+    /// The run of live events.
+    pub fn live(&self) -> Option<&RunStatus> {
+        self.runs.iter().find(|run| run.run == LIVE)
+    }
+
+    /// Everything live before it is in the table, but what is being computed or missing.
+    pub fn complete_through_ms(&self) -> Option<i64> {
+        self.live()?.progress.as_ref()?.complete_through_ms
     }
 }
 
+/// Name of the run of live events, and of the one that fills what it has left out.
+const LIVE: &str = "live";
+const GAP: &str = "gap";
+
 /// One run, as its progress in the log shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunStatus {
     pub run: String,
     pub topic: String,
@@ -80,6 +138,15 @@ pub struct RunStatus {
     /// It is paused; `None`: it is not.
     #[serde(default)]
     pub paused: Option<PausedStatus>,
+    /// `None`: it was not looked at for long enough.
+    #[serde(default)]
+    pub rates: Option<Rates>,
+    /// When it will have caught up; `None`: it is not behind.
+    #[serde(default)]
+    pub eta: Option<Eta>,
+    /// What was said at half of its newest backlog, and when that was done.
+    #[serde(default)]
+    pub eta_kept: Option<EtaKept>,
 }
 
 /// By whom, why and until when a run is paused.
@@ -105,8 +172,10 @@ pub struct PartitionStatus {
     /// Log time of the newest record read, or when the partition came into use.
     pub arrival_ms: Option<i64>,
     pub lag_records: i64,
-    /// Log time between the newest record read and now, 0 when all is read.
+    /// Log time between the newest record read and now, or the end of the run's range; 0 when all is read.
     pub lag_ms: i64,
+    #[serde(default)]
+    pub rates: Option<Rates>,
 }
 
 /// One import that has not been taken back.
@@ -131,43 +200,68 @@ pub enum ImportState {
     Undoing,
 }
 
-/// Runs of imports that had ended when they were last looked at, and when: there may be hundreds, and each is several
-/// questions to a broker.
-#[derive(Debug, Default)]
-pub struct Ended(BTreeMap<String, (i64, RunStatus)>);
+/// What is kept from look to look.
+#[derive(Debug)]
+pub struct Seen {
+    due_ms: i64,
+    /// Runs of imports that had ended when they were last looked at, and when: there may be hundreds, and each is several
+    /// questions to a broker.
+    ended: BTreeMap<String, (i64, RunStatus)>,
+    paces: Paces,
+}
+
+impl Seen {
+    /// Nothing was looked at yet. `due_ms`: see [`Snapshot::due_ms`].
+    pub fn new(due_ms: i64) -> Seen {
+        Seen { due_ms, ended: BTreeMap::new(), paces: Paces::default() }
+    }
+
+    /// What was said at half of the backlog of `run` of when it would be done, for one that was half done after `since_ms`
+    /// and is done at `came_ms`. `None`: nothing could be said then, or nobody looked.
+    pub fn eta_kept(&self, run: &str, since_ms: i64, came_ms: i64) -> Option<EtaKept> {
+        self.paces.kept(run, since_ms, came_ms)
+    }
+}
+
+/// Less than this is on its way rather than waiting: a run reports twice a second, and an INSERT may take seconds.
+const BEHIND_MS: i64 = 10_000;
 
 /// How long an import that had ended is not looked at again.
 const ENDED_MS: i64 = 60_000;
 
-/// Looks at the log. `control` is the control topic from its start, in order; `ended` is kept from look to look.
-pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, ended: &mut Ended) -> Result<Snapshot, LogError> {
+/// Looks at the log. `control` is the control topic from its start, in order; `seen` is kept from look to look.
+pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut Seen) -> Result<Snapshot, LogError> {
     let mut runs = Vec::new();
     let mut retention_s = None;
-    match observe_run(log, control, "live", EVENTS_TOPIC, now_ms) {
+    match observe_run(log, control, LIVE, EVENTS_TOPIC, None, now_ms) {
         Ok(mut run) => {
             retention_s = log.retention(EVENTS_TOPIC)?.map(|kept| kept.as_secs());
             let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
             run.retention_headroom_ms = retention_headroom_ms(through_ms, retention_s, now_ms);
+            let due_ms = now_ms - seen.due_ms;
+            run.look(through_ms.map(|through_ms| (through_ms, due_ms)), now_ms, &mut seen.paces);
             runs.push(run);
         }
         Err(LogError::UnknownTopic(_)) if weir_log::topic_is(EVENTS_TOPIC, control).is_some() => {
-            runs.push(RunStatus { topic_gone: true, ..RunStatus::unknown("live", EVENTS_TOPIC, control) })
+            runs.push(RunStatus { topic_gone: true, ..RunStatus::unknown(LIVE, EVENTS_TOPIC, control) })
         }
         // Nothing has run on this log yet.
         Err(LogError::UnknownTopic(_)) => {}
         Err(error) => return Err(error),
     }
-    let left = |record: &ControlRecord| matches!(record.action, Action::Resume { left_to_ms: Some(_), .. });
-    if !runs.is_empty() && control.iter().any(left) {
-        let mut run = observe_run(log, control, "gap", EVENTS_TOPIC, now_ms)?;
-        let unfinished = run.progress.as_ref().filter(|progress| !progress.ended);
-        let through_ms = unfinished.and_then(|progress| progress.complete_through_ms);
-        run.retention_headroom_ms = retention_headroom_ms(through_ms, retention_s, now_ms);
-        if run.progress.as_ref().is_some_and(|progress| progress.ended) {
-            // What the log holds after the gap is not for this run.
-            (run.lag_records, run.lag_ms) = (0, 0);
-            run.partitions.clear();
-        }
+    let maintenances = maintenances(control, now_ms);
+    let mut computing = gaps(&maintenances);
+    if runs.first().is_some_and(|live| !live.topic_gone)
+        && let (Some(first), Some(last)) = (computing.first(), computing.last())
+    {
+        let span = Some((first.from_ms, last.to_ms));
+        let mut run = observe_run(log, control, GAP, EVENTS_TOPIC, span, now_ms)?;
+        let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
+        let filled_ms = through_ms.unwrap_or(first.from_ms).clamp(first.from_ms, last.to_ms);
+        run.retention_headroom_ms = retention_headroom_ms(Some(filled_ms), retention_s, now_ms);
+        run.look(Some((filled_ms, last.to_ms)), now_ms, &mut seen.paces);
+        computing.iter_mut().for_each(|range| range.from_ms = range.from_ms.max(filled_ms));
+        computing.retain(|range| range.from_ms < range.to_ms);
         runs.push(run);
     }
     let mut imports = fold_imports(control);
@@ -175,18 +269,19 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, ended: &mu
         if !matches!(import.state, ImportState::Counting) {
             continue;
         }
-        if let Some((_, run)) = ended.0.get(&import.id).filter(|(seen_ms, _)| now_ms - seen_ms < ENDED_MS) {
+        if let Some((_, run)) = seen.ended.get(&import.id).filter(|(seen_ms, _)| now_ms - seen_ms < ENDED_MS) {
             import.state = ImportState::Done;
             runs.push(run.clone());
             continue;
         }
-        match observe_run(log, control, &import_run(&import.id), &import_topic(&import.id), now_ms) {
-            Ok(run) => {
+        match observe_run(log, control, &import_run(&import.id), &import_topic(&import.id), None, now_ms) {
+            Ok(mut run) => {
                 if run.progress.as_ref().is_some_and(|progress| progress.ended) {
                     import.state = ImportState::Done;
-                    ended.0.insert(import.id.clone(), (now_ms, run.clone()));
+                    seen.ended.insert(import.id.clone(), (now_ms, run.clone()));
                 } else {
-                    ended.0.remove(&import.id);
+                    seen.ended.remove(&import.id);
+                    run.look(None, now_ms, &mut seen.paces);
                 }
                 runs.push(run);
             }
@@ -195,7 +290,33 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, ended: &mu
             Err(error) => return Err(error),
         }
     }
-    Ok(Snapshot { at_ms: now_ms, retention_s, runs, imports, log_away: None, spool: None, disk: None })
+    let began_ms = weir_log::partitions_in_use(control).first().map(|partition| partition.effective_ms);
+    Ok(Snapshot {
+        at_ms: now_ms,
+        due_ms: seen.due_ms,
+        began_ms,
+        retention_s,
+        runs,
+        imports,
+        computing,
+        maintenances,
+        recoveries: recoveries(control),
+        ..Snapshot::default()
+    })
+}
+
+/// What live has left out and nobody has said to be filled, ascending.
+fn gaps(maintenances: &[Maintenance]) -> Vec<Computing> {
+    let open = |maintenance: &&Maintenance| {
+        maintenance.run.as_deref() == Some(LIVE) && maintenance.state == MaintenanceState::CatchingUp
+    };
+    let range = |maintenance: &Maintenance| {
+        let (from_ms, to_ms) = (maintenance.paused_ms?, maintenance.left_to_ms?);
+        (from_ms < to_ms).then(|| Computing { run: GAP.to_owned(), from_ms, to_ms })
+    };
+    let mut gaps: Vec<_> = maintenances.iter().filter(open).filter_map(range).collect();
+    gaps.sort_by_key(|range| range.from_ms);
+    gaps
 }
 
 /// A run that begins again at its checkpoint reads from a horizon and a clock's step before it.
@@ -246,7 +367,6 @@ impl RunStatus {
             partitions: Vec::new(),
             retention_headroom_ms: None,
             missing: Recoveries::of(run, control).missing,
-            topic_gone: false,
             paused: Hold::of(run, control).paused().map(|pause| PausedStatus {
                 since_ms: pause.by.at_ms,
                 who: pause.by.who.clone(),
@@ -254,15 +374,32 @@ impl RunStatus {
                 until_ms: pause.until_ms,
                 through_ms: pause.paused_ms,
             }),
+            ..Self::default()
         }
+    }
+
+    /// Says how fast it is; `through_ms`: see [`Work::through_ms`].
+    fn look(&mut self, through_ms: Option<(i64, i64)>, now_ms: i64, paces: &mut Paces) {
+        let of =
+            |partition: &PartitionStatus| (partition.partition, partition.end - partition.lag_records, partition.end);
+        let lacks_ms = through_ms.map_or(0, |(through_ms, to_ms)| to_ms - through_ms);
+        let is_behind = self.lag_ms > BEHIND_MS || lacks_ms > BEHIND_MS;
+        let work = Work { partitions: self.partitions.iter().map(of).collect(), through_ms, is_behind };
+        let told = paces.see(&self.run, now_ms, &work);
+        for partition in &mut self.partitions {
+            partition.rates = told.of_partitions.get(&partition.partition).copied();
+        }
+        (self.rates, self.eta, self.eta_kept) = (told.rates, told.eta, told.kept);
     }
 }
 
+/// `span`: the run reads no more than the log between these times.
 pub(crate) fn observe_run(
     log: &dyn Log,
     control: &[ControlRecord],
     run: &str,
     topic: &str,
+    span: Option<(i64, i64)>,
     now_ms: i64,
 ) -> Result<RunStatus, LogError> {
     let committed = log.committed(&group_of(run), topic)?;
@@ -271,7 +408,11 @@ pub(crate) fn observe_run(
     let mut progress = None;
     let mut partitions = Vec::new();
     for partition in 0..log.partitions(topic)? {
-        let bounds = log.bounds(topic, partition)?;
+        let mut bounds = log.bounds(topic, partition)?;
+        if let Some((from_ms, to_ms)) = span {
+            bounds.start = log.offset_at(topic, partition, from_ms)?.unwrap_or(bounds.end);
+            bounds.end = log.offset_at(topic, partition, to_ms)?.unwrap_or(bounds.end);
+        }
         let mine = committed.iter().find(|committed| committed.partition == partition);
         // Metadata that somebody else wrote says nothing; the offset is still there to be shown.
         let metadata: Metadata = mine.and_then(|mine| serde_json::from_str(&mine.metadata).ok()).unwrap_or_default();
@@ -279,12 +420,14 @@ pub(crate) fn observe_run(
         let offset = mine.map(|mine| mine.offset);
         let lag_records = (bounds.end - offset.unwrap_or(bounds.start).max(bounds.start)).max(0);
         let effective_ms = in_use.iter().find(|in_use| in_use.partition == partition).map(|in_use| in_use.effective_ms);
-        let arrival_ms = metadata.partition.arrival_ms.or(effective_ms);
+        let arrival_ms = metadata.partition.arrival_ms.or(effective_ms).max(span.map(|(from_ms, _)| from_ms));
+        let until_ms = span.map_or(now_ms, |(_, to_ms)| to_ms);
         let lag_ms = match arrival_ms {
-            Some(arrival_ms) if lag_records > 0 => (now_ms - arrival_ms).max(0),
+            Some(arrival_ms) if lag_records > 0 => (until_ms - arrival_ms).max(0),
             _ => 0,
         };
-        partitions.push(PartitionStatus { partition, offset, end: bounds.end, arrival_ms, lag_records, lag_ms });
+        let (end, rates) = (bounds.end, None);
+        partitions.push(PartitionStatus { partition, offset, end, arrival_ms, lag_records, lag_ms, rates });
     }
     Ok(RunStatus {
         progress,

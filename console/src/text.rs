@@ -1,7 +1,7 @@
 use jiff::Timestamp;
-use weir_schemas::progress::RunProgress;
+use weir_schemas::{control::EtaKept, progress::RunProgress};
 
-use crate::{DiskStatus, ImportState, PartitionStatus, PausedStatus, RunStatus, Snapshot, SpoolStatus};
+use crate::{DiskStatus, Eta, ImportState, PartitionStatus, PausedStatus, Rates, RunStatus, Snapshot, SpoolStatus};
 
 /// The snapshot as a person reads it in a terminal: one paragraph a run, the reason for waiting always named.
 pub fn render(snapshot: &Snapshot) -> String {
@@ -142,8 +142,11 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
     }
     for partition in run.partitions.iter().filter(|partition| partition.lag_records > 0) {
         let records = count(partition.lag_records, "record");
-        lines.push(format!("  partition {}: {records} to go, {} behind", partition.partition, span(partition.lag_ms)));
+        let pace = partition.rates.map(|rates| format!(" · {}", render_rates(rates))).unwrap_or_default();
+        let (partition, behind) = (partition.partition, span(partition.lag_ms));
+        lines.push(format!("  partition {partition}: {records} to go, {behind} behind{pace}"));
     }
+    lines.extend(run.eta.map(|eta| render_eta(eta, run, now_ms)));
     match (run.retention_headroom_ms, snapshot.retention_s) {
         (Some(headroom_ms), Some(retention_s)) if headroom_ms < retention_s as i64 * 1000 / 5 => lines.push(format!(
             "  RETENTION: the log deletes what this run still needs {} (raise the retention of {})",
@@ -174,6 +177,39 @@ fn render_paused(run: &RunStatus, paused: &PausedStatus, now_ms: i64) -> String 
         paused.reason,
         count(run.lag_records, "record"),
     )
+}
+
+/// When the run will have caught up, and how much to make of that.
+fn render_eta(eta: Eta, run: &RunStatus, now_ms: i64) -> String {
+    let said = match eta {
+        Eta::Between { earliest_ms, latest_ms } => format!(
+            "caught up in {} to {}, between {} and {}",
+            span(earliest_ms - now_ms),
+            span(latest_ms - now_ms),
+            instant(Some(earliest_ms)),
+            instant(Some(latest_ms)),
+        ),
+        Eta::NotConverging => "NOT CONVERGING: as much comes as is read, or more".to_owned(),
+        Eta::Unknown => "too little was seen yet to say when it will have caught up".to_owned(),
+    };
+    let pace = run.rates.map(|rates| format!(" · {}", render_rates(rates))).unwrap_or_default();
+    let kept = run.eta_kept.map(|kept| format!(" · the last one {}", render_kept(kept))).unwrap_or_default();
+    format!("  {said}{pace}{kept}")
+}
+
+fn render_rates(rates: Rates) -> String {
+    format!("{:.0} records/s read, {:.0}/s come", rates.drain_per_s, rates.arrival_per_s)
+}
+
+/// How far off what was said at half of a backlog was.
+pub(crate) fn render_kept(kept: EtaKept) -> String {
+    let EtaKept { half_ms, said_ms, came_ms } = kept;
+    let off_ms = (came_ms - said_ms).abs();
+    let how = if came_ms < said_ms { "earlier" } else { "later" };
+    match off_ms < 1_000 {
+        true => format!("came when it was said at its half, {} before", span(came_ms - half_ms)),
+        false => format!("came {} {how} than was said at its half, {} before", span(off_ms), span(came_ms - half_ms)),
+    }
 }
 
 /// What goes on by itself, and what somebody else has done.
@@ -263,6 +299,7 @@ mod tests {
                     arrival_ms: Some(1_700_000_060_000),
                     lag_records: 0,
                     lag_ms: 0,
+                    rates: None,
                 },
                 PartitionStatus {
                     partition: 1,
@@ -271,12 +308,11 @@ mod tests {
                     arrival_ms: Some(1_700_000_058_000),
                     lag_records: 12,
                     lag_ms: 3_000,
+                    rates: None,
                 },
             ],
             retention_headroom_ms: Some(90_061_000),
-            missing: Vec::new(),
-            topic_gone: false,
-            paused: None,
+            ..RunStatus::default()
         }
     }
 
@@ -300,9 +336,7 @@ mod tests {
             retention_s: Some(100_000),
             runs: vec![run(Some(progress)), run(None)],
             imports: vec![import],
-            log_away: None,
-            spool: None,
-            disk: None,
+            ..Snapshot::default()
         };
         expect![[r#"
             live: complete through 2023-11-14 22:14:00 UTC, 21s ago · 1 window open · 12 records to go
@@ -318,8 +352,8 @@ mod tests {
 
     fn shown(progress: RunProgress, headroom_ms: Option<i64>) -> String {
         let run = RunStatus { retention_headroom_ms: headroom_ms, ..run(Some(progress)) };
-        let (at_ms, retention_s, imports) = (1_700_000_061_000, Some(100), Vec::new());
-        render(&Snapshot { at_ms, retention_s, runs: vec![run], imports, log_away: None, spool: None, disk: None })
+        let (at_ms, retention_s) = (1_700_000_061_000, Some(100));
+        render(&Snapshot { at_ms, retention_s, runs: vec![run], ..Snapshot::default() })
     }
 
     #[test]
@@ -378,6 +412,28 @@ mod tests {
               the log keeps what this run still needs for another 1day 1h
             disk: NEARLY FULL, 300 MiB free at /data (free some space; when it is full hits are answered 503 and batches wait, nothing that was acknowledged is lost)"#]]
         .assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn a_run_that_is_behind_says_when_it_will_have_caught_up_and_how_right_that_was_the_last_time() {
+        let progress = RunProgress { at_ms: 1_700_000_061_000, ..RunProgress::default() };
+        let rates = Some(Rates { drain_per_s: 4_321.4, arrival_per_s: 100.0 });
+        let mut behind = RunStatus { rates, ..run(Some(progress)) };
+        behind.partitions[1].rates = rates;
+        let mut shown = |eta, eta_kept| {
+            (behind.eta, behind.eta_kept) = (Some(eta), eta_kept);
+            let runs = vec![behind.clone()];
+            let text = render(&Snapshot { at_ms: 1_700_000_061_000, runs, ..Snapshot::default() });
+            text.lines().skip(3).take(2).collect::<Vec<_>>().join("\n")
+        };
+        let eta = Eta::Between { earliest_ms: 1_700_001_561_000, latest_ms: 1_700_001_921_000 };
+        let kept = EtaKept { half_ms: 1_000, said_ms: 600_000, came_ms: 661_000 };
+        expect![[r#"
+              partition 1: 12 records to go, 3s behind · 4321 records/s read, 100/s come
+              caught up in 25m to 31m, between 2023-11-14 22:39:21 UTC and 2023-11-14 22:45:21 UTC · 4321 records/s read, 100/s come · the last one came 1m 1s later than was said at its half, 11m before"#]]
+        .assert_eq(&shown(eta, Some(kept)));
+        assert!(shown(Eta::NotConverging, None).contains("NOT CONVERGING"));
+        assert!(shown(Eta::Unknown, None).contains("too little was seen yet"));
     }
 
     #[test]

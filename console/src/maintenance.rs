@@ -1,0 +1,218 @@
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use weir_schemas::{
+    Hold, Pause,
+    control::{Action, ControlRecord, EtaKept},
+};
+
+/// One maintenance: a pause from its begin to the end of its catch-up, with the plan that announced it, or a plan alone.
+/// Times are ms since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// Of the plan that announced it, else of the pause.
+    pub id: i64,
+    pub state: MaintenanceState,
+    /// The run that is paused; `None`: nothing was paused yet.
+    pub run: Option<String>,
+    pub who: String,
+    pub reason: String,
+    /// When it was first told of.
+    pub announced_ms: i64,
+    pub begins_ms: i64,
+    /// When it is planned to end; `None`: nobody has said.
+    pub ends_ms: Option<i64>,
+    /// Everything before it was in the table when the run stopped; `None`: it has not stopped yet.
+    pub paused_ms: Option<i64>,
+    /// When the run was told to go on, and by whom.
+    pub resumed_ms: Option<i64>,
+    pub resumed_by: Option<String>,
+    /// The run went on here, and what lies between is computed beside it.
+    pub left_to_ms: Option<i64>,
+    /// When it was over: caught up with, withdrawn, or past.
+    pub over_ms: Option<i64>,
+    pub eta: Option<EtaKept>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaintenanceState {
+    /// Announced, and still ahead.
+    Planned,
+    /// Its time has come: hits are collected, and are not counted if a run is named.
+    UnderWay,
+    /// The run is at work again, and has not caught up.
+    CatchingUp,
+    Over,
+    Withdrawn,
+}
+
+/// A pause belongs to a plan also when somebody begins this much early.
+const EARLY_MS: i64 = 30 * 60_000;
+
+/// All maintenances that the control records tell of, the newest first.
+pub(crate) fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> {
+    let mut all = plans(control);
+    let paused: BTreeSet<&str> = control
+        .iter()
+        .filter_map(|record| match &record.action {
+            Action::Pause { run, .. } => Some(run.as_str()),
+            _ => None,
+        })
+        .collect();
+    for run in paused {
+        for pause in Hold::of(run, control).pauses {
+            let mine = |plan: &&mut Maintenance| {
+                plan.run.is_none()
+                    && plan.state == MaintenanceState::Planned
+                    && (plan.begins_ms - EARLY_MS..plan.ends_ms.unwrap_or(i64::MAX)).contains(&pause.by.at_ms)
+            };
+            match all.iter_mut().find(mine) {
+                Some(plan) => {
+                    let ends_ms = pause.until_ms.or(plan.ends_ms);
+                    let (id, announced_ms) = (plan.id, plan.announced_ms);
+                    *plan = Maintenance { id, announced_ms, ends_ms, ..of_pause(run, pause) };
+                }
+                None => all.push(of_pause(run, pause)),
+            }
+        }
+    }
+    for plan in all.iter_mut().filter(|plan| plan.state == MaintenanceState::Planned) {
+        if plan.ends_ms.is_some_and(|ends_ms| ends_ms <= now_ms) {
+            (plan.state, plan.over_ms) = (MaintenanceState::Over, plan.ends_ms);
+        } else if plan.begins_ms <= now_ms {
+            plan.state = MaintenanceState::UnderWay;
+        }
+    }
+    all.sort_by_key(|maintenance| std::cmp::Reverse((maintenance.begins_ms, maintenance.id)));
+    all
+}
+
+/// What was announced, whether or not anything was paused for it.
+fn plans(control: &[ControlRecord]) -> Vec<Maintenance> {
+    let mut plans: Vec<Maintenance> = Vec::new();
+    for record in control {
+        match record.action {
+            Action::MaintenancePlanned { id, begins_ms, ends_ms } => plans.push(Maintenance {
+                id,
+                state: MaintenanceState::Planned,
+                run: None,
+                who: record.who.clone(),
+                reason: record.reason.clone(),
+                announced_ms: record.at_ms,
+                begins_ms,
+                ends_ms: Some(ends_ms),
+                paused_ms: None,
+                resumed_ms: None,
+                resumed_by: None,
+                left_to_ms: None,
+                over_ms: None,
+                eta: None,
+            }),
+            Action::MaintenanceCancelled { id: of } => {
+                let withdrawn = |plan: &&mut Maintenance| plan.id == of && plan.state == MaintenanceState::Planned;
+                for plan in plans.iter_mut().filter(withdrawn) {
+                    (plan.state, plan.over_ms) = (MaintenanceState::Withdrawn, Some(record.at_ms));
+                }
+            }
+            _ => {}
+        }
+    }
+    plans
+}
+
+fn of_pause(run: &str, pause: Pause) -> Maintenance {
+    let resume = pause.resume.as_ref();
+    let over_ms = resume.and_then(|resume| resume.caught_up_ms);
+    Maintenance {
+        id: pause.by.id,
+        state: match (resume, over_ms) {
+            (None, _) => MaintenanceState::UnderWay,
+            (Some(_), None) => MaintenanceState::CatchingUp,
+            (Some(_), Some(_)) => MaintenanceState::Over,
+        },
+        run: Some(run.to_owned()),
+        announced_ms: pause.by.at_ms,
+        begins_ms: pause.by.at_ms,
+        ends_ms: pause.until_ms,
+        paused_ms: pause.paused_ms,
+        resumed_ms: resume.map(|resume| resume.by.at_ms),
+        resumed_by: resume.map(|resume| resume.by.who.clone()),
+        left_to_ms: resume.and_then(|resume| resume.left_to_ms),
+        over_ms,
+        eta: resume.and_then(|resume| resume.eta),
+        who: pause.by.who,
+        reason: pause.by.reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fold(actions: &[(i64, Action)], now_ms: i64) -> Vec<Maintenance> {
+        let record = |(at_ms, action): &(i64, Action)| ControlRecord {
+            at_ms: *at_ms,
+            who: "ops".into(),
+            reason: "a disk".into(),
+            action: action.clone(),
+        };
+        maintenances(&actions.iter().map(record).collect::<Vec<_>>(), now_ms)
+    }
+
+    fn pause(at_ms: i64) -> (i64, Action) {
+        (at_ms, Action::Pause { run: "live".into(), id: at_ms, until_ms: None, allow_loss: false })
+    }
+
+    fn resume(at_ms: i64) -> (i64, Action) {
+        (at_ms, Action::Resume { run: "live".into(), id: at_ms, left_to_ms: Some(at_ms) })
+    }
+
+    fn caught_up(at_ms: i64, id: i64) -> (i64, Action) {
+        (at_ms, Action::CaughtUp { run: "live".into(), id, eta: None })
+    }
+
+    fn planned(at_ms: i64, begins_ms: i64) -> (i64, Action) {
+        (at_ms, Action::MaintenancePlanned { id: at_ms, begins_ms, ends_ms: begins_ms + 1_000 })
+    }
+
+    fn states(all: &[Maintenance]) -> Vec<(i64, MaintenanceState, Option<i64>)> {
+        all.iter().map(|maintenance| (maintenance.id, maintenance.state, maintenance.over_ms)).collect()
+    }
+
+    #[test]
+    fn a_maintenance_begins_with_its_pause_and_ends_with_its_catch_up_not_with_its_resume() {
+        let mut said = vec![pause(10)];
+        assert_eq!(states(&fold(&said, 20)), [(10, MaintenanceState::UnderWay, None)]);
+        said.push(resume(30));
+        let all = fold(&said, 40);
+        assert_eq!(states(&all), [(10, MaintenanceState::CatchingUp, None)]);
+        assert_eq!((all[0].resumed_ms, all[0].left_to_ms), (Some(30), Some(30)));
+        said.push(caught_up(50, 30));
+        assert_eq!(states(&fold(&said, 60)), [(10, MaintenanceState::Over, Some(50))]);
+    }
+
+    #[test]
+    fn a_pause_in_its_time_keeps_to_the_plan_and_another_one_is_a_maintenance_of_its_own() {
+        let first = 10_000_000;
+        let said =
+            [planned(1, first), pause(first + 5), resume(first + 6), caught_up(first + 7, first + 6), pause(first + 8)];
+        let all = fold(&said, first + 9);
+        assert_eq!(
+            states(&all),
+            [(first + 8, MaintenanceState::UnderWay, None), (1, MaintenanceState::Over, Some(first + 7))]
+        );
+        assert_eq!((all[1].announced_ms, all[1].begins_ms, all[1].ends_ms), (1, first + 5, Some(first + 1_000)));
+        let early = fold(&[planned(1, first), pause(first - EARLY_MS - 1)], first);
+        assert_eq!(early.len(), 2, "that is not it: {early:?}");
+    }
+
+    #[test]
+    fn a_plan_that_nobody_begins_is_past_when_its_time_is_and_a_withdrawn_one_stays_withdrawn() {
+        let said = [planned(1, 5_000), planned(2, 5_000), (3, Action::MaintenanceCancelled { id: 2 })];
+        let withdrawn = (2, MaintenanceState::Withdrawn, Some(3));
+        assert_eq!(states(&fold(&said, 4_999)), [withdrawn, (1, MaintenanceState::Planned, None)]);
+        assert_eq!(states(&fold(&said, 5_000)), [withdrawn, (1, MaintenanceState::UnderWay, None)]);
+        assert_eq!(states(&fold(&said, 6_000)), [withdrawn, (1, MaintenanceState::Over, Some(6_000))]);
+    }
+}
