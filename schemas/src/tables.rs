@@ -211,9 +211,14 @@ const fn cut(view: &'static str, dimension: &'static str, value: &'static str) -
     Cut { view, dimension, value }
 }
 
-/// Names of all public views: what an analyst may select from. `stats` comes first, the others are views on it.
+/// The view of how complete the statistics are.
+const COMPLETENESS: &str = "completeness";
+
+/// Names of all public views: what an analyst may select from. `stats` comes first, the others are views on it, but
+/// `completeness`, which is one on `emissions`.
 pub fn public_views() -> Vec<&'static str> {
-    ["stats", "sites", "props"].into_iter().chain(CUTS.iter().map(|cut| cut.view)).collect()
+    let cuts = CUTS.iter().map(|cut| cut.view);
+    ["stats", "sites", "props"].into_iter().chain(cuts).chain([COMPLETENESS]).collect()
 }
 
 /// The statements that make, or exchange, the public views so that they show `version`; each is atomic by itself, and
@@ -251,7 +256,55 @@ pub fn create_views(database: &str, version: &SchemaVersion, timezones: &BTreeMa
             format!("SELECT site, value AS {value}, {tail}\nFROM {database}.stats\nWHERE dimension = '{dimension}'"),
         ));
     }
+    views.push(view(COMPLETENESS, completeness(&database, version)));
     views
+}
+
+/// What is complete, for those who ask in SQL: one row for each uninterrupted range of an origin, `complete`, `missing` (given
+/// up) or `computing` (left out, or between two that are there), and how far the origin is complete.
+///
+/// A `left` row tells of a range that is still to be computed only until something after it is done; then the hole does.
+fn completeness(database: &str, version: &SchemaVersion) -> String {
+    format!(
+        "WITH ranges AS
+(
+    SELECT origin, state, if(state = 'left', window_to, window_from) AS range_from, window_to AS range_to
+    FROM {database}.emissions
+    WHERE generation = {generation}
+    GROUP BY origin, state, range_from, range_to
+),
+reached AS
+(
+    SELECT *, maxIf(range_to, state != 'left') OVER (PARTITION BY origin) AS complete_through
+    FROM ranges
+),
+ordered AS
+(
+    SELECT *,
+        row_number() OVER until_it = 1 AS is_first,
+        lagInFrame(state) OVER until_it AS state_before,
+        max(range_to) OVER (PARTITION BY origin ORDER BY range_from, range_to ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS end_before
+    FROM reached
+    WHERE state != 'left' OR range_to > complete_through
+    WINDOW until_it AS (PARTITION BY origin ORDER BY range_from, range_to ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+),
+numbered AS
+(
+    SELECT *,
+        sum(is_first OR state != state_before OR range_from > end_before)
+            OVER (PARTITION BY origin ORDER BY range_from, range_to ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island
+    FROM ordered
+)
+SELECT origin, if(any(numbered.state) = 'done', 'complete', 'missing') AS state, min(numbered.range_from) AS range_from, max(numbered.range_to) AS range_to, any(numbered.complete_through) AS complete_through
+FROM numbered
+WHERE numbered.state != 'left'
+GROUP BY origin, island
+UNION ALL
+SELECT origin, 'computing' AS state, end_before AS range_from, ordered.range_from AS range_to, complete_through
+FROM ordered
+WHERE NOT is_first AND end_before < ordered.range_from",
+        generation = version.number
+    )
 }
 
 fn local_day(timezones: &BTreeMap<String, String>) -> String {

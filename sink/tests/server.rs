@@ -82,6 +82,44 @@ async fn a_look_at_the_analyst_finds_what_it_must_not_be_able_to_do() {
     }
 }
 
+#[tokio::test]
+async fn an_analyst_sees_what_is_complete_what_is_being_computed_and_what_is_missing() {
+    let (_dir, _server, target) = prepared().await;
+    let now = async || ask_as(&target, ANALYST, "", COMPLETENESS).await.expect("an answer");
+    let record = async |rows: &[(&str, &str, u32, u32)]| {
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|(origin, state, from, to)| format!("(1, '{origin}', 'r', '{state}', {from}, {to}, 1, 1)"))
+            .collect();
+        let columns = "generation, origin, run, state, window_from, window_to, rows, digest";
+        ask(&target, &format!("INSERT INTO DB.emissions ({columns}) VALUES {}", rows.join(", "))).await;
+    };
+    ask(&target, "TRUNCATE TABLE DB.emissions").await;
+    assert_eq!(now().await, "");
+    // A statement that arrived twice, another generation, and an import.
+    record(&[("", "done", 60, 120), ("", "done", 0, 60), ("", "done", 60, 120), ("i1", "done", 0, 60)]).await;
+    ask(&target, "INSERT INTO DB.emissions (generation, state, window_from, window_to) VALUES (2, 'done', 120, 180)")
+        .await;
+    assert_eq!(now().await, "\tcomplete\t0\t120\t120\ni1\tcomplete\t0\t60\t60");
+    // Live has left out what was not computed while it was paused, and has done nothing since.
+    record(&[("", "left", 120, 600)]).await;
+    assert_eq!(now().await, "\tcomplete\t0\t120\t120\n\tcomputing\t120\t600\t120\ni1\tcomplete\t0\t60\t60");
+    record(&[("", "done", 600, 660), ("", "done", 120, 180)]).await;
+    assert_eq!(
+        now().await,
+        "\tcomplete\t0\t180\t660\n\tcomputing\t180\t600\t660\n\tcomplete\t600\t660\t660\ni1\tcomplete\t0\t60\t60"
+    );
+    // What was filled is one range again; what was given up stays missing.
+    record(&[("", "done", 180, 600), ("", "lost", 660, 720), ("", "done", 720, 780)]).await;
+    assert_eq!(
+        now().await,
+        "\tcomplete\t0\t660\t780\n\tmissing\t660\t720\t780\n\tcomplete\t720\t780\t780\ni1\tcomplete\t0\t60\t60"
+    );
+}
+
+const COMPLETENESS: &str = "SELECT origin, state, toUnixTimestamp(range_from), toUnixTimestamp(range_to), \
+                            toUnixTimestamp(complete_through) FROM weir.completeness ORDER BY origin, range_from";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_analyst_can_do_nothing_else() {
     let (dir, _server, target) = prepared().await;
