@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub log: LogSection,
     pub kafka: KafkaSection,
     pub listen: ListenSection,
+    pub console: ConsoleSection,
     pub ingest: IngestConfig,
     pub pipeline: PipelineSection,
     pub clickhouse: ClickHouseSection,
@@ -74,6 +75,15 @@ pub(crate) struct ListenSection {
     pub collector: SocketAddr,
     /// Status and metrics; loopback unless you know who can reach it.
     pub console: SocketAddr,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConsoleSection {
+    /// What the status page, its feed and its API call themselves.
+    pub name: String,
+    /// Where people find the page; empty: it is not said.
+    pub url: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -141,6 +151,7 @@ impl Default for Config {
             },
             kafka: KafkaSection { bootstrap: "127.0.0.1:9092".into(), options: BTreeMap::new() },
             listen: ListenSection { collector: ([0, 0, 0, 0], 8080).into(), console: ([127, 0, 0, 1], 8081).into() },
+            console: ConsoleSection { name: "Web statistics".into(), url: String::new() },
             ingest: IngestConfig::default(),
             pipeline: PipelineSection {
                 workers: cores.min(4),
@@ -293,7 +304,8 @@ impl Config {
 
     /// The least that the log must keep; of a schema that cannot be read, as it is told elsewhere, without its part.
     fn retention_min(&self) -> Duration {
-        let before = self.due_ms() + weir_schemas::DEDUP_HORIZON_MS + weir_schemas::STEP_BACK_MAX_MS;
+        let (window_ms, lateness_ms) = self.window_and_lateness_ms();
+        let before = window_ms + lateness_ms + weir_schemas::DEDUP_HORIZON_MS + weir_schemas::STEP_BACK_MAX_MS;
         RETENTION_OUTAGE + Duration::from_millis(before.unsigned_abs())
     }
 
@@ -322,10 +334,9 @@ impl Config {
         schema_version(self.schema.version, self.schema.file.as_deref())
     }
 
-    /// How old complete-through gets while statistics are on time: a window's width and the lateness. 0: the schema cannot be
-    /// read, as is told elsewhere.
-    pub(crate) fn due_ms(&self) -> i64 {
-        self.schema_version().map_or(0, |version| version.width.ms() + version.lateness_ms)
+    /// A window's width and the lateness, ms; of a schema that cannot be read, as is told elsewhere, 0.
+    pub(crate) fn window_and_lateness_ms(&self) -> (i64, i64) {
+        self.schema_version().map_or((0, 0), |version| (version.width.ms(), version.lateness_ms))
     }
 
     /// Where the log is.

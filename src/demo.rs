@@ -207,18 +207,19 @@ async fn complete(place: &Place, serve: &mut Serve, sent_ms: i64) -> anyhow::Res
     let begin = Instant::now();
     loop {
         let url = format!("http://{}/status.json", place.console);
-        let snapshot: weir_console::Snapshot = reqwest::get(&url).await?.error_for_status()?.json().await?;
+        let view: weir_console::View = reqwest::get(&url).await?.error_for_status()?.json().await?;
+        let snapshot = &view.snapshot;
         let live = snapshot.runs.iter().find(|run| run.run == "live").and_then(|run| run.progress.as_ref());
         let imports = !snapshot.imports.is_empty()
             && snapshot.imports.iter().all(|import| import.state == weir_console::ImportState::Done);
         if imports && live.is_some_and(|live| live.complete_through_ms.is_some_and(|through| through > sent_ms)) {
-            return Ok(snapshot);
+            return Ok(view.snapshot);
         }
         if let Some(reason) = snapshot.runs.iter().find_map(|run| run.progress.as_ref()?.stopped.clone()) {
             bail!("a run has stopped: {reason}");
         }
         if begin.elapsed() > COMPLETE_WAIT {
-            bail!("not complete after {} s:\n{}", COMPLETE_WAIT.as_secs(), weir_console::render(&snapshot));
+            bail!("not complete after {} s:\n{}", COMPLETE_WAIT.as_secs(), weir_console::render(&view));
         }
         serve.must_live()?;
         tokio::time::sleep(Duration::from_millis(200)).await;

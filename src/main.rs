@@ -16,6 +16,7 @@ mod recover;
 mod report;
 mod run;
 mod runs;
+mod screen;
 mod serve;
 mod sources;
 mod status;
@@ -128,6 +129,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ingest => runtime.block_on(serve::serve(config, serve::Parts::INGEST))?,
         Command::Pipeline => runtime.block_on(serve::serve(config, serve::Parts::PIPELINE))?,
         Command::Console => runtime.block_on(serve::serve(config, serve::Parts::CONSOLE))?,
+        Command::Status(args) if args.watch => runtime.block_on(status::watch(config))?,
         Command::Status(args) => return status::main(config, &args),
         Command::Digest(args) => return runtime.block_on(digest::main(config, &args)),
         Command::Pause(args) => return runtime.block_on(verbs::pause(config, &args)),

@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
-use weir_console::{Desk, Health, Seen, Snapshot};
+use weir_console::{About, Desk, Health, Part, Seen, Snapshot};
 use weir_ingest::{Ingest, Spool};
 use weir_log::{Clock, Log, LogError, SystemClock, TopicKind};
 use weir_schemas::control::{CONTROL_TOPIC, EVENTS_TOPIC, SALTS_TOPIC};
@@ -99,13 +99,13 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
         clock: clock.clone(),
         metrics,
         of_runs: of_runs.clone(),
-        seen: Arc::new(Mutex::new(Seen::new(config.due_ms()))),
+        seen: Arc::new(Mutex::new(status::nothing_seen(config))),
         ingest: ingest.as_ref().map(|(part, _)| part.ingest.clone()),
         config: config.clone(),
     });
     info!(console = %console.local_addr()?, "console answers");
     let desk = Arc::new(desk(config, parts, log.clone(), clock.clone())?);
-    let console = tokio::spawn(weir_console::serve(console, health, desk, until(stopping.clone())));
+    let console = tokio::spawn(weir_console::serve(console, health, about(config), desk, until(stopping.clone())));
 
     if reached.is_none() {
         reached = tokio::select! {
@@ -304,6 +304,12 @@ impl Signals {
     }
 }
 
+/// What the page says of itself.
+fn about(config: &Config) -> About {
+    let sites = config.ingest.sites.iter().map(|site| site.name.clone()).collect();
+    About { name: config.console.name.clone(), url: config.console.url.clone(), sites }
+}
+
 /// What the console asks of this process.
 struct Process {
     looking: Mutex<Option<mpsc::Receiver<Result<Snapshot, String>>>>,
@@ -352,16 +358,40 @@ impl Process {
     }
 }
 
+/// How long ClickHouse may take to answer the smallest question before it is said not to.
+const PING_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Process {
+    /// Whether ClickHouse answers; `None`: where it is cannot be known here. Blocks the thread.
+    fn ping(&self) -> Option<Part> {
+        let target = self.config.target().ok()?;
+        let answer = tokio::runtime::Handle::current().block_on(timeout(PING_PATIENCE, target.ping()));
+        Some(match answer {
+            Ok(Ok(())) => Part::Up,
+            Ok(Err(error)) => Part::Down { reason: error.to_string() },
+            Err(_) => Part::Down { reason: format!("no answer within {} s", PING_PATIENCE.as_secs()) },
+        })
+    }
+}
+
 impl Health for Process {
     fn snapshot(&self) -> Result<Snapshot, String> {
         let now_ms = self.clock.now_ms();
-        let mut snapshot = self.look().unwrap_or_else(|reason| Snapshot::without_log(now_ms, reason));
+        let mut snapshot = self.look().unwrap_or_else(|reason| {
+            let known = self.control.get().map(Control::records).unwrap_or_default();
+            Snapshot::without_log(now_ms, reason).remembering(&known)
+        });
         let spool = match self.ingest.as_ref().and_then(|ingest| ingest.spool()) {
             Some(usage) => usage.map(|usage| Some(status::spool_status(&usage, now_ms))),
             None => status::spool(&self.config),
         };
         snapshot.spool = spool.map_err(|error| error.to_string())?;
         snapshot.disk = status::disk(&self.config);
+        snapshot.collector = self.ingest.as_ref().map(|_| match self.unready() {
+            None => Part::Up,
+            Some(reason) => Part::Down { reason },
+        });
+        snapshot.clickhouse = self.ping();
         Ok(snapshot)
     }
 

@@ -3,33 +3,73 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use weir_console::{DiskStatus, Seen, Snapshot, SpoolStatus};
+use tokio::signal::unix::{SignalKind, signal};
+use weir_console::{DiskStatus, Memory, Seen, Snapshot, SpoolStatus};
 use weir_ingest::{Spool, SpoolUsage};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 
-use crate::{config::Config, doctor};
+use crate::{config::Config, doctor, screen::Screen};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// The same, looked at once a second until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
 }
 
 /// Prints the snapshot; exit code 1 when a run has stopped and needs a person, or the log is away.
 pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let log = weir_log::open_existing(&config.log_config(), Arc::new(SystemClock));
-    let log = log.context("the log cannot be opened")?;
-    let mut seen = Seen::new(config.due_ms());
-    let looked = look(&log, &mut seen).and_then(|first| match first.runs.iter().any(|run| run.eta.is_some()) {
+    let log = open(config)?;
+    let mut seen = nothing_seen(config);
+    let mut snapshot = take(config, &log, &mut seen)?;
+    if snapshot.runs.iter().any(|run| run.eta.is_some()) {
         // How fast a run catches up takes two looks.
-        true => {
-            std::thread::sleep(BETWEEN_LOOKS);
-            look(&log, &mut seen)
+        std::thread::sleep(BETWEEN_LOOKS);
+        snapshot = take(config, &log, &mut seen)?;
+    }
+    let view = Memory::default().view(snapshot);
+    if args.json {
+        println!("{}", serde_json::to_string(&view)?);
+    } else {
+        println!("{}", weir_console::render(&view));
+    }
+    let stopped = view
+        .snapshot
+        .runs
+        .iter()
+        .any(|run| run.topic_gone || run.progress.as_ref().is_some_and(|progress| progress.stopped.is_some()));
+    Ok(if stopped || view.snapshot.log_away.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Shows the snapshot anew once a second, on one screen where there is one, until Ctrl-C.
+pub(crate) async fn watch(config: &Config) -> anyhow::Result<()> {
+    let log = open(config)?;
+    let (mut seen, mut memory) = (nothing_seen(config), Memory::default());
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut screen = Screen::open()?;
+    loop {
+        let snapshot = tokio::task::block_in_place(|| take(config, &log, &mut seen))?;
+        screen.show(&weir_console::render(&memory.view(snapshot)))?;
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        false => Ok(first),
-    });
-    let mut snapshot = match looked {
+    }
+}
+
+fn open(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
+    let log = weir_log::open_existing(&config.log_config(), Arc::new(SystemClock));
+    log.context("the log cannot be opened")
+}
+
+/// A snapshot, with what is on this machine; of a log that is away it says so.
+fn take(config: &Config, log: &Arc<dyn Log>, seen: &mut Seen) -> anyhow::Result<Snapshot> {
+    let mut snapshot = match look(log, seen) {
         Ok(snapshot) => snapshot,
         Err(error @ (LogError::Unavailable(_) | LogError::Kafka(_))) => {
             Snapshot::without_log(SystemClock.now_ms(), error.to_string())
@@ -38,16 +78,13 @@ pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCod
     };
     snapshot.spool = spool(config)?;
     snapshot.disk = disk(config);
-    if args.json {
-        println!("{}", serde_json::to_string(&snapshot)?);
-    } else {
-        println!("{}", weir_console::render(&snapshot));
-    }
-    let stopped = snapshot
-        .runs
-        .iter()
-        .any(|run| run.topic_gone || run.progress.as_ref().is_some_and(|progress| progress.stopped.is_some()));
-    Ok(if stopped || snapshot.log_away.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(snapshot)
+}
+
+/// What nobody has looked at yet, of the configured windows.
+pub(crate) fn nothing_seen(config: &Config) -> Seen {
+    let (window_ms, lateness_ms) = config.window_and_lateness_ms();
+    Seen::new(window_ms, lateness_ms)
 }
 
 /// A run reports twice a second: over so long its rates are known to a third.

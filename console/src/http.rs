@@ -1,17 +1,28 @@
-use std::{future::Future, sync::Arc};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    extract::{Path, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
     routing::get,
 };
-use tokio::net::TcpListener;
+use futures::{Stream, stream};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+};
 
-use crate::{Desk, Snapshot, control};
+use crate::{
+    Desk, ImportStatus, Memory, Snapshot, View, badge, control, feed, metrics, page, statuspage, statuspage::Which,
+};
 
-/// What the console asks of the process that it is part of. Called for each request.
+/// What the console asks of the process that it is part of. Called once a second, whoever asks.
 pub trait Health: Send + Sync + 'static {
     /// The state of everything; an error is one sentence for a person.
     fn snapshot(&self) -> Result<Snapshot, String>;
@@ -23,90 +34,237 @@ pub trait Health: Send + Sync + 'static {
     fn unready(&self) -> Option<String>;
 }
 
-/// Answers on `listener` until `shutdown`: `/healthz`, `/readyz`, `/metrics`, `/status.json`, and the operators' API of
-/// `desk`.
+/// What the page says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    pub name: String,
+    /// Where people find the page; empty: nobody has said.
+    pub url: String,
+    /// Sites that are configured.
+    pub sites: Vec<String>,
+}
+
+/// The time between two looks: nobody's question makes another one, however many watch.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Pages that are kept up to date at the same time, each a connection and some kilobytes; more are told to come back, and
+/// are readable as they are.
+const LISTENERS_MAX: usize = 1_000;
+
+struct Console {
+    health: Arc<dyn Health>,
+    about: About,
+    seen: watch::Receiver<Option<Seen>>,
+    listeners: Arc<Semaphore>,
+}
+
+type Seen = Result<Arc<View>, String>;
+
+/// Answers on `listener` until `shutdown`: the page, the status in all its shapes, `/healthz`, `/readyz`, `/metrics`, and the
+/// operators' API of `desk`.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<dyn Health>,
+    about: About,
     desk: Arc<Desk>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/status.json", get(status))
-        .with_state(health)
-        .merge(control::router(desk));
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    let (tell, seen) = watch::channel(None);
+    let looking = tokio::spawn(look(health.clone(), tell));
+    let listeners = Arc::new(Semaphore::new(LISTENERS_MAX));
+    let console = Arc::new(Console { health, about, seen, listeners });
+    let router = router(console).merge(control::router(desk));
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+        shutdown.await;
+        // Pages that listen are let go, or they would keep the process.
+        looking.abort();
+    });
+    served.await
 }
 
-async fn readyz(State(health): State<Arc<dyn Health>>) -> Response {
-    match health.unready() {
+fn router(console: Arc<Console>) -> Router {
+    let public = Router::new()
+        .route("/status.json", get(status))
+        .route("/status/{site}", get(status_of_site))
+        .route("/api/v2/summary.json", get(|state| shaped(state, statuspage::summary)))
+        .route("/api/v2/status.json", get(|state| shaped(state, statuspage::status)))
+        .route("/api/v2/components.json", get(|state| shaped(state, statuspage::components)))
+        .route("/api/v2/incidents.json", get(|state| shaped(state, |v, a| statuspage::incidents(v, a, false))))
+        .route(
+            "/api/v2/incidents/unresolved.json",
+            get(|state| shaped(state, |v, a| statuspage::incidents(v, a, true))),
+        )
+        .route("/api/v2/scheduled-maintenances.json", get(|state| maintenances(state, Which::All)))
+        .route("/api/v2/scheduled-maintenances/upcoming.json", get(|state| maintenances(state, Which::Upcoming)))
+        .route("/api/v2/scheduled-maintenances/active.json", get(|state| maintenances(state, Which::Active)))
+        .route("/badge.svg", get(badge_svg))
+        .route("/feed.atom", get(feed_atom))
+        .layer(middleware::map_response(for_everybody));
+    let pages = Router::new()
+        .route("/", get(whole_page))
+        .route("/page.css", get(|| async { typed("text/css; charset=utf-8", page::STYLE) }))
+        .route("/page.js", get(|| async { typed("text/javascript; charset=utf-8", page::SCRIPT) }))
+        .route("/events", get(events))
+        .layer(middleware::from_fn(strictly));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(prometheus))
+        .merge(public)
+        .merge(pages)
+        .with_state(console)
+}
+
+/// Looks once a second, until it is aborted.
+async fn look(health: Arc<dyn Health>, tell: watch::Sender<Option<Seen>>) {
+    let mut memory = Memory::default();
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let asked = health.clone();
+        let looked = tokio::task::spawn_blocking(move || asked.snapshot()).await;
+        let looked = looked.unwrap_or_else(|_| Err("the log could not be looked at".to_owned()));
+        tell.send_replace(Some(looked.map(|snapshot| Arc::new(memory.view(snapshot)))));
+    }
+}
+
+impl Console {
+    /// What was seen last; at the start, when it was.
+    async fn view(&self) -> Result<Arc<View>, Response> {
+        let mut seen = self.seen.clone();
+        let seen = seen.wait_for(Option::is_some).await.map(|seen| seen.clone());
+        match seen {
+            Ok(Some(Ok(view))) => Ok(view),
+            Ok(Some(Err(reason))) => Err(unavailable(format!("{reason}\n"))),
+            Ok(None) | Err(_) => Err(unavailable("the console is stopping\n".to_owned())),
+        }
+    }
+}
+
+type Shared = State<Arc<Console>>;
+
+async fn readyz(State(console): Shared) -> Response {
+    match console.health.unready() {
         None => "ok\n".into_response(),
         Some(reason) => unavailable(format!("{reason}\n")),
     }
 }
 
-async fn metrics(State(health): State<Arc<dyn Health>>) -> Response {
-    let text = tokio::task::spawn_blocking(move || {
-        let mut text = health.metrics();
-        if let Ok(snapshot) = health.snapshot() {
-            run_metrics(&snapshot, &mut text);
-        }
-        text
-    });
-    match text.await {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-        Err(_) => unavailable("the log could not be looked at\n".to_owned()),
+async fn prometheus(State(console): Shared) -> Response {
+    let mut text = console.health.metrics();
+    if let Ok(view) = console.view().await {
+        metrics::write(&view, &mut text);
     }
+    typed("text/plain; version=0.0.4", text)
 }
 
-async fn status(State(health): State<Arc<dyn Health>>) -> Response {
-    match tokio::task::spawn_blocking(move || health.snapshot()).await {
-        Ok(Ok(snapshot)) => ([(header::CACHE_CONTROL, "no-store")], Json(snapshot)).into_response(),
-        Ok(Err(reason)) => unavailable(format!("{reason}\n")),
-        Err(_) => unavailable("the log could not be looked at\n".to_owned()),
+async fn status(State(console): Shared) -> Result<Response, Response> {
+    Ok(Json(&*console.view().await?).into_response())
+}
+
+/// `/status/SITE.json`
+async fn status_of_site(State(console): Shared, Path(file): Path<String>) -> Result<Response, Response> {
+    let view = console.view().await?;
+    let site = file.strip_suffix(".json").unwrap_or_default();
+    let imports: Vec<&ImportStatus> = view.snapshot.imports.iter().filter(|import| import.site == site).collect();
+    if imports.is_empty() && !console.about.sites.iter().any(|known| known == site) {
+        return Err((StatusCode::NOT_FOUND, "there is no such site\n").into_response());
     }
+    let answer = json!({
+        "site": site,
+        "at_ms": view.snapshot.at_ms,
+        "status": view.status,
+        "sentence": view.sentence,
+        "complete_through_ms": view.complete_through_ms,
+        "eta": view.snapshot.live().and_then(|live| live.eta),
+        "computing": view.snapshot.computing,
+        "missing": view.missing,
+        "imports": imports,
+    });
+    Ok(Json(answer).into_response())
+}
+
+async fn shaped(State(console): Shared, shape: impl Fn(&View, &About) -> Value) -> Result<Json<Value>, Response> {
+    let view = console.view().await?;
+    Ok(Json(shape(&view, &console.about)))
+}
+
+async fn maintenances(state: Shared, which: Which) -> Result<Json<Value>, Response> {
+    shaped(state, |view, about| statuspage::maintenances(view, about, which)).await
+}
+
+async fn badge_svg(State(console): Shared) -> Result<Response, Response> {
+    Ok(typed("image/svg+xml", badge::badge(&*console.view().await?)))
+}
+
+async fn feed_atom(State(console): Shared) -> Result<Response, Response> {
+    Ok(typed("application/atom+xml; charset=utf-8", feed::feed(&*console.view().await?, &console.about)))
+}
+
+async fn whole_page(State(console): Shared) -> Result<Response, Response> {
+    Ok(typed("text/html; charset=utf-8", page::page(&*console.view().await?, &console.about)))
+}
+
+/// The middle of the page, now and whenever it changes.
+async fn events(State(console): Shared) -> Response {
+    let Ok(place) = console.listeners.clone().try_acquire_owned() else {
+        return unavailable("too many pages listen\n".to_owned());
+    };
+    let listening = Listening { seen: console.seen.clone(), told: String::new(), _place: place };
+    Sse::new(changes(listening)).keep_alive(KeepAlive::default()).into_response()
+}
+
+struct Listening {
+    seen: watch::Receiver<Option<Seen>>,
+    told: String,
+    _place: OwnedSemaphorePermit,
+}
+
+fn changes(listening: Listening) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(listening, |mut listening| async move {
+        loop {
+            let seen = listening.seen.borrow_and_update().clone();
+            if let Some(Ok(view)) = seen {
+                // An event cannot hold it.
+                let now = page::now(&view).into_string().replace('\r', " ");
+                if now != listening.told {
+                    listening.told.clone_from(&now);
+                    return Some((Ok(Event::default().data(now)), listening));
+                }
+            }
+            listening.seen.changed().await.ok()?;
+        }
+    })
+}
+
+/// Anybody may read it, from any page, and nobody keeps it.
+async fn for_everybody(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Nothing runs or is shown that this console has not sent itself.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+async fn strictly(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn typed(content_type: &'static str, body: impl IntoResponse) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
 fn unavailable(reason: String) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], reason).into_response()
-}
-
-/// The runs are processes of their own; what they said in the log is shown here as gauges.
-fn run_metrics(snapshot: &Snapshot, text: &mut String) {
-    use std::fmt::Write;
-    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&crate::RunStatus) -> Option<f64>| {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for run in &snapshot.runs {
-            if let Some(value) = value(run) {
-                let _ = writeln!(text, "{name}{{run=\"{}\"}} {value}", run.run);
-            }
-        }
-    };
-    let seconds = |ms: i64| ms as f64 / 1000.0;
-    gauge("weir_pipeline_lag_records", "Records of the log that the run has not read.", &|run| {
-        Some(run.lag_records as f64)
-    });
-    gauge("weir_pipeline_lag_seconds", "Log time that the run is behind.", &|run| Some(seconds(run.lag_ms)));
-    gauge("weir_pipeline_complete_through_seconds", "All before this Unix time is in the table.", &|run| {
-        run.progress.as_ref()?.complete_through_ms.map(seconds)
-    });
-    gauge("weir_pipeline_watermark_seconds", "Unix time of the run's watermark.", &|run| {
-        run.progress.as_ref()?.watermark_ms.map(seconds)
-    });
-    gauge("weir_pipeline_windows_open", "Windows that have not closed.", &|run| {
-        run.progress.as_ref().map(|progress| progress.windows_open as f64)
-    });
-    gauge("weir_pipeline_waiting_seconds", "How long the run has waited for something that it tries again.", &|run| {
-        let waiting = run.progress.as_ref()?.waiting.as_ref();
-        Some(waiting.map_or(0.0, |waiting| seconds(snapshot.at_ms - waiting.since_ms)))
-    });
-    gauge("weir_pipeline_missing_seconds", "Time of which the windows were given up.", &|run| {
-        Some(seconds(run.missing.iter().map(|missing| missing.to_ms - missing.from_ms).sum()))
-    });
-    gauge("weir_pipeline_stopped", "1: the run has stopped and a person is needed.", &|run| {
-        run.progress.as_ref().map(|progress| f64::from(u8::from(progress.stopped.is_some())))
-    });
 }

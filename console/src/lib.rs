@@ -1,8 +1,9 @@
-//! What everybody can see: the state of every run, derived from the log and the progress in it.
+//! What everybody can see: the state of everything, derived from the log, the progress in it and the parts' health.
 //!
 //! ```text
-//!  log (ends, progress, control) ──▶ observe() ──▶ Snapshot ──┬─▶ text (weir status)
-//!                                                            └─▶ serve() /status.json /metrics /healthz /readyz
+//!  log (ends, progress, control) ──▶ observe() ──▶ Snapshot ──▶ Memory::view() ──▶ View ──┬─▶ text (weir status)
+//!  spool, disk, collector, ClickHouse ──────────────▲            colour, sentence,        └─▶ serve() the page, /status.json,
+//!                                                                incidents                     /api/v2/…, /metrics, …
 //! ```
 //!
 //! Invariants
@@ -10,22 +11,36 @@
 //!   shows the spool of this machine's collector
 //! - every partition is counted from the moment it is in use, also before its first record
 //! - what operators order ([`Desk`]) becomes a record of the control topic, and nothing else
+//! - however many watch, the log is looked at once a second
+//! - what operators have written is shown as text, and never as anything else
 //!
-//! Start at [`observe`]. Not here: HTTP of the collector, SQL.
+//! Start at [`observe`], then [`Memory::view`]. Not here: HTTP of the collector, SQL.
 
+mod badge;
 mod control;
+mod feed;
 pub mod guard;
 mod http;
+mod incident;
+mod light;
 mod maintenance;
+mod metrics;
 mod pace;
+mod page;
 mod recovered;
 mod snapshot;
+mod statuspage;
+mod strip;
 mod text;
 mod token;
 mod verbs;
+mod view;
+mod words;
 
 pub use control::{ConsoleClock, Desk, Reply};
-pub use http::{Health, serve};
+pub use http::{About, Health, serve};
+pub use incident::{Component, Incident, Update};
+pub use light::{Colour, Held, Kind, Trouble, light, troubles};
 pub use maintenance::{Maintenance, MaintenanceState};
 pub use pace::{Eta, Rates};
 pub use recovered::Recovery;
@@ -36,3 +51,4 @@ pub use snapshot::{
 pub use text::render;
 pub use token::{Role, Token};
 pub use verbs::{Command, Verb, clocks_differ};
+pub use view::{ComponentStatus, Memory, View, Working};

@@ -6,6 +6,8 @@ use weir_schemas::{
     control::{Action, ControlRecord, EtaKept},
 };
 
+use crate::words;
+
 /// One maintenance: a pause from its begin to the end of its catch-up, with the plan that announced it, or a plan alone.
 /// Times are ms since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,72 @@ pub enum MaintenanceState {
     CatchingUp,
     Over,
     Withdrawn,
+}
+
+/// A step of a maintenance, as it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub at_ms: i64,
+    pub step: MaintenanceState,
+    pub text: String,
+}
+
+impl Maintenance {
+    /// Told apart from all others, also of other kinds.
+    pub(crate) fn public_id(&self) -> String {
+        format!("maintenance-{}", self.id)
+    }
+
+    pub(crate) fn title(&self) -> String {
+        if self.reason.is_empty() { "Maintenance".to_owned() } else { format!("Maintenance: {}", self.reason) }
+    }
+
+    /// What happened until now, oldest first.
+    pub(crate) fn history(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut step = |at_ms, step, text| steps.push(Step { at_ms, step, text });
+        if self.announced_ms < self.begins_ms || self.run.is_none() {
+            let until = self
+                .ends_ms
+                .map(|ends_ms| format!(" until {}", words::time(ends_ms, self.announced_ms)))
+                .unwrap_or_default();
+            step(
+                self.announced_ms,
+                MaintenanceState::Planned,
+                format!(
+                    "Announced for {}{until}. Hits are collected meanwhile.",
+                    words::time(self.begins_ms, self.announced_ms)
+                ),
+            );
+        }
+        if self.run.is_some() {
+            let through = self
+                .paused_ms
+                .map(|ms| format!(" They are complete through {}.", words::time(ms, self.begins_ms)))
+                .unwrap_or_default();
+            let text = format!("Statistics are paused, hits are collected.{through}");
+            step(self.begins_ms, MaintenanceState::UnderWay, text);
+        }
+        if let Some(resumed_ms) = self.resumed_ms {
+            let text = match self.left_to_ms {
+                Some(left_to_ms) => format!(
+                    "Statistics from {} on are computed again, those before are filled in beside them.",
+                    words::time(left_to_ms, resumed_ms)
+                ),
+                None => "Statistics are catching up.".to_owned(),
+            };
+            step(resumed_ms, MaintenanceState::CatchingUp, text);
+        }
+        if let Some(over_ms) = self.over_ms {
+            let text = match (self.state, &self.run) {
+                (MaintenanceState::Withdrawn, _) => "It was withdrawn.",
+                (_, Some(_)) => "Everything is counted.",
+                (_, None) => "It is over; nothing was paused for it.",
+            };
+            step(over_ms, self.state, text.to_owned());
+        }
+        steps
+    }
 }
 
 /// A pause belongs to a plan also when somebody begins this much early.

@@ -19,6 +19,9 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub at_ms: i64,
+    /// The width of a window; 0: not known.
+    #[serde(default)]
+    pub window_ms: i64,
     /// How old [`RunProgress::complete_through_ms`] gets while all is on time: a window's width and the lateness. 0: not
     /// known.
     #[serde(default)]
@@ -97,6 +100,12 @@ impl Snapshot {
     /// What there is to say when the log cannot be looked at.
     pub fn without_log(at_ms: i64, reason: String) -> Self {
         Self { at_ms, log_away: Some(reason), ..Self::default() }
+    }
+
+    /// The same with what is known of the control topic.
+    pub fn remembering(self, control: &[ControlRecord]) -> Self {
+        let (maintenances, recoveries) = (maintenances(control, self.at_ms), recoveries(control));
+        Self { maintenances, recoveries, ..self }
     }
 
     /// The run of live events.
@@ -203,6 +212,7 @@ pub enum ImportState {
 /// What is kept from look to look.
 #[derive(Debug)]
 pub struct Seen {
+    window_ms: i64,
     due_ms: i64,
     /// Runs of imports that had ended when they were last looked at, and when: there may be hundreds, and each is several
     /// questions to a broker.
@@ -211,9 +221,9 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Nothing was looked at yet. `due_ms`: see [`Snapshot::due_ms`].
-    pub fn new(due_ms: i64) -> Seen {
-        Seen { due_ms, ended: BTreeMap::new(), paces: Paces::default() }
+    /// Nothing was looked at yet. What is known of windows; 0: nothing.
+    pub fn new(window_ms: i64, lateness_ms: i64) -> Seen {
+        Seen { window_ms, due_ms: window_ms + lateness_ms, ended: BTreeMap::new(), paces: Paces::default() }
     }
 
     /// What was said at half of the backlog of `run` of when it would be done, for one that was half done after `since_ms`
@@ -293,6 +303,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
     let began_ms = weir_log::partitions_in_use(control).first().map(|partition| partition.effective_ms);
     Ok(Snapshot {
         at_ms: now_ms,
+        window_ms: seen.window_ms,
         due_ms: seen.due_ms,
         began_ms,
         retention_s,

@@ -1,10 +1,30 @@
 use jiff::Timestamp;
 use weir_schemas::{control::EtaKept, progress::RunProgress};
 
-use crate::{DiskStatus, Eta, ImportState, PartitionStatus, PausedStatus, Rates, RunStatus, Snapshot, SpoolStatus};
+use crate::{
+    Colour, DiskStatus, Eta, ImportState, Maintenance, MaintenanceState, PartitionStatus, PausedStatus, Rates,
+    RunStatus, Snapshot, SpoolStatus, View, words::span,
+};
 
-/// The snapshot as a person reads it in a terminal: one paragraph a run, the reason for waiting always named.
-pub fn render(snapshot: &Snapshot) -> String {
+/// Everything as a person reads it in a terminal: the light, then one paragraph a run, the reason for waiting always named.
+pub fn render(view: &View) -> String {
+    let mut lines = vec![format!("{}: {}", word(view.status), view.sentence)];
+    lines.extend(
+        view.troubles.iter().skip(1).map(|trouble| format!("  {}: {}", word(trouble.kind.colour()), trouble.sentence)),
+    );
+    lines.push(render_snapshot(&view.snapshot));
+    lines.join("\n")
+}
+
+fn word(colour: Colour) -> &'static str {
+    match colour {
+        Colour::Green => "GREEN",
+        Colour::Yellow => "YELLOW",
+        Colour::Red => "RED",
+    }
+}
+
+fn render_snapshot(snapshot: &Snapshot) -> String {
     let mut lines = Vec::new();
     for run in &snapshot.runs {
         render_run(run, snapshot, &mut lines);
@@ -23,9 +43,31 @@ pub fn render(snapshot: &Snapshot) -> String {
         };
         lines.push(format!("import {} of {}: {state}", import.id, import.site));
     }
+    lines.extend(snapshot.maintenances.iter().filter_map(|one| render_maintenance(one, snapshot.at_ms)));
     lines.extend(snapshot.spool.as_ref().map(render_spool));
     lines.extend(snapshot.disk.as_ref().and_then(render_disk));
     lines.join("\n")
+}
+
+/// One that is not over.
+fn render_maintenance(one: &Maintenance, now_ms: i64) -> Option<String> {
+    let by =
+        format!("by {}{}", one.who, if one.reason.is_empty() { String::new() } else { format!(": {}", one.reason) });
+    let run = one.run.as_deref().unwrap_or("nothing");
+    let until = one.ends_ms.map(|ends_ms| format!(" until {}", instant(Some(ends_ms)))).unwrap_or_default();
+    Some(match one.state {
+        MaintenanceState::Planned => {
+            format!("maintenance {}: in {}{until}, {by}", one.id, span(one.begins_ms - now_ms))
+        }
+        MaintenanceState::UnderWay => {
+            format!("maintenance {}: {run} is paused since {}{until}, {by}", one.id, instant(Some(one.begins_ms)))
+        }
+        MaintenanceState::CatchingUp => {
+            let since = instant(one.resumed_ms);
+            format!("maintenance {}: {run} catches up since {since}, {by}", one.id)
+        }
+        MaintenanceState::Over | MaintenanceState::Withdrawn => return None,
+    })
 }
 
 /// Under this a disk is said to be nearly full: ClickHouse's merges need room for the parts that they make anew.
@@ -244,7 +286,7 @@ fn render_missing(run: &RunStatus, lines: &mut Vec<String>) {
 const MOVED_SHOWN_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A run that has said nothing for so long, of twice a second, is taken for one that does not run.
-const SILENT_MS: i64 = 10_000;
+pub(crate) const SILENT_MS: i64 = 10_000;
 
 /// Why a partition's time stands where it does.
 fn waits_for(partition: &PartitionStatus, now_ms: i64) -> String {
@@ -265,12 +307,6 @@ pub(crate) fn instant(at_ms: Option<i64>) -> String {
         Some(Ok(at)) => at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         _ => "unknown yet".to_owned(),
     }
-}
-
-/// The two largest units, as in `2days 3h`.
-pub(crate) fn span(ms: i64) -> String {
-    let whole = humantime::format_duration(std::time::Duration::from_secs(ms.max(0) as u64 / 1000)).to_string();
-    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -347,13 +383,13 @@ mod tests {
               the log keeps what this run still needs for another 1day 1h
             live: has not reported yet · 12 records to go (is `weir serve` or `weir pipeline` running?)
             import i1 of blog: 7 events are being counted"#]]
-        .assert_eq(&render(&snapshot));
+        .assert_eq(&render_snapshot(&snapshot));
     }
 
     fn shown(progress: RunProgress, headroom_ms: Option<i64>) -> String {
         let run = RunStatus { retention_headroom_ms: headroom_ms, ..run(Some(progress)) };
         let (at_ms, retention_s) = (1_700_000_061_000, Some(100));
-        render(&Snapshot { at_ms, retention_s, runs: vec![run], ..Snapshot::default() })
+        render_snapshot(&Snapshot { at_ms, retention_s, runs: vec![run], ..Snapshot::default() })
     }
 
     #[test]
@@ -362,7 +398,7 @@ mod tests {
             let oldest_ms = (batches > 0).then_some(0);
             let mut snapshot = Snapshot::without_log(age_ms, "no answer within 2 s".into());
             snapshot.spool = Some(SpoolStatus { bytes, bytes_max: 4 << 30, batches, oldest_ms, age_ms });
-            render(&snapshot)
+            render_snapshot(&snapshot)
         };
         expect![[r#"
             LOG AWAY: nothing is known of the runs · no answer within 2 s
@@ -400,7 +436,7 @@ mod tests {
         let mut snapshot = Snapshot::without_log(1_700_000_061_000, String::new());
         (snapshot.log_away, snapshot.runs) = (None, vec![run]);
         snapshot.disk = Some(DiskStatus { path: "/data".into(), free_bytes: 300 << 20 });
-        let lines = render(&snapshot);
+        let lines = render_snapshot(&snapshot);
         let lines: Vec<_> =
             lines.lines().filter(|line| !line.contains("partition 1") && !line.contains("watermark")).collect();
         expect![[r#"
@@ -423,7 +459,7 @@ mod tests {
         let mut shown = |eta, eta_kept| {
             (behind.eta, behind.eta_kept) = (Some(eta), eta_kept);
             let runs = vec![behind.clone()];
-            let text = render(&Snapshot { at_ms: 1_700_000_061_000, runs, ..Snapshot::default() });
+            let text = render_snapshot(&Snapshot { at_ms: 1_700_000_061_000, runs, ..Snapshot::default() });
             text.lines().skip(3).take(2).collect::<Vec<_>>().join("\n")
         };
         let eta = Eta::Between { earliest_ms: 1_700_001_561_000, latest_ms: 1_700_001_921_000 };
@@ -440,7 +476,7 @@ mod tests {
     fn a_topic_that_is_gone_is_said_and_not_taken_for_a_log_on_which_nothing_has_run() {
         let mut snapshot = Snapshot::without_log(0, String::new());
         (snapshot.log_away, snapshot.runs) = (None, vec![RunStatus { topic_gone: true, ..run(None) }]);
-        assert!(render(&snapshot).starts_with("live: STOPPED · topic weir.events is gone"));
+        assert!(render_snapshot(&snapshot).starts_with("live: STOPPED · topic weir.events is gone"));
     }
 
     #[test]
@@ -456,7 +492,7 @@ mod tests {
         let shown = |paused| {
             let mut snapshot = Snapshot::without_log(1_700_000_061_000, String::new());
             (snapshot.log_away, snapshot.runs) = (None, vec![RunStatus { paused, ..run(Some(progress.clone())) }]);
-            render(&snapshot).lines().next().unwrap().to_owned()
+            render_snapshot(&snapshot).lines().next().unwrap().to_owned()
         };
         expect![[r#"live: PAUSED · complete through 2023-11-14 22:13:00 UTC · for 1m 2s by night@ops until 2023-11-14 23:13:20 UTC "a disk" · 12 records to go"#]]
         .assert_eq(&shown(Some(paused.clone())));

@@ -13,7 +13,8 @@ use weir_schemas::{Hold, UNHINDERED_PERMILLE, WindowWidth, control::Action, prog
 
 use crate::{
     guard::{BySize, Kept, margin_ms},
-    text::{instant, span},
+    text::instant,
+    words::span,
 };
 
 /// What an operator wants of a run.

@@ -1,0 +1,214 @@
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use weir_schemas::Repair;
+
+use crate::{Colour, Kind, Recovery, Trouble, words};
+
+/// Something went wrong that nobody did on purpose. Times are ms since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// The same for as long as it lasts; of what the log tells, for ever.
+    pub id: String,
+    pub name: String,
+    pub colour: Colour,
+    pub component: Component,
+    pub began_ms: i64,
+    /// When it was over; `None`: it lasts.
+    pub over_ms: Option<i64>,
+    /// What there was to say, oldest first.
+    pub updates: Vec<Update>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    pub at_ms: i64,
+    pub text: String,
+}
+
+/// What a user of the statistics may ask after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Component {
+    Collection,
+    Statistics,
+    Queries,
+}
+
+impl Component {
+    pub const ALL: [Component; 3] = [Component::Collection, Component::Statistics, Component::Queries];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Component::Collection => "Collection of hits",
+            Component::Statistics => "Statistics",
+            Component::Queries => "Queries",
+        }
+    }
+
+    pub(crate) fn of(kind: Kind) -> Component {
+        match kind {
+            Kind::CollectionFails | Kind::LogAway | Kind::SpoolFull | Kind::DiskFull => Component::Collection,
+            Kind::QueriesFail => Component::Queries,
+            Kind::Lost
+            | Kind::RetentionLow
+            | Kind::Spooling
+            | Kind::Stopped
+            | Kind::Paused
+            | Kind::Silent
+            | Kind::CatchingUp
+            | Kind::Late => Component::Statistics,
+        }
+    }
+}
+
+/// A yellow light that is gone after so long was none: a restart of everything takes ten seconds.
+const SHORT_MS: i64 = 60_000;
+
+/// Incidents that are over and that no record tells of are remembered, so many, by the process that saw them.
+const REMEMBERED: usize = 50;
+
+/// Incidents as this process has seen them come and go.
+#[derive(Debug, Default)]
+pub(crate) struct Incidents {
+    open: BTreeMap<(Kind, Option<String>), Incident>,
+    over: VecDeque<Incident>,
+}
+
+impl Incidents {
+    /// Looks at what is wrong, and tells all incidents, the newest first: what was seen, and what the log tells.
+    pub(crate) fn see(&mut self, troubles: &[Trouble], recoveries: &[Recovery], at_ms: i64) -> Vec<Incident> {
+        for trouble in troubles.iter().filter(|trouble| !trouble.kind.is_maintenance()) {
+            let key = (trouble.kind, trouble.run.clone());
+            self.open.entry(key).or_insert_with(|| begun(trouble, at_ms));
+        }
+        let holds = |kind: Kind, run: &Option<String>| {
+            troubles.iter().any(|trouble| trouble.kind == kind && trouble.run == *run)
+        };
+        let gone: Vec<_> = self.open.extract_if(.., |(kind, run), _| !holds(*kind, run)).collect();
+        for ((kind, _), mut incident) in gone {
+            // A run that had stopped goes on after a recovery, and the log tells of that.
+            let is_told = matches!(kind, Kind::Stopped | Kind::Lost);
+            if !is_told && is_one(&incident, at_ms) {
+                incident.over_ms = Some(at_ms);
+                incident.updates.push(Update { at_ms, text: "It is over.".to_owned() });
+                self.over.truncate(REMEMBERED - 1);
+                self.over.push_front(incident);
+            }
+        }
+        let open = self.open.values().filter(|incident| is_one(incident, at_ms));
+        let mut all: Vec<Incident> = open.chain(&self.over).cloned().collect();
+        all.extend(recoveries.iter().map(of_recovery));
+        all.sort_by_key(|incident| std::cmp::Reverse(incident.began_ms));
+        all
+    }
+}
+
+fn is_one(incident: &Incident, at_ms: i64) -> bool {
+    incident.colour == Colour::Red || at_ms - incident.began_ms >= SHORT_MS
+}
+
+fn begun(trouble: &Trouble, at_ms: i64) -> Incident {
+    let name = match trouble.kind {
+        Kind::CollectionFails => "Hits are not collected",
+        Kind::LogAway => "The log does not answer",
+        Kind::Lost => "Hits are gone before they were counted",
+        Kind::SpoolFull => "Room for waiting hits is nearly used up",
+        Kind::DiskFull => "The disk is nearly full",
+        Kind::RetentionLow => "Hits may be deleted before they are counted",
+        Kind::Spooling => "The log is away, hits wait",
+        Kind::Stopped => "Statistics stand still",
+        Kind::QueriesFail => "Statistics cannot be queried",
+        Kind::Silent => "No statistics are computed",
+        Kind::Late => "Statistics are late",
+        Kind::Paused | Kind::CatchingUp => "Maintenance",
+    };
+    let kind = serde_json::to_value(trouble.kind).expect("a word");
+    Incident {
+        id: format!("{}-{at_ms}", kind.as_str().expect("a word").replace('_', "-")),
+        name: name.to_owned(),
+        colour: trouble.kind.colour(),
+        component: Component::of(trouble.kind),
+        began_ms: at_ms,
+        over_ms: None,
+        updates: vec![Update { at_ms, text: trouble.sentence.clone() }],
+    }
+}
+
+fn of_recovery(recovery: &Recovery) -> Incident {
+    let Recovery { run, id, at_ms, reason, done_ms, .. } = recovery;
+    let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    let (name, colour, text) = match recovery.repair {
+        Repair::GiveUp { from_ms, to_ms } => {
+            let (from, to) = (words::time(from_ms, *at_ms), words::time(to_ms, *at_ms));
+            let text = format!("Statistics from {from} to {to} cannot be computed and stay missing{why}.");
+            ("Statistics are missing", Colour::Red, text)
+        }
+        Repair::GoOn | Repair::AskAgain { .. } | Repair::Mend => {
+            ("Statistics stood still", Colour::Yellow, format!("An operator lets them go on{why}. Nothing is lost."))
+        }
+    };
+    let mut updates = vec![Update { at_ms: *at_ms, text }];
+    updates.extend(done_ms.map(|at_ms| Update { at_ms, text: "Statistics go on.".to_owned() }));
+    Incident {
+        id: format!("recovery-{run}-{id}"),
+        name: name.to_owned(),
+        colour,
+        component: Component::Statistics,
+        began_ms: *at_ms,
+        over_ms: *done_ms,
+        updates,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble(kind: Kind) -> Vec<Trouble> {
+        vec![Trouble { kind, run: None, sentence: "so it is".into() }]
+    }
+
+    fn ids(all: &[Incident]) -> Vec<(&str, Option<i64>)> {
+        all.iter().map(|incident| (incident.id.as_str(), incident.over_ms)).collect()
+    }
+
+    #[test]
+    fn an_incident_lasts_from_the_first_look_that_saw_it_to_the_first_that_did_not() {
+        let mut incidents = Incidents::default();
+        assert_eq!(ids(&incidents.see(&trouble(Kind::SpoolFull), &[], 10)), [("spool-full-10", None)]);
+        assert_eq!(ids(&incidents.see(&trouble(Kind::SpoolFull), &[], 20)), [("spool-full-10", None)]);
+        assert_eq!(ids(&incidents.see(&[], &[], 30)), [("spool-full-10", Some(30))]);
+        let again = incidents.see(&trouble(Kind::SpoolFull), &[], 40);
+        assert_eq!(ids(&again), [("spool-full-40", None), ("spool-full-10", Some(30))]);
+    }
+
+    #[test]
+    fn a_short_yellow_light_and_a_maintenance_are_no_incidents() {
+        let mut incidents = Incidents::default();
+        assert_eq!(incidents.see(&trouble(Kind::Late), &[], 0), []);
+        assert_eq!(incidents.see(&[], &[], SHORT_MS - 1), []);
+        incidents.see(&trouble(Kind::Late), &[], 100_000);
+        assert_eq!(ids(&incidents.see(&trouble(Kind::Late), &[], 160_000)), [("late-100000", None)]);
+        assert_eq!(Incidents::default().see(&trouble(Kind::Paused), &[], 0), []);
+    }
+
+    #[test]
+    fn what_was_given_up_is_told_by_the_log_for_ever_and_a_stop_only_once() {
+        let repair = Repair::GiveUp { from_ms: 0, to_ms: 60_000 };
+        let recovery = Recovery {
+            run: "live".into(),
+            id: 5,
+            repair,
+            at_ms: 5,
+            who: "ops".into(),
+            reason: "a disk".into(),
+            done_ms: Some(9),
+        };
+        let mut incidents = Incidents::default();
+        incidents.see(&trouble(Kind::Stopped), &[], 0);
+        let all = incidents.see(&[], &[recovery], 100_000);
+        assert_eq!(ids(&all), [("recovery-live-5", Some(9))]);
+        assert!(all[0].updates[0].text.contains("00:00 UTC to 00:01 UTC cannot be computed and stay missing (a disk)"));
+    }
+}

@@ -1,0 +1,349 @@
+//! Green, yellow or red, and why, in a sentence for those who use the statistics.
+//!
+//! ```text
+//!  Snapshot, Held (what held at the last look) ──▶ troubles() ──▶ [Trouble], the worst first ──▶ colour, sentence
+//! ```
+//!
+//! Law: outside the bands between two limits the troubles depend on the snapshot alone; inside them, what held holds on.
+
+use serde::{Deserialize, Serialize};
+use weir_schemas::{Fault, progress::RunProgress};
+
+use crate::{Maintenance, MaintenanceState, Part, RunStatus, Snapshot, text::SILENT_MS, words};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Colour {
+    /// Hits are collected, statistics are on time.
+    Green,
+    /// Hits are collected, statistics are late or paused, nothing is lost.
+    Yellow,
+    /// Data is at risk.
+    Red,
+}
+
+/// Something that is not as it should be. In the order of how bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The collector takes no hits.
+    CollectionFails,
+    /// The log is away, and nothing is known to keep hits meanwhile.
+    LogAway,
+    /// What the log held is gone before it was counted.
+    Lost,
+    SpoolFull,
+    DiskFull,
+    /// The log deletes soon what was not counted yet.
+    RetentionLow,
+    /// The log is away, hits wait in the spool.
+    Spooling,
+    /// A run has stopped until a person decides.
+    Stopped,
+    /// ClickHouse does not answer.
+    QueriesFail,
+    Paused,
+    /// No process computes statistics.
+    Silent,
+    /// After a pause: the run is behind, or fills what it has left out.
+    CatchingUp,
+    Late,
+}
+
+impl Kind {
+    pub fn colour(self) -> Colour {
+        match self {
+            Kind::CollectionFails
+            | Kind::LogAway
+            | Kind::Lost
+            | Kind::SpoolFull
+            | Kind::DiskFull
+            | Kind::RetentionLow => Colour::Red,
+            Kind::Spooling
+            | Kind::Stopped
+            | Kind::QueriesFail
+            | Kind::Paused
+            | Kind::Silent
+            | Kind::CatchingUp
+            | Kind::Late => Colour::Yellow,
+        }
+    }
+
+    /// Somebody does it on purpose.
+    pub fn is_maintenance(self) -> bool {
+        matches!(self, Kind::Paused | Kind::CatchingUp)
+    }
+}
+
+/// A trouble, and what it means for those who use the statistics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    pub kind: Kind,
+    /// `None`: it is none of a run.
+    pub run: Option<String>,
+    pub sentence: String,
+}
+
+/// What held at the last look, of what has two limits: one to begin at, another to end at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    late: bool,
+    spool_full: bool,
+    disk_full: bool,
+    retention_low: bool,
+}
+
+/// Statistics are late from 30 s after they were due on, and on time again when a window has come less than 15 s after it
+/// was: an INSERT takes seconds, and a restart of all 10 s. Complete-through is a window older before each than after it.
+fn late_ms(window_ms: i64) -> Limits {
+    Limits { begin: 30_000, end: 15_000 - window_ms }
+}
+
+/// A spool is near full from four fifths on: at a steady rate a quarter of the time since it began is left.
+const SPOOL_PERMILLE: Limits = Limits { begin: 800, end: 700 };
+/// A disk is nearly full under 1 GiB: ClickHouse's merges need room for the parts that they make anew.
+const DISK_USED_UP_BYTES: Limits = Limits { begin: -(1 << 30), end: -(5 << 28) };
+/// A fifth of the retention is left, of 30 days six: time to look at it on a working day.
+const RETENTION_USED_PERMILLE: Limits = Limits { begin: 800, end: 750 };
+
+/// Above `begin` it holds, at or below `end` it does not, between them it stays as it was.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    begin: i64,
+    end: i64,
+}
+
+impl Limits {
+    fn holds(self, value: i64, before: bool) -> bool {
+        if before { value > self.end } else { value > self.begin }
+    }
+}
+
+impl Held {
+    /// What holds at this look; what cannot be seen now stays as it was.
+    fn next(self, snapshot: &Snapshot) -> Held {
+        let age_ms = snapshot.complete_through_ms().map(|through_ms| snapshot.at_ms - through_ms - snapshot.due_ms);
+        let spool_permille = snapshot.spool.as_ref().filter(|spool| spool.bytes_max > 0).map(|spool| {
+            let used = if spool.batches == 0 { 0 } else { spool.bytes };
+            (u128::from(used) * 1000 / u128::from(spool.bytes_max)) as i64
+        });
+        let disk_used = snapshot.disk.as_ref().map(|disk| -i64::try_from(disk.free_bytes).unwrap_or(i64::MAX));
+        let headrooms = snapshot.runs.iter().filter_map(|run| run.retention_headroom_ms).min();
+        let used_permille = headrooms.zip(snapshot.retention_s).map(|(headroom_ms, retention_s)| {
+            1000 - headroom_ms.saturating_mul(1000) / (retention_s.max(1) as i64).saturating_mul(1000)
+        });
+        let next =
+            |limits: Limits, value: Option<i64>, before| value.map_or(before, |value| limits.holds(value, before));
+        Held {
+            late: next(late_ms(snapshot.window_ms), age_ms, self.late),
+            spool_full: next(SPOOL_PERMILLE, spool_permille, self.spool_full),
+            disk_full: next(DISK_USED_UP_BYTES, disk_used, self.disk_full),
+            retention_low: next(RETENTION_USED_PERMILLE, used_permille, self.retention_low),
+        }
+    }
+}
+
+/// What is not as it should be, the worst first; and what holds now, for the next look.
+pub fn troubles(snapshot: &Snapshot, before: Held) -> (Vec<Trouble>, Held) {
+    let held = before.next(snapshot);
+    let mut all = of_parts(snapshot, held);
+    all.extend(snapshot.runs.iter().filter_map(of_stopped));
+    if held.retention_low {
+        all.extend(of_retention(snapshot));
+    }
+    let under_way: Vec<&Maintenance> = snapshot.maintenances.iter().filter(|one| one.run.is_some()).collect();
+    for maintenance in &under_way {
+        match maintenance.state {
+            MaintenanceState::UnderWay => all.push(of_pause(maintenance, snapshot)),
+            MaintenanceState::CatchingUp => all.push(of_catch_up(maintenance, snapshot)),
+            MaintenanceState::Planned | MaintenanceState::Over | MaintenanceState::Withdrawn => {}
+        }
+    }
+    let live_is_explained = all.iter().any(|trouble| {
+        let of_live = trouble.run.as_deref() == Some("live");
+        (of_live && trouble.kind != Kind::RetentionLow) || matches!(trouble.kind, Kind::LogAway | Kind::Spooling)
+    });
+    if !live_is_explained && let Some(live) = snapshot.live() {
+        all.extend(of_silence(live, snapshot).or_else(|| held.late.then(|| of_lateness(live, snapshot))));
+    }
+    all.sort_by_key(|trouble| trouble.kind);
+    (all, held)
+}
+
+/// The colour of everything, and its sentence.
+pub fn light(troubles: &[Trouble], snapshot: &Snapshot) -> (Colour, String) {
+    if let Some(worst) = troubles.first() {
+        return (worst.kind.colour(), worst.sentence.clone());
+    }
+    let at = |ms| words::time(ms, snapshot.at_ms);
+    let mut sentence = match snapshot.complete_through_ms() {
+        Some(through_ms) => format!("Statistics are complete through {}. Everything is collected.", at(through_ms)),
+        None => "Everything is collected. No statistics were computed yet.".to_owned(),
+    };
+    let planned = snapshot.maintenances.iter().rfind(|one| one.state == MaintenanceState::Planned);
+    if let Some(plan) = planned {
+        let until = plan.ends_ms.map(|ends_ms| format!(" until {}", at(ends_ms))).unwrap_or_default();
+        sentence.push_str(&format!(" Maintenance is planned from {}{until}{}.", at(plan.begins_ms), why(plan)));
+    }
+    (Colour::Green, sentence)
+}
+
+fn trouble(kind: Kind, run: Option<&str>, sentence: String) -> Trouble {
+    Trouble { kind, run: run.map(str::to_owned), sentence }
+}
+
+fn of_parts(snapshot: &Snapshot, held: Held) -> Vec<Trouble> {
+    let mut all = Vec::new();
+    if let Some(Part::Down { .. }) = snapshot.collector {
+        let sentence = "Hits are not collected at the moment: those that cannot be sent again are lost.";
+        all.push(trouble(Kind::CollectionFails, None, sentence.to_owned()));
+    }
+    if snapshot.log_away.is_some() {
+        all.push(match snapshot.spool {
+            Some(_) => {
+                let sentence = "Hits are collected, and wait until the log is back: statistics come later.";
+                trouble(Kind::Spooling, None, sentence.to_owned())
+            }
+            None => {
+                let sentence = "The log that keeps hits does not answer: nobody can say whether hits are collected.";
+                trouble(Kind::LogAway, None, sentence.to_owned())
+            }
+        });
+    }
+    if held.spool_full {
+        let sentence = "Hits are still collected, but the room in which they wait is nearly used up.";
+        all.push(trouble(Kind::SpoolFull, None, sentence.to_owned()));
+    }
+    if held.disk_full {
+        let sentence = "Hits are still collected, but the disk is nearly full.";
+        all.push(trouble(Kind::DiskFull, None, sentence.to_owned()));
+    }
+    if let Some(Part::Down { .. }) = snapshot.clickhouse {
+        let sentence = "Statistics cannot be queried at the moment. Hits are collected, nothing is lost.";
+        all.push(trouble(Kind::QueriesFail, None, sentence.to_owned()));
+    }
+    all
+}
+
+fn of_stopped(run: &RunStatus) -> Option<Trouble> {
+    let progress = run.progress.as_ref();
+    let is_lost = run.topic_gone
+        || matches!(
+            progress.and_then(|progress| progress.fault.as_ref()),
+            Some(Fault::LogCut { .. } | Fault::LogShrunk { .. } | Fault::TopicReplaced { .. })
+        );
+    if !run.topic_gone && progress.is_none_or(|progress| progress.stopped.is_none()) {
+        return None;
+    }
+    let what = match run.run.as_str() {
+        "live" => "Statistics stand still".to_owned(),
+        "gap" => "Statistics that were left out are not being computed".to_owned(),
+        run => format!("The statistics of {run} stand still"),
+    };
+    Some(match is_lost {
+        true => trouble(
+            Kind::Lost,
+            Some(&run.run),
+            format!("{what}: hits that were not counted yet are gone, an operator must look. New hits are collected."),
+        ),
+        false => trouble(
+            Kind::Stopped,
+            Some(&run.run),
+            format!("{what} until an operator has looked. Hits are collected, nothing is lost."),
+        ),
+    })
+}
+
+fn of_retention(snapshot: &Snapshot) -> Option<Trouble> {
+    let headroom = |run: &&RunStatus| run.retention_headroom_ms;
+    let run = snapshot.runs.iter().filter(|run| run.retention_headroom_ms.is_some()).min_by_key(headroom)?;
+    let headroom_ms = run.retention_headroom_ms?;
+    let sentence = match headroom_ms > 0 {
+        true => format!(
+            "Hits that are not counted yet are deleted in {}, unless statistics go on before.",
+            words::span(headroom_ms)
+        ),
+        false => "Hits that are not counted yet are being deleted.".to_owned(),
+    };
+    Some(trouble(Kind::RetentionLow, Some(&run.run), sentence))
+}
+
+fn of_pause(maintenance: &Maintenance, snapshot: &Snapshot) -> Trouble {
+    let run = maintenance.run.as_deref();
+    let at = |ms| words::time(ms, snapshot.at_ms);
+    let why = why(maintenance);
+    let planned = maintenance.ends_ms.map(|ends_ms| format!(", planned until {}", at(ends_ms))).unwrap_or_default();
+    let begins = at(maintenance.begins_ms);
+    let sentence = match run {
+        Some("live") => {
+            let after = match maintenance.paused_ms {
+                Some(paused_ms) => format!("statistics after {} come later", at(paused_ms)),
+                None => "new statistics come later".to_owned(),
+            };
+            format!("Paused for maintenance since {begins}{why}{planned}: hits are collected, {after}.")
+        }
+        run => format!(
+            "{} is paused for maintenance since {begins}{why}{planned}. Everything is collected.",
+            run.unwrap_or_default()
+        ),
+    };
+    trouble(Kind::Paused, run, sentence)
+}
+
+fn why(maintenance: &Maintenance) -> String {
+    if maintenance.reason.is_empty() { String::new() } else { format!(" ({})", maintenance.reason) }
+}
+
+fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot) -> Trouble {
+    let run = maintenance.run.as_deref();
+    let at = |ms| words::time(ms, snapshot.at_ms);
+    let filling = snapshot.computing.iter().find(|range| Some(range.to_ms) == maintenance.left_to_ms);
+    let of = if filling.is_some() { "gap" } else { run.unwrap_or_default() };
+    let eta = snapshot.runs.iter().find(|run| run.run == of).and_then(|run| run.eta);
+    let ready = words::ready(eta, snapshot.at_ms);
+    let sentence = match (filling, run) {
+        (Some(range), _) => format!(
+            "Statistics from {} on are up to date; those from {} to {} are still being computed.{ready}",
+            at(range.to_ms),
+            at(range.from_ms),
+            at(range.to_ms)
+        ),
+        (None, Some("live")) => match snapshot.complete_through_ms() {
+            Some(through_ms) => format!(
+                "Catching up after maintenance: hits are collected, statistics are complete through {}.{ready}",
+                at(through_ms)
+            ),
+            None => format!("Catching up after maintenance: hits are collected.{ready}"),
+        },
+        (None, run) => {
+            format!("{} is catching up after maintenance. Everything is collected.", run.unwrap_or_default())
+        }
+    };
+    trouble(Kind::CatchingUp, run, sentence)
+}
+
+/// Nobody has heard of the run: it does not run.
+fn of_silence(live: &RunStatus, snapshot: &Snapshot) -> Option<Trouble> {
+    let heard = |progress: &RunProgress| snapshot.at_ms - progress.at_ms <= SILENT_MS;
+    if live.progress.as_ref().is_some_and(heard) {
+        return None;
+    }
+    let sentence = match snapshot.complete_through_ms() {
+        Some(through_ms) => format!(
+            "No statistics are computed at the moment: they are complete through {}. Hits are collected, nothing is lost.",
+            words::time(through_ms, snapshot.at_ms)
+        ),
+        None => "No statistics were computed yet. Hits are collected, nothing is lost.".to_owned(),
+    };
+    Some(trouble(Kind::Silent, Some(&live.run), sentence))
+}
+
+fn of_lateness(live: &RunStatus, snapshot: &Snapshot) -> Trouble {
+    let through = match snapshot.complete_through_ms() {
+        Some(through_ms) => format!(": they are complete through {}", words::time(through_ms, snapshot.at_ms)),
+        None => String::new(),
+    };
+    let ready = words::ready(live.eta, snapshot.at_ms);
+    let sentence = format!("Statistics are late{through}.{ready} Hits are collected, nothing is lost.");
+    trouble(Kind::Late, Some(&live.run), sentence)
+}

@@ -1,0 +1,9 @@
+// Keeps the page as it is on the server. Without it the page is what it was when it was loaded.
+"use strict";
+const now = document.getElementById("now");
+const live = document.getElementById("live");
+const events = new EventSource("events");
+const time = () => new Date().toISOString().slice(11, 16) + " UTC";
+events.onopen = () => { live.textContent = "All times are UTC. This page keeps itself up to date."; };
+events.onmessage = (event) => { now.innerHTML = event.data; };
+events.onerror = () => { live.textContent = "All times are UTC. The connection is lost; this is what was known at " + time() + "."; };

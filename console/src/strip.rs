@@ -1,0 +1,59 @@
+//! The last days by hour: what of them is in the table.
+
+use crate::{MaintenanceState, Snapshot};
+
+/// How far an hour is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hour {
+    /// Before the first event.
+    Before,
+    /// All of it that is over is in the table.
+    Complete,
+    Computing,
+    /// Its hits are collected, and wait while statistics are paused.
+    Waiting,
+    /// Some of it is not in the table and will not be.
+    Missing,
+    Ahead,
+}
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// As late as this a window is on its way, not missing from its hour.
+const ON_ITS_WAY_MS: i64 = 60_000;
+
+/// The hours of the last `days` days in UTC, oldest first, each day with its first instant.
+pub(crate) fn days(snapshot: &Snapshot, days: i64) -> Vec<(i64, [Hour; 24])> {
+    let today_ms = snapshot.at_ms.div_euclid(DAY_MS) * DAY_MS;
+    let day = |back: i64| {
+        let day_ms = today_ms - back * DAY_MS;
+        (day_ms, std::array::from_fn(|hour| of_hour(snapshot, day_ms + hour as i64 * HOUR_MS)))
+    };
+    (0..days).rev().map(day).collect()
+}
+
+fn of_hour(snapshot: &Snapshot, from_ms: i64) -> Hour {
+    let to_ms = (from_ms + HOUR_MS).min(snapshot.at_ms - snapshot.due_ms - ON_ITS_WAY_MS);
+    if from_ms >= snapshot.at_ms {
+        return Hour::Ahead;
+    }
+    if snapshot.began_ms.is_none_or(|began_ms| from_ms + HOUR_MS <= began_ms) {
+        return Hour::Before;
+    }
+    let holds = |a_ms: i64, b_ms: i64| a_ms < from_ms + HOUR_MS && from_ms < b_ms;
+    if snapshot.live().is_some_and(|live| live.missing.iter().any(|missing| holds(missing.from_ms, missing.to_ms))) {
+        return Hour::Missing;
+    }
+    if snapshot.computing.iter().any(|range| holds(range.from_ms, range.to_ms)) {
+        return Hour::Computing;
+    }
+    if snapshot.complete_through_ms().is_some_and(|through_ms| through_ms >= to_ms) {
+        return Hour::Complete;
+    }
+    let is_paused = snapshot
+        .maintenances
+        .iter()
+        .any(|one| one.run.as_deref() == Some("live") && one.state == MaintenanceState::UnderWay);
+    if is_paused { Hour::Waiting } else { Hour::Computing }
+}

@@ -1,0 +1,78 @@
+//! How times and spans are said to people.
+
+use jiff::Timestamp;
+
+use crate::Eta;
+
+/// `14:03 UTC`; of another day than `now_ms` with the date before.
+pub(crate) fn time(at_ms: i64, now_ms: i64) -> String {
+    let (at, now) = (Timestamp::from_millisecond(at_ms), Timestamp::from_millisecond(now_ms));
+    let (Ok(at), Ok(now)) = (at, now) else { return "an unknown time".to_owned() };
+    let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
+    let form = if day(at) == day(now) { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
+    at.strftime(form).to_string()
+}
+
+/// `2,912,345`
+pub(crate) fn number(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut grouped = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    if number < 0 { format!("-{grouped}") } else { grouped }
+}
+
+/// RFC 3339, as machines read it.
+pub(crate) fn machine(at_ms: i64) -> String {
+    Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH).strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// ` They will be ready between 15:05 and 15:20 UTC.`, to follow what is not; nothing if there is nothing to say.
+pub(crate) fn ready(eta: Option<Eta>, now_ms: i64) -> String {
+    match eta {
+        Some(Eta::Between { earliest_ms, latest_ms }) => {
+            let (from, to) = (time(earliest_ms, now_ms), time(up_to_minute(latest_ms), now_ms));
+            match from == to {
+                true => format!(" They will be ready at about {to}."),
+                false => format!(" They will be ready between {} and {to}.", from.trim_end_matches(" UTC")),
+            }
+        }
+        Some(Eta::NotConverging) => " They fall further behind.".to_owned(),
+        Some(Eta::Unknown) | None => String::new(),
+    }
+}
+
+fn up_to_minute(at_ms: i64) -> i64 {
+    at_ms.saturating_add(59_999) / 60_000 * 60_000
+}
+
+/// The two largest units, as in `2days 3h`.
+pub(crate) fn span(ms: i64) -> String {
+    let whole = humantime::format_duration(std::time::Duration::from_secs(ms.max(0) as u64 / 1000)).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_spans_and_numbers_are_as_short_as_they_can_be() {
+        let noon_ms = 1_700_049_600_000;
+        assert_eq!(time(noon_ms, noon_ms + 1), "12:00 UTC");
+        assert_eq!(time(noon_ms, noon_ms + 86_400_000), "2023-11-15 12:00 UTC");
+        let between = |from_ms, to_ms| {
+            let (earliest_ms, latest_ms) = (noon_ms + from_ms, noon_ms + to_ms);
+            ready(Some(Eta::Between { earliest_ms, latest_ms }), noon_ms)
+        };
+        assert_eq!(between(60_000, 60_000), " They will be ready at about 12:01 UTC.");
+        assert_eq!(between(61_000, 121_000), " They will be ready between 12:01 and 12:03 UTC.");
+        assert_eq!(ready(None, noon_ms), "");
+        assert_eq!([0, 999, 1_000, -1_234_567].map(number), ["0", "999", "1,000", "-1,234,567"]);
+        assert_eq!(machine(noon_ms + 7), "2023-11-15T12:00:00.007Z");
+    }
+}

@@ -1,0 +1,152 @@
+//! The colour, and the sentence that a user of the statistics reads.
+
+mod states;
+
+use std::collections::BTreeSet;
+
+use expect_test::expect;
+use proptest::prelude::*;
+use weir_console::{Colour, DiskStatus, Held, Kind, Memory, Part, Snapshot, SpoolStatus, light, render, troubles};
+use weir_schemas::progress::RunProgress;
+
+fn kinds(snapshot: &Snapshot, before: Held) -> Vec<Kind> {
+    troubles(snapshot, before).0.into_iter().map(|trouble| trouble.kind).collect()
+}
+
+#[test]
+fn each_state_has_its_colour_and_a_sentence_that_a_user_understands() {
+    let mut said = String::new();
+    for (name, snapshot) in states::all() {
+        let (colour, sentence) = light(&troubles(&snapshot, Held::default()).0, &snapshot);
+        said.push_str(&format!("{name}: {colour:?} · {}\n", sentence.replace(states::HOSTILE, "…")));
+    }
+    expect![[r#"
+        on time: Green · Statistics are complete through 14:04 UTC. Everything is collected.
+        nothing yet: Green · Everything is collected. No statistics were computed yet.
+        planned: Green · Statistics are complete through 14:04 UTC. Everything is collected. Maintenance is planned from 2026-11-28 10:00 UTC until 2026-11-28 12:00 UTC (new disk).
+        paused: Yellow · Paused for maintenance since 12:00 UTC: hits are collected, statistics after 12:00 UTC come later.
+        paused and told until when: Yellow · Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later.
+        catching up: Yellow · Catching up after maintenance: hits are collected, statistics are complete through 13:10 UTC. They will be ready between 14:20 and 14:26 UTC.
+        filling: Yellow · Statistics from 14:00 UTC on are up to date; those from 12:30 UTC to 14:00 UTC are still being computed. They will be ready between 14:20 and 14:26 UTC.
+        not converging: Yellow · Statistics are late: they are complete through 13:10 UTC. They fall further behind. Hits are collected, nothing is lost.
+        late: Yellow · Statistics are late: they are complete through 13:50 UTC. Hits are collected, nothing is lost.
+        silent: Yellow · No statistics are computed at the moment: they are complete through 13:50 UTC. Hits are collected, nothing is lost.
+        stopped: Yellow · Statistics stand still until an operator has looked. Hits are collected, nothing is lost.
+        lost: Red · Statistics stand still: hits that were not counted yet are gone, an operator must look. New hits are collected.
+        topic gone: Red · Statistics stand still: hits that were not counted yet are gone, an operator must look. New hits are collected.
+        retention low: Red · Hits that are not counted yet are deleted in 5h, unless statistics go on before.
+        spooling: Yellow · Hits are collected, and wait until the log is back: statistics come later.
+        spool full: Red · Hits are still collected, but the room in which they wait is nearly used up.
+        log away: Red · The log that keeps hits does not answer: nobody can say whether hits are collected.
+        disk full: Red · Hits are still collected, but the disk is nearly full.
+        queries fail: Yellow · Statistics cannot be queried at the moment. Hits are collected, nothing is lost.
+        collection fails: Red · Hits are not collected at the moment: those that cannot be sent again are lost.
+        missing: Green · Statistics are complete through 14:04 UTC. Everything is collected.
+        an import is paused: Yellow · import-i1 is paused for maintenance since 12:00 UTC (too much at once). Everything is collected.
+    "#]].assert_eq(&said);
+}
+
+#[test]
+fn an_operator_reads_the_same_and_who_decided_what() {
+    let shown = |name: &str| {
+        let (_, snapshot) = states::all().into_iter().find(|(state, _)| *state == name).unwrap();
+        render(&Memory::default().view(snapshot))
+    };
+    expect![[r#"
+        YELLOW: Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later.
+        live: complete through 2026-11-27 12:00:00 UTC, 2h 4m ago · 1 window open · 2912345 records to go
+          watermark 2026-11-27 12:00:07 UTC (partition 0 holds it back, with 3 records to go)
+          1234567 events read, 89 of them late · 345678 rows written
+          partition 0: 3 records to go, 1s behind
+          partition 1: 3 records to go, 1s behind
+          the log keeps what this run still needs for another 29days
+        maintenance 1795780800000: live is paused since 2026-11-27 12:00:00 UTC until 2026-11-27 15:00:00 UTC, by ops@db1: new disk"#]].assert_eq(&shown("paused and told until when"));
+    expect![[r#"
+        YELLOW: Catching up after maintenance: hits are collected, statistics are complete through 13:10 UTC. They will be ready between 14:20 and 14:26 UTC.
+        live: complete through 2026-11-27 13:10:00 UTC, 54m 20s ago · 1 window open · 2912345 records to go
+          watermark 2026-11-27 13:10:07 UTC (partition 0 holds it back, with 3 records to go)
+          1234567 events read, 89 of them late · 345678 rows written
+          partition 0: 3 records to go, 1s behind
+          partition 1: 3 records to go, 1s behind
+          caught up in 15m 40s to 21m 40s, between 2026-11-27 14:20:00 UTC and 2026-11-27 14:26:00 UTC · 52345 records/s read, 411/s come
+          the log keeps what this run still needs for another 29days
+        maintenance 1795780800000: live catches up since 2026-11-27 14:00:00 UTC, by ops@db1: new disk"#]].assert_eq(&shown("catching up"));
+    let lines = |text: String| text.lines().filter(|line| line.starts_with("maintenance")).collect::<String>();
+    expect!["maintenance 1795860000000: in 19h 55m until 2026-11-28 12:00:00 UTC, by ops@db1: new disk"]
+        .assert_eq(&lines(shown("planned")));
+    assert_eq!(lines(shown("on time")), "", "what is over is on the page");
+}
+
+#[test]
+fn every_kind_of_trouble_is_in_some_state_and_nothing_is_wrong_when_all_is_on_time() {
+    let seen: BTreeSet<Kind> =
+        states::all().iter().flat_map(|(_, snapshot)| kinds(snapshot, Held::default())).collect();
+    assert_eq!(seen.len(), Kind::Late as usize + 1, "{seen:?}");
+    assert_eq!(kinds(&states::on_time(), Held::default()), []);
+}
+
+#[test]
+fn the_worst_decides_and_the_rest_is_said_too() {
+    let mut snapshot = states::paused();
+    snapshot.collector = Some(Part::Down { reason: "no room".into() });
+    assert_eq!(kinds(&snapshot, Held::default()), [Kind::CollectionFails, Kind::Paused]);
+    assert_eq!(light(&troubles(&snapshot, Held::default()).0, &snapshot).0, Colour::Red);
+}
+
+#[test]
+fn a_paused_run_is_neither_silent_nor_late() {
+    let mut snapshot = states::paused();
+    snapshot.at_ms += 3_600_000;
+    assert_eq!(kinds(&snapshot, Held::default()), [Kind::Paused]);
+}
+
+/// A snapshot in which everything that has two limits has the given value.
+fn at_limits(late_ms: i64, used_permille: u64, free_bytes: u64, headroom_permille: i64) -> Snapshot {
+    let mut snapshot = states::on_time();
+    let at_ms = snapshot.at_ms;
+    let through_ms = at_ms - snapshot.due_ms - late_ms;
+    let live = &mut snapshot.runs[0];
+    live.progress = Some(RunProgress { at_ms, complete_through_ms: Some(through_ms), ..RunProgress::default() });
+    live.retention_headroom_ms = Some(headroom_permille * 1_000);
+    snapshot.retention_s = Some(1_000);
+    snapshot.spool =
+        Some(SpoolStatus { bytes: used_permille, bytes_max: 1_000, batches: 1, oldest_ms: None, age_ms: 0 });
+    snapshot.disk = Some(DiskStatus { path: "/".into(), free_bytes });
+    snapshot
+}
+
+const FREE_ENOUGH: u64 = 100 << 30;
+
+/// Of the four: late, spool, disk, retention.
+fn held(snapshot: &Snapshot, before: Held) -> [bool; 4] {
+    let kinds = kinds(snapshot, before);
+    [Kind::Late, Kind::SpoolFull, Kind::DiskFull, Kind::RetentionLow].map(|kind| kinds.contains(&kind))
+}
+
+proptest! {
+    #[test]
+    fn between_its_limits_what_held_holds_on_and_outside_the_past_does_not_matter(
+        before in any::<[bool; 4]>(),
+        late_ms in -60_000..60_000i64, used in 600..1_000u64, free_mib in 0..3_000u64, headroom in 0..400i64,
+    ) {
+        let past = at_limits(
+            if before[0] { 60_000 } else { -60_000 },
+            if before[1] { 900 } else { 0 },
+            if before[2] { 0 } else { FREE_ENOUGH },
+            if before[3] { 100 } else { 500 },
+        );
+        prop_assert_eq!(held(&past, Held::default()), before);
+        let after = held(&at_limits(late_ms, used, free_mib << 20, headroom), troubles(&past, Held::default()).1);
+        let expect = |begins: bool, ends: bool, before: bool| begins || (before && !ends);
+        prop_assert_eq!(after[0], expect(late_ms > 30_000, late_ms <= 15_000 - 60_000, before[0]));
+        prop_assert_eq!(after[1], expect(used > 800, used <= 700, before[1]));
+        prop_assert_eq!(after[2], expect(free_mib < 1_024, free_mib >= 1_280, before[2]));
+        prop_assert_eq!(after[3], expect(headroom < 200, headroom >= 250, before[3]));
+    }
+}
+
+#[test]
+fn what_cannot_be_seen_stays_as_it_was() {
+    let bad = troubles(&at_limits(60_000, 900, 0, 0), Held::default()).1;
+    assert_eq!(troubles(&Snapshot::without_log(1, "away".into()), bad).1, bad);
+}

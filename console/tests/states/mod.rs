@@ -1,0 +1,276 @@
+//! Snapshots in which each thing that can be said is so, at 14:04:20 UTC of one day.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use weir_console::{
+    Computing, DiskStatus, Eta, Maintenance, MaintenanceState, Part, PartitionStatus, Rates, Recovery, RunStatus,
+    Snapshot, SpoolStatus,
+};
+use weir_schemas::{
+    Fault, Missing, Repair,
+    control::EtaKept,
+    progress::{RunProgress, Waiting},
+};
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// 2026-11-27 14:04:20 UTC.
+pub(crate) const NOW_MS: i64 = 1_795_788_260_000;
+/// 14:00:00 of that day.
+const AT_14_MS: i64 = NOW_MS - 260_000;
+
+/// What somebody could write who wishes us ill, or is careless.
+pub(crate) const HOSTILE: &str =
+    "<script>window.hurt = 1</script><img src=x onerror=\"window.hurt=1\">\r\n'&amp; \u{1}\"";
+
+pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
+    vec![
+        ("on time", on_time()),
+        ("nothing yet", Snapshot { at_ms: NOW_MS, ..Snapshot::default() }),
+        ("planned", planned()),
+        ("paused", paused()),
+        ("paused and told until when", paused_until()),
+        ("catching up", catching_up()),
+        ("filling", filling()),
+        ("not converging", not_converging()),
+        ("late", late()),
+        ("silent", silent()),
+        ("stopped", stopped(None)),
+        ("lost", stopped(Some(Fault::LogCut { topic: "weir.events".into(), partition: 0, start: 9, from_ms: 0 }))),
+        ("topic gone", topic_gone()),
+        ("retention low", retention_low()),
+        ("spooling", spooling(1_000)),
+        ("spool full", spooling(900_000)),
+        ("log away", Snapshot::without_log(NOW_MS, "no answer within 2 s".into())),
+        ("disk full", disk_full()),
+        ("queries fail", queries_fail()),
+        ("collection fails", collection_fails()),
+        ("missing", missing()),
+        ("an import is paused", import_paused()),
+    ]
+}
+
+fn progress(through_ms: i64) -> RunProgress {
+    RunProgress {
+        at_ms: NOW_MS - 300,
+        complete_through_ms: Some(through_ms),
+        watermark_ms: Some(through_ms + 7_000),
+        held_by: Some(0),
+        windows_open: 1,
+        events_read: 1_234_567,
+        events_late: 89,
+        rows_done: 345_678,
+        ..RunProgress::default()
+    }
+}
+
+fn run(name: &str, through_ms: i64) -> RunStatus {
+    let partition = |partition| PartitionStatus {
+        partition,
+        offset: Some(1_000),
+        end: 1_003,
+        arrival_ms: Some(NOW_MS - 1_000),
+        lag_records: 3,
+        lag_ms: 1_000,
+        rates: None,
+    };
+    RunStatus {
+        run: name.into(),
+        topic: "weir.events".into(),
+        progress: Some(progress(through_ms)),
+        lag_records: 6,
+        lag_ms: 1_000,
+        partitions: vec![partition(0), partition(1)],
+        retention_headroom_ms: Some(29 * DAY_MS),
+        rates: Some(Rates { drain_per_s: 412.0, arrival_per_s: 411.0 }),
+        ..RunStatus::default()
+    }
+}
+
+pub(crate) fn on_time() -> Snapshot {
+    Snapshot {
+        at_ms: NOW_MS,
+        window_ms: MINUTE_MS,
+        due_ms: 70_000,
+        began_ms: Some(NOW_MS - 5 * DAY_MS),
+        retention_s: Some(30 * 86_400),
+        runs: vec![run("live", NOW_MS - 20_000)],
+        maintenances: vec![past_maintenance()],
+        disk: Some(DiskStatus { path: "/var/lib/weir".into(), free_bytes: 200 << 30 }),
+        collector: Some(Part::Up),
+        clickhouse: Some(Part::Up),
+        ..Snapshot::default()
+    }
+}
+
+fn past_maintenance() -> Maintenance {
+    let begins_ms = AT_14_MS - 2 * DAY_MS;
+    Maintenance {
+        announced_ms: begins_ms - DAY_MS,
+        state: MaintenanceState::Over,
+        ends_ms: Some(begins_ms + 2 * HOUR_MS),
+        resumed_ms: Some(begins_ms + 100 * MINUTE_MS),
+        resumed_by: Some("ops@db1".into()),
+        over_ms: Some(begins_ms + 130 * MINUTE_MS),
+        eta: Some(EtaKept {
+            half_ms: begins_ms + 110 * MINUTE_MS,
+            said_ms: begins_ms + 128 * MINUTE_MS,
+            came_ms: begins_ms + 130 * MINUTE_MS,
+        }),
+        ..pause(begins_ms, "memory for the database")
+    }
+}
+
+fn pause(begins_ms: i64, reason: &str) -> Maintenance {
+    Maintenance {
+        id: begins_ms,
+        state: MaintenanceState::UnderWay,
+        run: Some("live".into()),
+        who: "ops@db1".into(),
+        reason: reason.into(),
+        announced_ms: begins_ms,
+        begins_ms,
+        ends_ms: None,
+        paused_ms: Some(begins_ms),
+        resumed_ms: None,
+        resumed_by: None,
+        left_to_ms: None,
+        over_ms: None,
+        eta: None,
+    }
+}
+
+fn with(maintenance: Maintenance, runs: Vec<RunStatus>) -> Snapshot {
+    Snapshot { maintenances: vec![maintenance, past_maintenance()], runs, ..on_time() }
+}
+
+fn planned() -> Snapshot {
+    let plan = Maintenance {
+        state: MaintenanceState::Planned,
+        run: None,
+        announced_ms: NOW_MS - HOUR_MS,
+        ends_ms: Some(AT_14_MS + 22 * HOUR_MS),
+        paused_ms: None,
+        ..pause(AT_14_MS + 20 * HOUR_MS, "new disk")
+    };
+    with(plan, on_time().runs)
+}
+
+pub(crate) fn paused() -> Snapshot {
+    with(pause(AT_14_MS - 2 * HOUR_MS, ""), vec![behind(AT_14_MS - 2 * HOUR_MS, None)])
+}
+
+pub(crate) fn paused_until() -> Snapshot {
+    let until = Maintenance { ends_ms: Some(AT_14_MS + HOUR_MS), ..pause(AT_14_MS - 2 * HOUR_MS, "new disk") };
+    with(until, vec![behind(AT_14_MS - 2 * HOUR_MS, None)])
+}
+
+fn behind(through_ms: i64, eta: Option<Eta>) -> RunStatus {
+    let rates = Some(Rates { drain_per_s: 52_345.0, arrival_per_s: 411.0 });
+    RunStatus { lag_records: 2_912_345, lag_ms: NOW_MS - through_ms, eta, rates, ..run("live", through_ms) }
+}
+
+fn soon() -> Eta {
+    Eta::Between { earliest_ms: AT_14_MS + 20 * MINUTE_MS, latest_ms: AT_14_MS + 26 * MINUTE_MS }
+}
+
+pub(crate) fn catching_up() -> Snapshot {
+    let resumed = Maintenance {
+        state: MaintenanceState::CatchingUp,
+        resumed_ms: Some(AT_14_MS),
+        ..pause(AT_14_MS - 2 * HOUR_MS, "new disk")
+    };
+    with(resumed, vec![behind(AT_14_MS - 50 * MINUTE_MS, Some(soon()))])
+}
+
+pub(crate) fn filling() -> Snapshot {
+    let resumed = Maintenance {
+        state: MaintenanceState::CatchingUp,
+        resumed_ms: Some(AT_14_MS),
+        left_to_ms: Some(AT_14_MS),
+        ..pause(AT_14_MS - 2 * HOUR_MS, HOSTILE)
+    };
+    let gap = RunStatus { run: "gap".into(), ..behind(AT_14_MS - 90 * MINUTE_MS, Some(soon())) };
+    let range = Computing { run: "gap".into(), from_ms: AT_14_MS - 90 * MINUTE_MS, to_ms: AT_14_MS };
+    Snapshot { computing: vec![range], ..with(resumed, vec![run("live", NOW_MS - 20_000), gap]) }
+}
+
+fn not_converging() -> Snapshot {
+    let rates = Some(Rates { drain_per_s: 380.0, arrival_per_s: 411.0 });
+    let live = RunStatus { rates, ..behind(AT_14_MS - 50 * MINUTE_MS, Some(Eta::NotConverging)) };
+    Snapshot { runs: vec![live], ..on_time() }
+}
+
+fn late() -> Snapshot {
+    let mut live = behind(AT_14_MS - 10 * MINUTE_MS, Some(Eta::Unknown));
+    let waiting = Waiting { since_ms: NOW_MS - 30_000, reason: "clickhouse does not answer".into() };
+    live.progress.as_mut().unwrap().waiting = Some(waiting);
+    Snapshot { runs: vec![live], ..on_time() }
+}
+
+fn silent() -> Snapshot {
+    let mut live = behind(AT_14_MS - 10 * MINUTE_MS, Some(Eta::NotConverging));
+    live.progress.as_mut().unwrap().at_ms = NOW_MS - 9 * MINUTE_MS;
+    Snapshot { runs: vec![live], ..on_time() }
+}
+
+fn stopped(fault: Option<Fault>) -> Snapshot {
+    let mut live = behind(AT_14_MS - 10 * MINUTE_MS, None);
+    let progress = live.progress.as_mut().unwrap();
+    (progress.stopped, progress.fault) = (Some("the table was altered".into()), fault);
+    Snapshot { runs: vec![live], ..on_time() }
+}
+
+fn topic_gone() -> Snapshot {
+    let live = RunStatus { run: "live".into(), topic_gone: true, ..RunStatus::default() };
+    Snapshot { runs: vec![live], ..on_time() }
+}
+
+fn retention_low() -> Snapshot {
+    let mut snapshot = paused_until();
+    snapshot.runs[0].retention_headroom_ms = Some(5 * HOUR_MS);
+    snapshot
+}
+
+fn spooling(bytes: u64) -> Snapshot {
+    let spool =
+        SpoolStatus { bytes, bytes_max: 1_000_000, batches: 9, oldest_ms: Some(NOW_MS - 90_000), age_ms: 90_000 };
+    let mut snapshot = Snapshot::without_log(NOW_MS, "no answer within 2 s".into());
+    (snapshot.spool, snapshot.collector) = (Some(spool), Some(Part::Up));
+    snapshot
+}
+
+fn disk_full() -> Snapshot {
+    Snapshot { disk: Some(DiskStatus { path: "/var/lib/weir".into(), free_bytes: 300 << 20 }), ..on_time() }
+}
+
+fn queries_fail() -> Snapshot {
+    Snapshot { clickhouse: Some(Part::Down { reason: "no answer".into() }), ..on_time() }
+}
+
+pub(crate) fn collection_fails() -> Snapshot {
+    Snapshot { collector: Some(Part::Down { reason: "it takes no hits".into() }), ..on_time() }
+}
+
+pub(crate) fn missing() -> Snapshot {
+    let (from_ms, to_ms) = (AT_14_MS - 30 * HOUR_MS, AT_14_MS - 29 * HOUR_MS);
+    let (at_ms, who, reason) = (to_ms + HOUR_MS, "ops@db1".to_owned(), "two disks were lost".to_owned());
+    let recovery = Recovery {
+        run: "live".into(),
+        id: at_ms,
+        repair: Repair::GiveUp { from_ms, to_ms },
+        at_ms,
+        who: who.clone(),
+        reason: reason.clone(),
+        done_ms: Some(at_ms + MINUTE_MS),
+    };
+    let mut snapshot = Snapshot { recoveries: vec![recovery], ..on_time() };
+    snapshot.runs[0].missing = vec![Missing { from_ms, to_ms, at_ms, who, reason }];
+    snapshot
+}
+
+fn import_paused() -> Snapshot {
+    let pause = Maintenance { run: Some("import-i1".into()), ..pause(AT_14_MS - 2 * HOUR_MS, "too much at once") };
+    with(pause, on_time().runs)
+}
