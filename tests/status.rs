@@ -1,0 +1,182 @@
+//! What everybody can see of a real weir: the page, the APIs, the terminal.
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use serde_json::{Value, json};
+use support::{Place, WEIR, children_of, get, signal, wait_for};
+use weir_log::{ControlLog, SystemClock};
+use weir_schemas::control::{Action, ControlRecord};
+
+fn send(place: &Place) {
+    let hit =
+        json!({ "site": "one.example", "url": "https://one.example/", "ip": "203.0.113.7", "user_agent": "Firefox" });
+    wait_for("an acknowledgement", || matches!(place.post(&json!([hit]).to_string()), Ok((202, _))).then_some(()));
+}
+
+fn say(place: &Place, action: Action) {
+    let config = weir_log::LogConfig::Embedded { path: place.dir.path().join("data/log") };
+    let control = ControlLog::open(weir_log::open(&config, Arc::new(SystemClock)).unwrap()).unwrap();
+    let at_ms = jiff::Timestamp::now().as_millisecond();
+    let record = ControlRecord { at_ms, who: "ops@test".into(), reason: "new <disk>".into(), action };
+    futures::executor::block_on(control.append(&record)).unwrap();
+}
+
+fn text(place: &Place, path: &str) -> String {
+    let (status, text) = get(&format!("http://{}{path}", place.console)).expect("an answer");
+    assert_eq!(status, 200, "{path}: {text}");
+    text
+}
+
+fn json(place: &Place, path: &str) -> Value {
+    serde_json::from_str(&text(place, path)).unwrap()
+}
+
+fn wait_status(place: &Place, colour: &str) -> Value {
+    wait_for(colour, || place.status().filter(|status| status["status"] == colour))
+}
+
+#[test]
+fn a_maintenance_is_seen_from_its_pause_to_its_catch_up_also_while_only_the_console_runs() {
+    let place = Place::new("[console]\nname = \"Our & numbers\"\nurl = \"https://status.example.org/\"");
+    let serve = place.start();
+    send(&place);
+    place.wait_complete();
+    let green = wait_status(&place, "green");
+    assert!(green["sentence"].as_str().unwrap().starts_with("Statistics are complete through "), "{green}");
+    let works = |component: &str| json!({ "component": component, "status": "operational" });
+    assert_eq!(green["components"], json!([works("collection"), works("statistics"), works("queries")]));
+    assert!(text(&place, "/").contains("<title>Our &amp; numbers · All is well</title>"));
+
+    let run = || "live".to_owned();
+    say(&place, Action::Pause { run: run(), id: 7, until_ms: None, allow_loss: false });
+    let paused = wait_status(&place, "yellow");
+    let sentence = paused["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("Paused for maintenance since ") && sentence.contains("(new <disk>)"), "{sentence}");
+    assert_eq!(serve.stop(), Some(0));
+
+    // The log alone tells it.
+    let console = place.start_part(&["console"]);
+    wait_for("the console", || get(&format!("http://{}/healthz", place.console)));
+    let alone = wait_status(&place, "yellow");
+    let troubles = alone["troubles"].as_array().unwrap();
+    assert!(troubles.iter().any(|trouble| trouble["sentence"] == paused["sentence"]), "{alone}");
+    assert_eq!(troubles[0]["kind"], "queries_fail", "weir serve took its ClickHouse along");
+    let told = text(&place, "/");
+    assert!(told.contains("(new &lt;disk&gt;)") && !told.contains("<disk>"), "{told}");
+    let maintenances = json(&place, "/api/v2/scheduled-maintenances/active.json");
+    let maintenance = &maintenances["scheduled_maintenances"][0];
+    assert_eq!((&maintenance["id"], &maintenance["status"]), (&json!("maintenance-7"), &json!("in_progress")));
+    assert!(text(&place, "/feed.atom").contains("Maintenance: new &lt;disk&gt;"));
+    assert!(text(&place, "/badge.svg").contains("<title>Statistics cannot be queried"));
+    assert_eq!(json(&place, "/status/one.example.json")["status"], "yellow");
+    assert_eq!(get(&format!("http://{}/status/three.example.json", place.console)).unwrap().0, 404);
+    assert_eq!(console.stop(), Some(0));
+
+    let serve = place.start();
+    say(&place, Action::Resume { run: run(), id: 8, left_to_ms: None });
+    let state = |word: &str| {
+        let status = place.status()?;
+        (status["maintenances"][0]["state"] == word).then_some(status)
+    };
+    wait_for("the catch-up", || state("catching_up").or_else(|| state("over")));
+    say(&place, Action::CaughtUp { run: run(), id: 8, eta: None });
+    wait_for("the end", || state("over"));
+    send(&place);
+    place.wait_complete();
+    wait_status(&place, "green");
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_clickhouse_that_is_away_is_said_to_those_who_query() {
+    let place = Place::new("");
+    let serve = place.start();
+    place.wait_complete();
+    wait_status(&place, "green");
+    let pid = wait_for("clickhouse", || serve.children("clickhouse").first().copied());
+    signal(pid, libc::SIGSTOP);
+    let status =
+        wait_for("the light", || place.status().filter(|status| status["troubles"][0]["kind"] == "queries_fail"));
+    assert_eq!(status["status"], "yellow");
+    signal(pid, libc::SIGCONT);
+    wait_status(&place, "green");
+    assert_eq!(serve.stop(), Some(0));
+}
+
+/// Names of weir's metrics in a text.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("weir_")).collect()
+}
+
+#[test]
+fn every_metric_that_a_rule_or_the_dashboard_names_is_there() {
+    let place = Place::new("");
+    let serve = place.start();
+    send(&place);
+    place.wait_complete();
+    let there = text(&place, "/metrics");
+    for file in ["alerts.yml", "grafana.json"] {
+        let named = std::fs::read_to_string(support::repository().join("docker").join(file)).unwrap();
+        let named = metrics(&named);
+        assert!(named.len() > 5, "{file}: {named:?}");
+        let there = metrics(&there);
+        let missing: Vec<_> = named.difference(&there).collect();
+        assert!(missing.is_empty(), "{file}: {missing:?} of {there:?}");
+    }
+    assert_eq!(serve.stop(), Some(0));
+}
+
+/// Runs `weir status --watch` on a terminal of its own, as `script` makes it, until it has shown something twice.
+fn watch(place: &Place, shown: &Path) -> String {
+    let config = place.config();
+    let command = format!("stty rows 24 cols 80; exec {WEIR} --config {} status --watch", config.display());
+    let mut script = Command::new("script")
+        .args(["--quiet", "--flush", "--return", "--command", &command])
+        .arg(shown)
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("`script` of util-linux");
+    let read = || std::fs::read(shown).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    wait_for("two frames", || (read().matches("\x1b[H").count() >= 2).then_some(()));
+    let weir = wait_for("weir", || children_of(script.id() as i32).first().copied());
+    signal(weir, libc::SIGINT);
+    assert!(script.wait().unwrap().success());
+    read()
+}
+
+#[test]
+fn the_terminal_shows_it_in_place_and_is_left_as_it_was() {
+    let place = Place::new("");
+    let serve = place.start();
+    place.wait_complete();
+    let shown = watch(&place, &place.dir.path().join("shown"));
+    let (before, after) = shown.split_once("\x1b[?25h\x1b[?1049l").expect("the terminal is given back");
+    assert!(before.contains("\x1b[?1049h\x1b[?25l\x1b[H"), "{before:?}");
+    assert!(!before.contains("\x1b[2J"), "nothing is ever blank");
+    assert!(before.contains("GREEN\x1b[0m: Statistics are complete through"), "{before:?}");
+    assert!(after.contains("live: complete through"), "the last text stays: {after:?}");
+    assert!(
+        before.split("\x1b[K\r\n").all(|line| line.rsplit("\x1b[").next().unwrap().chars().count() <= 82),
+        "{before:?}"
+    );
+
+    // Not a terminal: the same text, and nothing else.
+    let mut plain = place.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = String::new();
+    let mut out = std::io::BufReader::new(plain.stdout.take().unwrap());
+    while told.matches("live: complete through").count() < 2 {
+        assert!(std::io::BufRead::read_line(&mut out, &mut told).unwrap() > 0, "{told}");
+    }
+    signal(plain.id() as i32, libc::SIGINT);
+    assert!(plain.wait().unwrap().success() && !told.contains('\x1b'), "{told}");
+    assert_eq!(serve.stop(), Some(0));
+}
