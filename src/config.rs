@@ -35,7 +35,6 @@ pub(crate) struct Config {
     pub pipeline: PipelineSection,
     pub clickhouse: ClickHouseSection,
     pub schema: SchemaSection,
-    pub console: ConsoleSection,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +83,8 @@ pub(crate) struct ConsoleSection {
     pub name: String,
     /// Where people find the page; empty: it is not said.
     pub url: String,
+    /// Who may see and do what, beside whoever reads `data_dir/operator-token`; `weir token` prints an entry.
+    pub tokens: Vec<weir_console::Token>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -123,13 +124,6 @@ pub(crate) struct ClickHouseSection {
     pub backups_dir: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ConsoleSection {
-    /// Who may see and do what, beside whoever reads `data_dir/operator-token`; `weir token` prints an entry.
-    pub tokens: Vec<weir_console::Token>,
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SchemaSection {
@@ -151,7 +145,7 @@ impl Default for Config {
             },
             kafka: KafkaSection { bootstrap: "127.0.0.1:9092".into(), options: BTreeMap::new() },
             listen: ListenSection { collector: ([0, 0, 0, 0], 8080).into(), console: ([127, 0, 0, 1], 8081).into() },
-            console: ConsoleSection { name: "Web statistics".into(), url: String::new() },
+            console: ConsoleSection { name: "Web statistics".into(), url: String::new(), tokens: Vec::new() },
             ingest: IngestConfig::default(),
             pipeline: PipelineSection {
                 workers: cores.min(4),
@@ -171,7 +165,6 @@ impl Default for Config {
                 backups_dir: None,
             },
             schema: SchemaSection { version: 1, file: None },
-            console: ConsoleSection::default(),
         }
     }
 }

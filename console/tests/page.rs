@@ -16,7 +16,9 @@ use tokio::{
     sync::oneshot,
     task::JoinHandle,
 };
-use weir_console::{About, Health, ImportState, ImportStatus, Snapshot};
+use weir_console::{About, Desk, Health, ImportState, ImportStatus, Snapshot};
+use weir_log::{EmbeddedLog, SystemClock};
+use weir_schemas::SchemaVersion;
 
 /// Shows what it is told to show.
 struct Shown(Mutex<Result<Snapshot, String>>);
@@ -40,6 +42,7 @@ struct Console {
     shown: Arc<Shown>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<std::io::Result<()>>,
+    _log: tempfile::TempDir,
 }
 
 impl Console {
@@ -54,10 +57,15 @@ impl Console {
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let health: Arc<dyn Health> = shown.clone();
-        let served = tokio::spawn(weir_console::serve(listener, health, about, async {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(EmbeddedLog::open(dir.path(), Arc::new(SystemClock)).unwrap());
+        let v1 = SchemaVersion::parse(include_str!("../../schemas/versions/v1.toml"), "v1.toml").unwrap();
+        // Nobody may order anything here.
+        let desk = Arc::new(Desk::new(Vec::new(), log, Arc::new(SystemClock), v1));
+        let served = tokio::spawn(weir_console::serve(listener, health, about, desk, async {
             let _ = stopped.await;
         }));
-        Console { address, shown, stop, served }
+        Console { address, shown, stop, served, _log: dir }
     }
 
     fn show(&self, snapshot: Result<Snapshot, String>) {
