@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tracing::info;
-use weir_schemas::{Hold, control::ControlRecord};
+use weir_schemas::{
+    Hold,
+    control::{ControlRecord, GAP_RUN},
+};
 use weir_sink::table::Windows;
 
 use crate::{config::Config, judge::at};
@@ -46,7 +49,7 @@ impl Gaps {
         }
         self.asked = Some(Instant::now());
         let version = config.schema_version()?;
-        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gap(target, "gap", &version, "")).await;
+        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gap(target, GAP_RUN, &version, "")).await;
         let found = asked.context("clickhouse does not say whether there is a gap")??;
         if let Some(Windows { from, to }) = found.filter(|found| Some(*found) != self.at_hand) {
             info!(from = at(from.ms()), to = at(to.ms()), "a gap is to be filled");

@@ -11,6 +11,7 @@
 use std::{
     collections::BTreeSet,
     process::Child,
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 use weir_console::guard::{self, Step};
 use weir_schemas::{
     Hold, Pause,
-    control::{Action, ControlRecord},
+    control::{Action, ControlRecord, GAP_RUN},
     progress::{RunProgress, group_of},
 };
 
@@ -189,7 +190,12 @@ impl Supervisor {
         let present_ms = self.clock.now_ms() - version.width.ms() - version.lateness_ms - CAUGHT_UP_MS;
         if told.ended || (through_ms >= present_ms && filled && order.to.is_none()) {
             info!(run, "has caught up");
-            self.write(holding, ("caught up", id), String::new(), Action::CaughtUp { run, id, eta: None }).await?;
+            // What lay before was the gap run's.
+            let behind = if resume.left_to_ms.is_some() { GAP_RUN } else { run.as_str() };
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let eta = seen.eta_kept(behind, resume.by.at_ms, self.clock.now_ms());
+            drop(seen);
+            self.write(holding, ("caught up", id), String::new(), Action::CaughtUp { run, id, eta }).await?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ use weir_log::{Clock, Log, LogConfig, PartitionInUse, SystemClock};
 use weir_pipeline::{Pace, RunSpec, SourceKind, Status};
 use weir_schemas::{
     Closed, Fault, Hold, Recoveries, Repair, SchemaVersion, UNHINDERED_PERMILLE, WindowStart,
-    control::{CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
+    control::{CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, GAP_RUN, import_run, import_topic},
 };
 
 use weir_sink::{Left, table::Windows};
@@ -133,7 +133,7 @@ impl RunOrder {
         control: &[ControlRecord],
         Windows { from, to }: Windows,
     ) -> anyhow::Result<RunOrder> {
-        let order = RunOrder::of_events(config, target, control, "gap", from, Some(to))?;
+        let order = RunOrder::of_events(config, target, control, GAP_RUN, from, Some(to))?;
         Ok(RunOrder { left: Left::Own, ..order })
     }
 

@@ -9,10 +9,14 @@
 //!
 //! Invariant: what goes wrong here stops no collection.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
+use weir_console::Seen;
 use weir_log::{Clock, Log};
 use weir_sink::{Target, server::Server};
 
@@ -31,6 +35,7 @@ pub(crate) struct Runs {
     pub control: Control,
     pub clock: Arc<dyn Clock>,
     pub metrics: OfRuns,
+    pub seen: Arc<Mutex<Seen>>,
 }
 
 impl Runs {
@@ -81,7 +86,7 @@ impl Runs {
 
     async fn supervise(&self, target: Target, stopping: watch::Receiver<bool>) -> anyhow::Result<()> {
         let (config, log, control) = (self.config.clone(), self.log.clone(), self.control.clone());
-        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
-        Supervisor { config, log, control, clock, target, metrics }.run(stopping).await
+        let (clock, metrics, seen) = (self.clock.clone(), self.metrics.clone(), self.seen.clone());
+        Supervisor { config, log, control, clock, target, metrics, seen }.run(stopping).await
     }
 }

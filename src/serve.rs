@@ -91,7 +91,7 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
         false => None,
     };
     let control = Arc::new(OnceLock::new());
-    let of_runs = OfRuns::default();
+    let (of_runs, seen) = (OfRuns::default(), Arc::new(Mutex::new(status::nothing_seen(config))));
     let health = Arc::new(Process {
         looking: Mutex::default(),
         log: log.clone(),
@@ -99,7 +99,7 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
         clock: clock.clone(),
         metrics,
         of_runs: of_runs.clone(),
-        seen: Arc::new(Mutex::new(status::nothing_seen(config))),
+        seen: seen.clone(),
         ingest: ingest.as_ref().map(|(part, _)| part.ingest.clone()),
         config: config.clone(),
     });
@@ -124,7 +124,7 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
     if let Some(known) = reached {
         let _ = control.set(known.clone());
         if parts.pipeline {
-            let runs = Runs { config: config.clone(), log, control: known, clock, metrics: of_runs };
+            let runs = Runs { config: config.clone(), log, control: known, clock, metrics: of_runs, seen };
             pipeline = Some(tokio::spawn(runs.keep_up(stopping.clone())));
         }
         signals.asked().await;

@@ -12,17 +12,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
+use weir_console::Seen;
 use weir_log::{Clock, Committed, Log};
 use weir_schemas::{
     Fault, Hold, SchemaVersion,
-    control::{Action, ControlRecord, import_run, import_topic},
+    control::{Action, ControlRecord, GAP_RUN, import_run, import_topic},
     progress::group_of,
 };
 use weir_sink::{
@@ -175,6 +176,8 @@ pub(crate) struct Supervisor {
     pub clock: Arc<dyn Clock>,
     pub target: weir_sink::Target,
     pub metrics: OfRuns,
+    /// What the console of this process has seen.
+    pub seen: Arc<Mutex<Seen>>,
 }
 
 impl Supervisor {
@@ -275,10 +278,10 @@ impl Supervisor {
         gaps.look(&self.config, &self.target, records).await?;
         let Some(gap) = gaps.at_hand else { return Ok(()) };
         let order = RunOrder::gap(&self.config, &self.target, records, gap)?;
-        let hold = Hold::of("gap", records);
+        let hold = Hold::of(GAP_RUN, records);
         self.keep_up(order, &hold, true, runs).await?;
-        if runs.get("gap").is_some_and(|running| running.ended) && hold.catching_up().is_none() {
-            runs.remove("gap");
+        if runs.get(GAP_RUN).is_some_and(|running| running.ended) && hold.catching_up().is_none() {
+            runs.remove(GAP_RUN);
             gaps.filled();
         }
         Ok(())

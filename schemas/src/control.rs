@@ -194,6 +194,9 @@ pub fn import_topic(id: &str) -> String {
     format!("weir.import.{id}")
 }
 
+/// Name of the run that fills what live has left.
+pub const GAP_RUN: &str = "gap";
+
 /// Name of the run of an import.
 pub fn import_run(id: &str) -> String {
     format!("import-{id}")
