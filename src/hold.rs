@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use weir_console::guard::{self, Step};
 use weir_schemas::{
     Hold, Pause,
-    control::{Action, ControlRecord, GAP_RUN},
+    control::{Action, ControlRecord, EtaKept, GAP_RUN},
     progress::{RunProgress, group_of},
 };
 
@@ -192,12 +192,15 @@ impl Supervisor {
             info!(run, "has caught up");
             // What lay before was the gap run's.
             let behind = if resume.left_to_ms.is_some() { GAP_RUN } else { run.as_str() };
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let eta = seen.eta_kept(behind, resume.by.at_ms, self.clock.now_ms());
-            drop(seen);
+            let eta = self.eta_kept(behind, resume.by.at_ms);
             self.write(holding, ("caught up", id), String::new(), Action::CaughtUp { run, id, eta }).await?;
         }
         Ok(())
+    }
+
+    fn eta_kept(&self, run: &str, since_ms: i64) -> Option<EtaKept> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.eta_kept(run, since_ms, self.clock.now_ms())
     }
 
     async fn told(&self, order: &RunOrder) -> anyhow::Result<Option<RunProgress>> {

@@ -22,9 +22,9 @@ use crate::{
     Desk, ImportStatus, Memory, Snapshot, View, badge, control, feed, metrics, page, statuspage, statuspage::Which,
 };
 
-/// What the console asks of the process that it is part of. Called once a second, whoever asks.
+/// What the console asks of the process that it is part of.
 pub trait Health: Send + Sync + 'static {
-    /// The state of everything; an error is one sentence for a person.
+    /// The state of everything; an error is one sentence for a person. Called once a second, on a thread that may block.
     fn snapshot(&self) -> Result<Snapshot, String>;
 
     /// Prometheus text of this process's metrics.
@@ -58,7 +58,13 @@ struct Console {
     listeners: Arc<Semaphore>,
 }
 
-type Seen = Result<Arc<View>, String>;
+type Seen = Result<Arc<Shown>, String>;
+
+/// What was seen at a look, and the middle of the page that shows it, made once for all that listen.
+struct Shown {
+    view: View,
+    now: String,
+}
 
 /// Answers on `listener` until `shutdown`: the page, the status in all its shapes, `/healthz`, `/readyz`, `/metrics`, and the
 /// operators' API of `desk`.
@@ -125,17 +131,22 @@ async fn look(health: Arc<dyn Health>, tell: watch::Sender<Option<Seen>>) {
         let asked = health.clone();
         let looked = tokio::task::spawn_blocking(move || asked.snapshot()).await;
         let looked = looked.unwrap_or_else(|_| Err("the log could not be looked at".to_owned()));
-        tell.send_replace(Some(looked.map(|snapshot| Arc::new(memory.view(snapshot)))));
+        tell.send_replace(Some(looked.map(|snapshot| {
+            let view = memory.view(snapshot);
+            // An event cannot hold a carriage return.
+            let now = page::now(&view).into_string().replace('\r', " ");
+            Arc::new(Shown { view, now })
+        })));
     }
 }
 
 impl Console {
     /// What was seen last; at the start, when it was.
-    async fn view(&self) -> Result<Arc<View>, Response> {
+    async fn shown(&self) -> Result<Arc<Shown>, Response> {
         let mut seen = self.seen.clone();
         let seen = seen.wait_for(Option::is_some).await.map(|seen| seen.clone());
         match seen {
-            Ok(Some(Ok(view))) => Ok(view),
+            Ok(Some(Ok(shown))) => Ok(shown),
             Ok(Some(Err(reason))) => Err(unavailable(format!("{reason}\n"))),
             Ok(None) | Err(_) => Err(unavailable("the console is stopping\n".to_owned())),
         }
@@ -153,19 +164,19 @@ async fn readyz(State(console): Shared) -> Response {
 
 async fn prometheus(State(console): Shared) -> Response {
     let mut text = console.health.metrics();
-    if let Ok(view) = console.view().await {
-        metrics::write(&view, &mut text);
+    if let Ok(shown) = console.shown().await {
+        metrics::write(&shown.view, &mut text);
     }
     typed("text/plain; version=0.0.4", text)
 }
 
 async fn status(State(console): Shared) -> Result<Response, Response> {
-    Ok(Json(&*console.view().await?).into_response())
+    Ok(Json(&console.shown().await?.view).into_response())
 }
 
 /// `/status/SITE.json`
 async fn status_of_site(State(console): Shared, Path(file): Path<String>) -> Result<Response, Response> {
-    let view = console.view().await?;
+    let view = &console.shown().await?.view;
     let site = file.strip_suffix(".json").unwrap_or_default();
     let imports: Vec<&ImportStatus> = view.snapshot.imports.iter().filter(|import| import.site == site).collect();
     if imports.is_empty() && !console.about.sites.iter().any(|known| known == site) {
@@ -186,8 +197,7 @@ async fn status_of_site(State(console): Shared, Path(file): Path<String>) -> Res
 }
 
 async fn shaped(State(console): Shared, shape: impl Fn(&View, &About) -> Value) -> Result<Json<Value>, Response> {
-    let view = console.view().await?;
-    Ok(Json(shape(&view, &console.about)))
+    Ok(Json(shape(&console.shown().await?.view, &console.about)))
 }
 
 async fn maintenances(state: Shared, which: Which) -> Result<Json<Value>, Response> {
@@ -195,15 +205,15 @@ async fn maintenances(state: Shared, which: Which) -> Result<Json<Value>, Respon
 }
 
 async fn badge_svg(State(console): Shared) -> Result<Response, Response> {
-    Ok(typed("image/svg+xml", badge::badge(&*console.view().await?)))
+    Ok(typed("image/svg+xml", badge::badge(&console.shown().await?.view)))
 }
 
 async fn feed_atom(State(console): Shared) -> Result<Response, Response> {
-    Ok(typed("application/atom+xml; charset=utf-8", feed::feed(&*console.view().await?, &console.about)))
+    Ok(typed("application/atom+xml; charset=utf-8", feed::feed(&console.shown().await?.view, &console.about)))
 }
 
 async fn whole_page(State(console): Shared) -> Result<Response, Response> {
-    Ok(typed("text/html; charset=utf-8", page::page(&*console.view().await?, &console.about)))
+    Ok(typed("text/html; charset=utf-8", page::page(&console.shown().await?.view, &console.about)))
 }
 
 /// The middle of the page, now and whenever it changes.
@@ -211,13 +221,13 @@ async fn events(State(console): Shared) -> Response {
     let Ok(place) = console.listeners.clone().try_acquire_owned() else {
         return unavailable("too many pages listen\n".to_owned());
     };
-    let listening = Listening { seen: console.seen.clone(), told: String::new(), _place: place };
+    let listening = Listening { seen: console.seen.clone(), told: None, _place: place };
     Sse::new(changes(listening)).keep_alive(KeepAlive::default()).into_response()
 }
 
 struct Listening {
     seen: watch::Receiver<Option<Seen>>,
-    told: String,
+    told: Option<Arc<Shown>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -225,13 +235,12 @@ fn changes(listening: Listening) -> impl Stream<Item = Result<Event, Infallible>
     stream::unfold(listening, |mut listening| async move {
         loop {
             let seen = listening.seen.borrow_and_update().clone();
-            if let Some(Ok(view)) = seen {
-                // An event cannot hold it.
-                let now = page::now(&view).into_string().replace('\r', " ");
-                if now != listening.told {
-                    listening.told.clone_from(&now);
-                    return Some((Ok(Event::default().data(now)), listening));
-                }
+            if let Some(Ok(shown)) = seen
+                && listening.told.as_ref().is_none_or(|told| told.now != shown.now)
+            {
+                let event = Event::default().data(&shown.now);
+                listening.told = Some(shown);
+                return Some((Ok(event), listening));
             }
             listening.seen.changed().await.ok()?;
         }

@@ -1,0 +1,151 @@
+//! What is seen of a log: the run that fills what live has left, and how fast each run is.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use bytes::Bytes;
+use weir_console::{Computing, Eta, MaintenanceState, Seen, Snapshot, observe};
+use weir_log::{Clock, Committed, Log, LogConfig, TopicKind};
+use weir_schemas::{
+    control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept},
+    progress::{Metadata, PartitionProgress, RunProgress, group_of},
+};
+
+/// A clock that is set.
+struct SetClock(AtomicI64);
+
+impl Clock for SetClock {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct World {
+    clock: Arc<SetClock>,
+    log: Arc<dyn Log>,
+    control: Vec<ControlRecord>,
+    seen: Seen,
+    _dir: tempfile::TempDir,
+}
+
+const SECOND_MS: i64 = 1_000;
+const MINUTE_MS: i64 = 60_000;
+const BEGAN_MS: i64 = 1_795_780_800_000;
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SetClock(BEGAN_MS.into()));
+        let config = LogConfig::Embedded { path: dir.path().to_owned() };
+        let log = weir_log::open(&config, clock.clone()).unwrap();
+        let retention = std::time::Duration::from_secs(86_400);
+        log.create_topic(EVENTS_TOPIC, &TopicKind::Events { partitions: 2, retention }).unwrap();
+        let seen = Seen::new(MINUTE_MS, 10 * SECOND_MS);
+        let mut world = World { clock, log, control: Vec::new(), seen, _dir: dir };
+        world.say(Action::PartitionsInUse { partitions: 2, effective_ms: BEGAN_MS });
+        world
+    }
+
+    fn say(&mut self, action: Action) {
+        let (at_ms, who, reason) = (self.clock.now_ms(), "ops".into(), "a disk".into());
+        self.control.push(ControlRecord { at_ms, who, reason, action });
+    }
+
+    /// A record in each partition, once a second, for so many seconds.
+    fn live_through(&self, seconds: i64) {
+        for _ in 0..seconds {
+            self.clock.0.fetch_add(SECOND_MS, Ordering::Relaxed);
+            for partition in 0..2 {
+                let appended = self.log.append(EVENTS_TOPIC, partition, Bytes::from_static(b"a hit"), None);
+                futures::executor::block_on(appended).unwrap();
+            }
+        }
+    }
+
+    /// A run tells that it has read `offset` records of each partition, and that the table has all before `through_ms`.
+    fn report(&self, run: &str, offset: i64, through_ms: i64) {
+        let at_ms = self.clock.now_ms();
+        let progress = RunProgress { at_ms, complete_through_ms: Some(through_ms), ..RunProgress::default() };
+        let partition = PartitionProgress { arrival_ms: Some(BEGAN_MS + offset * SECOND_MS), offset: Some(offset) };
+        let committed = (0..2).map(|number| Committed {
+            partition: number,
+            offset,
+            metadata: serde_json::to_string(&Metadata { partition, run: (number == 0).then(|| progress.clone()) })
+                .unwrap(),
+        });
+        self.log.commit(&group_of(run), EVENTS_TOPIC, &committed.collect::<Vec<_>>()).unwrap();
+    }
+
+    fn look(&mut self) -> Snapshot {
+        observe(self.log.as_ref(), &self.control, self.clock.now_ms(), &mut self.seen).unwrap()
+    }
+}
+
+#[test]
+fn what_live_has_left_is_a_run_of_its_own_between_its_two_times_until_it_is_filled() {
+    let mut world = World::new();
+    let live = || "live".to_owned();
+    world.live_through(60);
+    world.report("live", 60, BEGAN_MS + MINUTE_MS);
+    world.say(Action::Pause { run: live(), id: 1, until_ms: None, allow_loss: false });
+    world.say(Action::Paused { run: live(), id: 1, through_ms: BEGAN_MS + MINUTE_MS });
+    world.live_through(180);
+    let (from_ms, to_ms) = (BEGAN_MS + MINUTE_MS, BEGAN_MS + 4 * MINUTE_MS);
+    let paused = world.look();
+    assert_eq!((paused.runs.len(), paused.computing), (1, vec![]), "nothing is left to anybody yet");
+    world.say(Action::Resume { run: live(), id: 2, left_to_ms: Some(to_ms) });
+    world.live_through(60);
+    world.report("live", 300, to_ms);
+
+    let left = world.look();
+    let range = |from_ms| Computing { run: "gap".into(), from_ms, to_ms };
+    assert_eq!(left.computing, [range(from_ms)]);
+    assert_eq!(left.maintenances[0].state, MaintenanceState::CatchingUp);
+    let gap = &left.runs[1];
+    // Of 300 records in each partition: one a second, for three minutes.
+    assert_eq!((gap.run.as_str(), gap.lag_records, gap.lag_ms), ("gap", 2 * 180, 180 * SECOND_MS));
+    assert_eq!(gap.eta, Some(Eta::Unknown));
+
+    for step in 1..=3 {
+        world.clock.0.fetch_add(SECOND_MS, Ordering::Relaxed);
+        world.report("gap", 59 + 40 * step, from_ms + 30 * SECOND_MS * step);
+        let filling = world.look();
+        assert_eq!(filling.computing, [range(from_ms + 30 * SECOND_MS * step)]);
+        assert_eq!(filling.runs[1].lag_records, 2 * (180 - 40 * step));
+    }
+    // 120 records are left, and 80 a second are read.
+    let half_ms = world.clock.now_ms();
+    let Some(Eta::Between { earliest_ms, latest_ms }) = world.look().runs[1].eta else { panic!("{:?}", world.look()) };
+    assert!(
+        earliest_ms <= half_ms + 1_500 && half_ms + 1_500 <= latest_ms,
+        "{} {}",
+        earliest_ms - half_ms,
+        latest_ms - half_ms
+    );
+
+    world.clock.0.fetch_add(2 * SECOND_MS, Ordering::Relaxed);
+    world.report("gap", 239, to_ms);
+    let filled = world.look();
+    assert_eq!((filled.computing.len(), filled.runs[1].lag_records, filled.runs[1].eta), (0, 0, None));
+    let came_ms = world.clock.now_ms();
+    let kept = world.seen.eta_kept("gap", BEGAN_MS, came_ms).expect("it was said at its half");
+    assert_eq!(kept, EtaKept { half_ms, said_ms: earliest_ms.midpoint(latest_ms), came_ms });
+    assert_eq!(world.seen.eta_kept("gap", came_ms, came_ms), None, "that was another backlog");
+
+    world.say(Action::CaughtUp { run: live(), id: 2, eta: Some(kept) });
+    let over = world.look();
+    assert_eq!((over.runs.len(), over.maintenances[0].state), (1, MaintenanceState::Over));
+    assert_eq!(over.maintenances[0].eta, Some(kept));
+}
+
+#[test]
+fn a_partition_that_never_had_a_record_is_counted_from_when_it_came_into_use() {
+    let mut world = World::new();
+    world.live_through(30);
+    let looked = world.look();
+    let live = looked.live().unwrap();
+    assert_eq!((live.lag_records, live.lag_ms), (60, 30 * SECOND_MS));
+    assert_eq!((looked.began_ms, looked.due_ms), (Some(BEGAN_MS), 70 * SECOND_MS));
+}
