@@ -344,6 +344,10 @@ fn of_lateness(live: &RunStatus, snapshot: &Snapshot) -> Trouble {
         None => String::new(),
     };
     let ready = words::ready(live.eta, snapshot.at_ms);
-    let sentence = format!("Statistics are late{through}.{ready} Hits are collected, nothing is lost.");
+    let is_late = snapshot
+        .complete_through_ms()
+        .is_none_or(|through_ms| snapshot.at_ms - through_ms - snapshot.due_ms > late_ms(snapshot.window_ms).begin);
+    let what = if is_late { "Statistics are late" } else { "Statistics were late until just now" };
+    let sentence = format!("{what}{through}.{ready} Hits are collected, nothing is lost.");
     trouble(Kind::Late, Some(&live.run), sentence)
 }

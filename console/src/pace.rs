@@ -79,6 +79,8 @@ const SPAN_MIN_MS: i64 = 1_500;
 const ENDS_OFF_MS: i64 = 1_000;
 /// Who has not moved for so long was held, or stands: that is no pace to reckon with.
 const STILL_MS: i64 = 30_000;
+/// The same by log time: far behind, one batch may take that long.
+const STILL_TABLE_MS: i64 = 150_000;
 /// Looks closer together than this are one: 300 of them are kept a run.
 const APART_MS: i64 = 1_000;
 /// A run that nobody has seen for so long is forgotten.
@@ -116,13 +118,13 @@ impl Pace {
             self.looks.pop();
         }
         self.looks.push(Look { at_ms, work: work.clone() });
-        self.looks.retain(|look| at_ms - look.at_ms <= SPAN_MAX_MS + STILL_MS);
+        self.looks.retain(|look| at_ms - look.at_ms <= SPAN_MAX_MS + STILL_TABLE_MS);
 
         let eta = work.is_behind.then(|| self.eta(at_ms));
         self.remember(at_ms, work, eta);
         let records = self.marks(|work| Some((read(work), end(work))));
         Told {
-            rates: speed(&records, PARTITION_SPAN_MS).map(Speed::rates),
+            rates: speed(&records, PARTITION_SPAN_MS, STILL_MS).map(Speed::rates),
             of_partitions: work.partitions.iter().filter_map(|(partition, ..)| self.of_partition(*partition)).collect(),
             eta,
             kept: self.kept,
@@ -134,7 +136,7 @@ impl Pace {
             let (_, read, end) = work.partitions.iter().find(|(of, ..)| *of == partition)?;
             Some((*read, *end))
         });
-        Some((partition, speed(&mine, PARTITION_SPAN_MS)?.rates()))
+        Some((partition, speed(&mine, PARTITION_SPAN_MS, STILL_MS)?.rates()))
     }
 
     fn marks(&self, of: impl Fn(&Work) -> Option<(i64, i64)>) -> Vec<Mark> {
@@ -145,15 +147,19 @@ impl Pace {
         self.looks.iter().filter_map(mark).collect()
     }
 
-    /// By the records over several spans, and by log time: a night's records are fewer than a day's.
+    /// By the records over several spans, and by log time: a night's records are fewer than a day's, and what was read is not
+    /// in the table yet. As long as nobody has seen how fast that goes, nothing is said.
     fn eta(&self, at_ms: i64) -> Eta {
         let records = self.marks(|work| Some((read(work), end(work))));
         let times = self.marks(|work| work.through_ms);
         let has_records = records.last().is_some_and(|mark| mark.left() > 0);
-        let by_records = SPANS_MS.map(|span_ms| eta_of(&records, span_ms, at_ms));
-        let by_time = eta_of(&times, SPAN_MAX_MS, at_ms);
+        let by_records = SPANS_MS.map(|span_ms| eta_of(&records, span_ms, STILL_MS, at_ms));
+        let by_time = eta_of(&times, SPAN_MAX_MS, STILL_TABLE_MS, at_ms);
         let decides = if has_records { by_records[SPANS_MS.len() - 1] } else { by_time };
         let Eta::Between { .. } = decides else { return decides };
+        if !times.is_empty() && !matches!(by_time, Eta::Between { .. }) {
+            return Eta::Unknown;
+        }
         let mut both: Option<(i64, i64)> = None;
         let of_records = if has_records { &by_records[..] } else { &[] };
         for eta in of_records.iter().chain([&by_time]) {
@@ -227,19 +233,19 @@ impl Speed {
 
 /// The speed of at most the last `span_ms`, from one step forward to another, so that the size of steps does not matter;
 /// `None`: too little was seen. What lies before somebody stood still is left out.
-fn speed(marks: &[Mark], span_ms: i64) -> Option<Speed> {
+fn speed(marks: &[Mark], span_ms: i64, still_ms: i64) -> Option<Speed> {
     let (begin, now) = (marks.first()?, marks.last()?);
     let steps = marks.windows(2).filter(|pair| pair[0].drained != pair[1].drained).map(|pair| pair[1]);
     let recent: Vec<Mark> = steps.filter(|step| now.at_ms - step.at_ms <= span_ms).collect();
     let newest = recent.last().copied().unwrap_or(*begin);
     let mut oldest = newest;
     for step in recent.iter().rev() {
-        if oldest.at_ms - step.at_ms > STILL_MS {
+        if oldest.at_ms - step.at_ms > still_ms {
             break;
         }
         oldest = *step;
     }
-    let last = if now.at_ms - newest.at_ms > STILL_MS { *now } else { newest };
+    let last = if now.at_ms - newest.at_ms > still_ms { *now } else { newest };
     let taken_ms = last.at_ms - oldest.at_ms;
     let per_ms = |from: i64, to: i64| (to - from) as f64 / taken_ms as f64;
     (taken_ms >= SPAN_MIN_MS).then(|| Speed {
@@ -250,8 +256,8 @@ fn speed(marks: &[Mark], span_ms: i64) -> Option<Speed> {
 }
 
 /// What is left ÷ (drain − arrival), for the drain as small and as large as it may be.
-fn eta_of(marks: &[Mark], span_ms: i64, now_ms: i64) -> Eta {
-    let (Some(speed), Some(now)) = (speed(marks, span_ms), marks.last()) else { return Eta::Unknown };
+fn eta_of(marks: &[Mark], span_ms: i64, still_ms: i64, now_ms: i64) -> Eta {
+    let (Some(speed), Some(now)) = (speed(marks, span_ms, still_ms), marks.last()) else { return Eta::Unknown };
     let off = ENDS_OFF_MS as f64 / (speed.span_ms + ENDS_OFF_MS) as f64;
     let (least, most) = (speed.drain * (1.0 - off) - speed.arrival, speed.drain * (1.0 + off) - speed.arrival);
     if most <= 0.0 {
@@ -386,6 +392,23 @@ mod tests {
         let Some(Eta::Between { earliest_ms, latest_ms }) = told.eta else { panic!("{:?}", told.eta) };
         assert!(earliest_ms < 119_000 + 286_555 && 119_000 + 286_555 < latest_ms, "{earliest_ms} {latest_ms}");
         assert!(latest_ms - earliest_ms < 20_000, "{earliest_ms} {latest_ms}");
+    }
+
+    #[test]
+    fn what_is_read_and_not_in_the_table_yet_is_not_said_to_be_ready() {
+        let mut paces = Paces::default();
+        let mut see = |second: i64, through_s: i64| {
+            let partitions = vec![(0, second * 1_000, 100_000)];
+            let through_ms = Some((through_s * 1_000, 3_600_000 + second * 1_000));
+            paces.see("live", second * 1_000, &Work { partitions, through_ms, is_behind: true }).eta
+        };
+        for second in 0..10 {
+            assert_eq!(see(second, 0), Some(Eta::Unknown), "nothing came into the table");
+        }
+        see(10, 60);
+        // A minute of log time in two seconds: about 3,500 s ÷ 29.
+        let Some(Eta::Between { earliest_ms, latest_ms }) = see(12, 120) else { panic!("two steps were seen") };
+        assert!(earliest_ms <= 102_000 && latest_ms >= 12_000 + 120_000, "{earliest_ms} {latest_ms}");
     }
 
     #[test]

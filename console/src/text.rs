@@ -460,7 +460,7 @@ mod tests {
             (behind.eta, behind.eta_kept) = (Some(eta), eta_kept);
             let runs = vec![behind.clone()];
             let text = render_snapshot(&Snapshot { at_ms: 1_700_000_061_000, runs, ..Snapshot::default() });
-            text.lines().skip(3).take(2).collect::<Vec<_>>().join("\n")
+            text.lines().skip(3).take(2).map(str::trim_start).collect::<Vec<_>>().join("\n")
         };
         let eta = Eta::Between { earliest_ms: 1_700_001_561_000, latest_ms: 1_700_001_921_000 };
         let kept = EtaKept { half_ms: 1_000, said_ms: 600_000, came_ms: 661_000 };

@@ -146,6 +146,15 @@ proptest! {
 }
 
 #[test]
+fn a_light_that_only_waits_for_the_next_window_says_so() {
+    let late = troubles(&at_limits(31_000, 0, FREE_ENOUGH, 500), Held::default()).1;
+    let after = |late_ms| troubles(&at_limits(late_ms, 0, FREE_ENOUGH, 500), late).0;
+    assert!(after(31_000)[0].sentence.starts_with("Statistics are late: "));
+    assert!(after(-20_000)[0].sentence.starts_with("Statistics were late until just now: "));
+    assert_eq!(after(-50_000), []);
+}
+
+#[test]
 fn what_cannot_be_seen_stays_as_it_was() {
     let bad = troubles(&at_limits(60_000, 900, 0, 0), Held::default()).1;
     assert_eq!(troubles(&Snapshot::without_log(1, "away".into()), bad).1, bad);
