@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::runtime::Runtime;
 use weir_log::{ControlLog, Log, LogConfig, SystemClock, ensure_partitions_in_use};
-use weir_schemas::{SchemaVersion, WindowStart};
+use weir_schemas::{SchemaVersion, WindowStart, control::EVENTS_TOPIC};
 use weir_sink::{Between, Content, Target};
 
 use crate::{
@@ -47,7 +47,6 @@ pub struct Args {
     json: bool,
 }
 
-const TOPIC: &str = "drill.events";
 const WORKERS_MAX: u64 = 4;
 /// Memory of a run, MiB: with it the size of its batches, and whether windows are spilled.
 const MEMORY_MIB: [usize; 5] = [16, 32, 64, 128, 512];
@@ -119,13 +118,14 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     let server = runtime.block_on(parts::clickhouse(&dir.join("clickhouse"), 0))?;
     let log = LogConfig::Kafka { bootstrap: broker.bootstrap(), options: Default::default() };
     let opened = weir_log::open(&log, Arc::new(SystemClock))?;
-    let written = traffic::write(opened.as_ref(), TOPIC, (args.events, args.partitions, args.windows), &version, seed)?;
+    let written =
+        traffic::write(opened.as_ref(), EVENTS_TOPIC, (args.events, args.partitions, args.windows), &version, seed)?;
     let control = ControlLog::open(opened.clone())?;
     let partitions = ensure_partitions_in_use(&control, "drill", args.partitions, BEGIN_MS)?;
     drop(control);
     let order = Order {
-        run: "live".to_owned(),
-        topic: TOPIC.to_owned(),
+        run: "replay".to_owned(),
+        topic: EVENTS_TOPIC.to_owned(),
         from: version.width.window_of(BEGIN_MS - version.lateness_ms),
         to: version.width.window_of(written.end_ms - version.lateness_ms),
         partitions,
@@ -203,6 +203,8 @@ impl Stage<'_> {
             replayed.workers.push(workers);
             replayed.memory_mib.push(memory_mib);
             let order = Order {
+                // What another has reported of its tables is not held against this one's.
+                run: format!("replay-{number}"),
                 workers: workers as usize,
                 memory_bytes_max: memory_mib << 20,
                 target: target.clone(),
