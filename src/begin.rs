@@ -92,6 +92,7 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
         reported,
         first_ms: order.from.ms(),
         checkpoint_ms: order.from.ms(),
+        given_up_to_ms: order.given_up_to_ms.filter(|_| order.left != Left::Own),
         topic_was: order.topic_id.clone(),
         topic_is: None,
         partitions: read

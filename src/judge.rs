@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub first_ms: i64,
     /// The first window that is not in the table.
     pub checkpoint_ms: i64,
+    /// What lies before it and is not in the table cannot be computed: somebody has given up windows that end here.
+    pub given_up_to_ms: Option<i64>,
     /// Which topic it was when it was first used, and which one it is; `None`: not known.
     pub topic_was: Option<String>,
     pub topic_is: Option<String>,
@@ -64,6 +66,10 @@ pub(crate) fn fault(facts: &Facts) -> Option<Fault> {
     }
     if let Some(stray) = facts.partitions.iter().find(|partition| !partition.in_use && partition.end > 0) {
         return Some(Fault::StrayRecords { topic: topic(), partition: stray.partition, records: stray.end });
+    }
+    if let Some(reported_ms) = facts.given_up_to_ms.filter(|given_up_to_ms| from_ms < *given_up_to_ms) {
+        // The log, or the topic, of what was given up may look whole and is not: its windows would come out empty.
+        return Some(Fault::TableLost { reported_ms, from_ms });
     }
     let reported = facts.reported.as_ref()?;
     let gives_up = facts.ordered.iter().any(|repair| matches!(repair, Repair::GiveUp { .. }));
@@ -168,6 +174,7 @@ mod tests {
             reported: Some(Reported { generation: 1, through_ms: 5_000 }),
             first_ms: 1_000,
             checkpoint_ms: 5_000,
+            given_up_to_ms: None,
             topic_was: Some("a".into()),
             topic_is: Some("a".into()),
             partitions: vec![partition(0, true, Some(7), 7), partition(1, true, None, 0)],
@@ -200,6 +207,8 @@ mod tests {
         assert_eq!(with(|facts| facts.checkpoint_ms = facts.first_ms), Some("table lost"), "emissions is empty");
         assert_eq!(with(|facts| facts.checkpoint_ms = 6_000), None, "a report that was not sent any more");
         assert_eq!(with(|facts| facts.first_ms = 5_001), Some("control lost"));
+        assert_eq!(with(|facts| facts.given_up_to_ms = Some(5_000)), None, "behind it");
+        assert_eq!(with(|facts| facts.given_up_to_ms = Some(5_001)), Some("table lost"), "a hole before it");
         assert_eq!(with(|facts| facts.topic_is = Some("b".into())), Some("topic replaced"));
         assert_eq!(with(|facts| facts.topic_is = None), None, "a log that cannot tell");
         assert_eq!(with(|facts| facts.partitions[0].end = 6), Some("log shrunk"));

@@ -12,6 +12,7 @@ mod gaps;
 mod history;
 mod hold;
 mod judge;
+mod maintenance;
 mod recover;
 mod report;
 mod run;
@@ -71,6 +72,9 @@ enum Command {
     /// Copies of the statistics: made, proved and brought back while everything goes on
     #[command(subcommand)]
     Backup(backup::BackupCommand),
+    /// Announces maintenances, and lists them
+    #[command(subcommand)]
+    Maintenance(maintenance::MaintenanceCommand),
     /// Reads access logs into statistics of their own
     Import(weir_import::ImportCommand),
     /// Sends believable traffic
@@ -139,6 +143,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(args) => return token::main(&args),
         Command::Recover(args) => return runtime.block_on(recover::main(config, &args)),
         Command::Backup(command) => return runtime.block_on(backup::main(config, &command)),
+        Command::Maintenance(command) => return runtime.block_on(maintenance::main(config, &command)),
         Command::Import(command) => return runtime.block_on(sources::import(config, command)),
         Command::Generate(args) => return runtime.block_on(sources::generate(config, args)),
         Command::Config => {

@@ -18,7 +18,7 @@ use anyhow::Context;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Fault, Recoveries, Repair, WindowWidth,
-    control::{Action, ControlRecord, EVENTS_TOPIC, TopicId, import_topic},
+    control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, TopicId, import_topic},
     progress::{RunProgress, group_of},
 };
 
@@ -33,7 +33,7 @@ const INTO_USE_AHEAD_MS: i64 = 20_000;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RecoverArgs {
-    /// The run, as `weir status` names it: `live`, `import-…`
+    /// The run, as `weir status` names it: `live`, `gap`, `import-…`
     run: String,
     /// Why: it is kept for ever, with who and when
     #[arg(long, required_unless_present = "dry_run")]
@@ -174,7 +174,7 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
     let run = args.run.as_str();
     let topic = match run.strip_prefix("import-") {
         Some(id) => import_topic(id),
-        None if run == "live" => EVENTS_TOPIC.to_owned(),
+        None if run == "live" || run == GAP_RUN => EVENTS_TOPIC.to_owned(),
         None => anyhow::bail!("there is no run {run} (`weir status` names them)"),
     };
     let told = progress(log.as_ref(), run, &topic)?.with_context(|| {

@@ -15,7 +15,7 @@ use weir_schemas::{
     Fault, WindowStart,
     progress::{Metadata, Moved, PartitionProgress, RunProgress, Waiting, group_of},
 };
-use weir_sink::News;
+use weir_sink::{Left, News};
 
 use crate::{
     judge::{Facts, PartitionFacts},
@@ -128,6 +128,7 @@ impl Reporter {
             reported: Some(crate::judge::Reported { generation: self.generation, through_ms }),
             first_ms: self.order.from.ms().min(through_ms),
             checkpoint_ms: through_ms,
+            given_up_to_ms: self.order.given_up_to_ms.filter(|_| self.order.left != Left::Own),
             topic_was: self.order.topic_id.clone(),
             topic_is: None,
             partitions: read.collect(),

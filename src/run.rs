@@ -72,6 +72,9 @@ pub(crate) struct RunOrder {
     pub recovery: Option<i64>,
     #[serde(default)]
     pub repairs: Vec<(i64, Repair)>,
+    /// The end of what was ever given up: what lies before and is not in the table cannot be computed from the log.
+    #[serde(default)]
+    pub given_up_to_ms: Option<i64>,
     /// All that were ever ordered for the run.
     #[serde(default)]
     pub recoveries: Vec<(i64, Repair)>,
@@ -181,6 +184,7 @@ impl RunOrder {
             left: Left::Passed,
             permille: Hold::of(&run, control).permille,
             recovery: recoveries.last(),
+            given_up_to_ms: recoveries.given_up_to_ms(),
             repairs: recoveries.pending,
             recoveries: recoveries.all,
             topic_id: None,

@@ -1,14 +1,14 @@
 //! `weir pause`, `resume`, `throttle`: an operator's word, sent to the console, and waited for until it has taken effect.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use reqwest::{Client, Method, StatusCode};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use weir_console::{Command, ConsoleClock, Reply, Verb, clocks_differ};
 use weir_log::{Clock, SystemClock};
 
@@ -92,15 +92,15 @@ pub(crate) async fn throttle(config: &Config, args: &ThrottleArgs) -> anyhow::Re
 }
 
 async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) -> anyhow::Result<ExitCode> {
-    let console = Console::of(config, order)?;
+    let console = Console::of(config, order.console.as_deref(), order.token_file.as_deref())?;
     let asked_ms = SystemClock.now_ms();
-    let clock: ConsoleClock = console.ask(Method::GET, "/api/clock", None).await?;
+    let clock: ConsoleClock = console.get("/api/clock").await?;
     if let Some(differ) = clocks_differ(asked_ms, clock.at_ms, SystemClock.now_ms()) {
         eprintln!("weir: {differ}");
     }
     let command = Command {
         id: Some(clock.at_ms),
-        user: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
+        user: user(),
         reason: order.reason.clone().unwrap_or_default(),
         dry_run: order.dry_run,
         ..command
@@ -146,31 +146,41 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     Ok(ExitCode::SUCCESS)
 }
 
+/// Who sits before the terminal.
+pub(crate) fn user() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default()
+}
+
 /// The console, and who asks it.
-struct Console {
+pub(crate) struct Console {
     url: String,
     secret: String,
     client: Client,
 }
 
 impl Console {
-    fn of(config: &Config, order: &OrderArgs) -> anyhow::Result<Console> {
+    /// At `url`, or where the configuration says that it listens; with the token of the file, or the one at hand.
+    pub(crate) fn of(config: &Config, url: Option<&str>, token_file: Option<&Path>) -> anyhow::Result<Console> {
         let mut listens = config.listen.console;
         if listens.ip().is_unspecified() {
             listens.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        let url = order.console.clone().unwrap_or_else(|| format!("http://{listens}"));
-        let secret = token::secret(config, order.token_file.as_deref())?;
+        let url = url.map_or_else(|| format!("http://{listens}"), str::to_owned);
+        let secret = token::secret(config, token_file)?;
         let client = Client::builder().timeout(ANSWER_WAIT).build()?;
         Ok(Console { url: url.trim_end_matches('/').to_owned(), secret, client })
     }
 
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.ask(Method::GET, path, None::<&()>).await
+    }
+
     /// Asks until there is an answer: what was asked before counts once.
-    async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        command: Option<&Command>,
+        command: Option<&impl Serialize>,
     ) -> anyhow::Result<T> {
         let begin = Instant::now();
         loop {

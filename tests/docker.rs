@@ -191,7 +191,7 @@ impl ClickHouse {
     fn start() -> ClickHouse {
         let (temporary, port) = (tempfile::tempdir().unwrap(), free_port());
         let dir = temporary.path();
-        for part in ["data", "log", "config.d", "users.d"] {
+        for part in ["data", "log", "backups", "config.d", "users.d"] {
             fs::create_dir(dir.join(part)).unwrap();
         }
         fs::write(dir.join("config.d/weir.xml"), docker("clickhouse/config.xml")).unwrap();
@@ -212,7 +212,7 @@ impl ClickHouse {
         let child = Command::new(WEIR)
             .args(["clickhouse", "embedded"])
             .arg(library())
-            .arg(dir)
+            .args([dir, &dir.join("backups")])
             .env("CLICKHOUSE_WRITER_PASSWORD", "of-the-writer")
             .env("CLICKHOUSE_ANALYST_PASSWORD", "of-the-analyst")
             .stdin(Stdio::piped())

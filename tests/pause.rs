@@ -32,7 +32,8 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     import(&place);
     stands_still(&place, &serve, before);
     let status = text(&place.weir(&["status"]));
-    assert!(status.starts_with("live: PAUSED · complete through "), "{status}");
+    assert!(status.starts_with("YELLOW: Paused for maintenance since "), "{status}");
+    assert!(status.contains("\nlive: PAUSED · complete through "), "{status}");
     assert!(status.contains("\"a disk is exchanged\""), "{status}");
     let again = refused(&place, &["pause", "live", "--reason", "again"]);
     assert!(again.contains("live is paused since ") && again.contains("\"a disk is exchanged\", until "), "{again}");
@@ -58,13 +59,8 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     serve = place.start();
     sent += place.hits("/after", 2);
     place.wait_complete();
-    wait_for("the gap to be filled", || {
-        let status = place.status()?;
-        let gap = status["runs"].as_array()?.iter().find(|run| run["run"] == "gap")?.clone();
-        (gap["progress"]["ended"] == true).then_some(())
-    });
+    wait_for("the gap to be filled", || (said(&place, "caught_up").len() == 2).then_some(()));
     assert_eq!(views(&place), Some(sent));
-    wait_for("the second catch-up to be told", || (said(&place, "caught_up").len() == 2).then_some(()));
     let told: Vec<_> = ["pause", "paused", "resume", "resumed"].map(|verb| said(&place, verb).len()).into();
     assert_eq!(told, [2, 2, 2, 2], "each once");
 
@@ -78,6 +74,33 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     sent += place.hits("/last", 1);
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_maintenance_is_announced_ahead_and_withdrawn() {
+    let place = Place::new("");
+    let serve = place.start();
+    let none = run(&place, &["maintenance", "list"]);
+    assert!(none.contains("there was none, and none is announced"), "{none}");
+    let planned =
+        run(&place, &["maintenance", "plan", "--at", "2099-03-01T14:00:00Z", "--for", "2h", "--reason", "a disk"]);
+    assert!(planned.contains("is announced, 2099-03-01 14:00:00 UTC to 2099-03-01 16:00:00 UTC"), "{planned}");
+    let listed = run(&place, &["maintenance", "list"]);
+    assert!(listed.contains("planned") && listed.trim_end().ends_with("a disk"), "{listed}");
+    let announced = |place: &Place| -> Option<usize> {
+        let upcoming = get(&format!("http://{}/api/v2/scheduled-maintenances/upcoming.json", place.console))?.1;
+        let upcoming: Value = serde_json::from_str(&upcoming).ok()?;
+        Some(upcoming["scheduled_maintenances"].as_array()?.len())
+    };
+    wait_for("everybody to see it", || (announced(&place)? == 1).then_some(()));
+    let id = listed.split_whitespace().next().unwrap().to_owned();
+    assert!(refused(&place, &["maintenance", "cancel", "7", "--reason", "x"]).contains("there is no maintenance 7"));
+    let past = ["maintenance", "plan", "--at", "2020-03-01T14:00:00Z", "--for", "2h", "--reason", "x"];
+    assert!(refused(&place, &past).contains("is not ahead"));
+    assert!(run(&place, &["maintenance", "cancel", &id, "--reason", "no disk"]).contains("is withdrawn"));
+    wait_for("nobody to see it any more", || (announced(&place)? == 0).then_some(()));
+    assert!(refused(&place, &["maintenance", "cancel", &id, "--reason", "x"]).contains("was withdrawn already"));
     assert_eq!(serve.stop(), Some(0));
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  POST /api/runs/RUN/pause|resume|throttle   Command ──▶ Reply   (the same id again: the same Reply, with what came of it)
+//!  POST /api/maintenances   Announcement ──▶ Reply      POST /api/maintenances/ID/cancel   Announcement ──▶ Reply
 //!  GET  /api/clock   an id for the next command      GET /api/log   who did what, when and why
 //! ```
 //!
@@ -30,7 +31,8 @@ use weir_schemas::{
 };
 
 use crate::{
-    guard,
+    Announcement, announce, guard,
+    maintenance::maintenances,
     snapshot::{ImportState, RunStatus, fold_imports, observe_run},
     token::{self, Role, Token},
     verbs::{self, Command, Known, Planned, Refusal, Verb},
@@ -117,10 +119,7 @@ impl Desk {
         let id = command.id.unwrap_or_else(|| self.next_id(&mut turn));
         let known = self.know(run, verb == Verb::Pause, &all, now_ms)?;
         let planned = verbs::decide(&known, verb, command, id)?;
-        let who = match command.user.as_str() {
-            "" => token.name.clone(),
-            user => format!("{}@{user}", token.name),
-        };
+        let who = who(token, &command.user);
         let reason = command.reason.trim().to_owned();
         let record = ControlRecord { at_ms: now_ms, who, reason, action: planned.action.clone() };
         let heard_ms = known.progress.as_ref().map(|progress| progress.at_ms);
@@ -140,6 +139,36 @@ impl Desk {
         }
         let Planned { action, safe_until_ms, said } = planned;
         Ok(Reply { id, at_ms: now_ms, who: record.who, action, through_ms: None, safe_until_ms, said, heard_ms })
+    }
+
+    /// Blocks the thread. The same announcement again is answered as the first time.
+    fn announce(
+        &self,
+        announcement: &Announcement,
+        token: &Token,
+        decide: impl Fn(&Announcement, &[ControlRecord], i64, i64) -> Result<(Action, String), Refusal>,
+    ) -> Result<Reply, Failure> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (control, all) = self.read()?;
+        let records: Vec<ControlRecord> = all.records.into_iter().map(|(_, record)| record).collect();
+        let now_ms = self.clock.now_ms();
+        let id = announcement.id.unwrap_or_else(|| self.next_id(&mut turn));
+        let planned =
+            |record: &&ControlRecord| matches!(record.action, Action::MaintenancePlanned { id: of, .. } if of == id);
+        let (record, said) = match records.iter().find(planned) {
+            Some(record) => (record.clone(), format!("maintenance {id} is announced")),
+            None => {
+                let (action, said) = decide(announcement, &records, id, now_ms)?;
+                let who = who(token, &announcement.user);
+                let reason = announcement.reason.trim().to_owned();
+                let record = ControlRecord { at_ms: now_ms, who, reason, action };
+                futures::executor::block_on(control.append(&record))?;
+                info!(said, who = record.who, reason = record.reason, "announced");
+                (record, said)
+            }
+        };
+        let ControlRecord { at_ms, who, action, .. } = record;
+        Ok(Reply { id, at_ms, who, action, through_ms: None, safe_until_ms: None, said: vec![said], heard_ms: None })
     }
 
     fn answer_again(
@@ -219,6 +248,10 @@ impl Desk {
     }
 }
 
+fn who(token: &Token, user: &str) -> String {
+    if user.is_empty() { token.name.clone() } else { format!("{}@{user}", token.name) }
+}
+
 /// The runs that a verb may be about.
 fn runs(control: &[ControlRecord]) -> Vec<String> {
     let left = |record: &ControlRecord| matches!(record.action, Action::Resume { left_to_ms: Some(_), .. });
@@ -249,6 +282,8 @@ fn counts(hold: &Hold, action: &Action) -> bool {
 pub(crate) fn router(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/api/runs/{run}/{verb}", post(command))
+        .route("/api/maintenances", post(plan))
+        .route("/api/maintenances/{id}/cancel", post(cancel))
         .route("/api/clock", get(clock))
         .route("/api/log", get(records))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -316,6 +351,35 @@ async fn command(
         serde_json::from_slice(&body).map_err(|error| wrong(format!("the body is no command: {error}")))?;
     caller.must_be(if command.dry_run { Role::Viewer } else { Role::Operator })?;
     on_a_thread(move || desk.command(&run, verb, &command, &caller.0)).await
+}
+
+async fn plan(State(desk): State<Arc<Desk>>, caller: Caller, body: Bytes) -> Result<Json<Reply>, Failure> {
+    announce(desk, caller, body, |announcement, _, id, now_ms| announce::plan(announcement, id, now_ms)).await
+}
+
+async fn cancel(
+    State(desk): State<Arc<Desk>>,
+    caller: Caller,
+    Path(of): Path<i64>,
+    body: Bytes,
+) -> Result<Json<Reply>, Failure> {
+    let withdraw = move |_: &Announcement, control: &[ControlRecord], _: i64, now_ms: i64| {
+        announce::cancel(&maintenances(control, now_ms), of)
+    };
+    announce(desk, caller, body, withdraw).await
+}
+
+async fn announce(
+    desk: Arc<Desk>,
+    caller: Caller,
+    body: Bytes,
+    decide: impl Fn(&Announcement, &[ControlRecord], i64, i64) -> Result<(Action, String), Refusal> + Send + 'static,
+) -> Result<Json<Reply>, Failure> {
+    caller.must_be(Role::Operator)?;
+    let wrong = |error| Failure::new(StatusCode::BAD_REQUEST, format!("the body is no announcement: {error}"));
+    let announcement: Announcement = serde_json::from_slice(&body).map_err(wrong)?;
+    verbs::check_words(&announcement.user, &announcement.reason)?;
+    on_a_thread(move || desk.announce(&announcement, &caller.0, decide)).await
 }
 
 async fn clock(State(desk): State<Arc<Desk>>, _caller: Caller) -> Json<ConsoleClock> {

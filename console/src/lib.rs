@@ -16,6 +16,7 @@
 //!
 //! Start at [`observe`], then [`Memory::view`]. Not here: HTTP of the collector, SQL.
 
+mod announce;
 mod badge;
 mod control;
 mod feed;
@@ -37,11 +38,12 @@ mod verbs;
 mod view;
 mod words;
 
+pub use announce::Announcement;
 pub use control::{ConsoleClock, Desk, Reply};
 pub use http::{About, Health, serve};
 pub use incident::{Component, Incident, Update};
 pub use light::{Colour, Held, Kind, Trouble, light, troubles};
-pub use maintenance::{Maintenance, MaintenanceState};
+pub use maintenance::{Maintenance, MaintenanceState, maintenances};
 pub use pace::{Eta, Rates};
 pub use recovered::Recovery;
 pub use snapshot::{

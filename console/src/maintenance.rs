@@ -119,7 +119,7 @@ impl Maintenance {
 const EARLY_MS: i64 = 30 * 60_000;
 
 /// All maintenances that the control records tell of, the newest first.
-pub(crate) fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> {
+pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> {
     let mut all = plans(control);
     let paused: BTreeSet<&str> = control
         .iter()

@@ -97,7 +97,9 @@ pub(crate) fn decide(known: &Known, verb: Verb, command: &Command, id: i64) -> R
         let runs = known.runs.join(", ");
         return Err(Refusal::UnknownRun(format!("there is no run {} (there are: {runs})", known.run)));
     }
-    check_words(command)?;
+    if !command.dry_run || !command.reason.is_empty() {
+        check_words(&command.user, &command.reason)?;
+    }
     match verb {
         Verb::Pause => pause(known, command, id),
         Verb::Resume => resume(known, command, id),
@@ -105,15 +107,15 @@ pub(crate) fn decide(known: &Known, verb: Verb, command: &Command, id: i64) -> R
     }
 }
 
-fn check_words(command: &Command) -> Result<(), Refusal> {
+pub(crate) fn check_words(user: &str, reason: &str) -> Result<(), Refusal> {
     let wrong = |what: &str| Err(Refusal::Wrong(what.to_owned()));
-    if command.reason.trim().is_empty() && !command.dry_run {
+    if reason.trim().is_empty() {
         return wrong("a reason is missing: it is kept with who and when (say --reason \"…\")");
     }
-    if command.reason.len() > REASON_BYTES_MAX || command.reason.chars().any(char::is_control) {
+    if reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
         return wrong("the reason is longer than 500 bytes, or holds control characters (write one plain line)");
     }
-    if command.user.len() > USER_BYTES_MAX || command.user.chars().any(char::is_control) {
+    if user.len() > USER_BYTES_MAX || user.chars().any(char::is_control) {
         return wrong("the user's name is longer than 64 bytes, or holds control characters (write one plain name)");
     }
     Ok(())
@@ -167,13 +169,8 @@ fn until_ms(command: &Command, now_ms: i64) -> Result<Option<i64>, Refusal> {
     let until_ms = match (&command.r#for, &command.until) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => return Err(Refusal::Wrong("--for and --until say the same (leave one)".to_owned())),
-        (Some(text), None) => {
-            let wrong = |error| Refusal::Wrong(format!("--for {text}: {error} (write it as in 2h 30m)"));
-            let span = humantime::parse_duration(text).map_err(|error| wrong(error.to_string()))?;
-            let span_ms = i64::try_from(span.as_millis()).map_err(|error| wrong(error.to_string()))?;
-            now_ms.checked_add(span_ms).ok_or_else(|| wrong("that is too long".to_owned()))?
-        }
-        (None, Some(text)) => parse_until(text, now_ms)?,
+        (Some(text), None) => parse_span(text, now_ms)?,
+        (None, Some(text)) => parse_time("--until", text, now_ms)?,
     };
     if until_ms <= now_ms {
         return Err(Refusal::Wrong(format!(
@@ -185,11 +182,20 @@ fn until_ms(command: &Command, now_ms: i64) -> Result<Option<i64>, Refusal> {
     Ok(Some(until_ms))
 }
 
-fn parse_until(text: &str, now_ms: i64) -> Result<i64, Refusal> {
+/// The end of a span as in `2h 30m` from `from_ms` on.
+pub(crate) fn parse_span(text: &str, from_ms: i64) -> Result<i64, Refusal> {
+    let wrong = |error| Refusal::Wrong(format!("--for {text}: {error} (write it as in 2h 30m)"));
+    let span = humantime::parse_duration(text).map_err(|error| wrong(error.to_string()))?;
+    let span_ms = i64::try_from(span.as_millis()).map_err(|error| wrong(error.to_string()))?;
+    from_ms.checked_add(span_ms).ok_or_else(|| wrong("that is too long".to_owned()))
+}
+
+/// `14:00`, the next such time in UTC, or an instant of RFC 3339.
+pub(crate) fn parse_time(flag: &str, text: &str, now_ms: i64) -> Result<i64, Refusal> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(at.as_millisecond());
     }
-    let wrong = || Refusal::Wrong(format!("--until {text} is no time (write 14:00, in UTC, or 2026-03-01T14:00:00Z)"));
+    let wrong = || Refusal::Wrong(format!("{flag} {text} is no time (write 14:00, in UTC, or 2026-03-01T14:00:00Z)"));
     let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
     let number = |digits: &str, below: i64| digits.parse::<i64>().ok().filter(|number| (0..below).contains(number));
     let (hours, minutes) = number(hours, 24).zip(number(minutes, 60)).ok_or_else(wrong)?;
@@ -449,9 +455,9 @@ mod tests {
 
     #[test]
     fn a_time_of_day_is_the_next_one() {
-        assert_eq!(parse_until("14:00", NOW), Ok(NOW + 40 * 60_000));
-        assert_eq!(parse_until("13:20", NOW), Ok(NOW + 24 * HOUR));
-        assert_eq!(parse_until("2026-03-01T14:20:00+01:00", NOW), Ok(NOW));
+        assert_eq!(parse_time("--until", "14:00", NOW), Ok(NOW + 40 * 60_000));
+        assert_eq!(parse_time("--until", "13:20", NOW), Ok(NOW + 24 * HOUR));
+        assert_eq!(parse_time("--until", "2026-03-01T14:20:00+01:00", NOW), Ok(NOW));
     }
 
     #[test]

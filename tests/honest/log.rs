@@ -149,7 +149,7 @@ fn acknowledged_records_that_kafka_has_lost_stop_the_run_until_they_are_given_up
     let recovered = recover(&place, &["--accept-loss"]);
     assert!(recovered.status.success(), "{}", text(&recovered));
     // What had been counted stays, and what comes is counted again, from the window on that is named.
-    let to_ms = place.status().unwrap()["runs"][0]["missing"][0]["to_ms"].as_i64().unwrap();
+    let to_ms = wait_for("what is missing", || place.status()?["runs"][0]["missing"][0]["to_ms"].as_i64());
     wait_for("the end of what was given up", || (SystemClock.now_ms() > to_ms).then_some(()));
     counted += post(&place, "/c", 2);
     place.wait_complete();
@@ -177,7 +177,10 @@ fn a_control_topic_that_is_another_one_stops_the_run_before_it_counts_anything_t
     let recovered = recover(&place, &["--accept-loss"]);
     assert!(recovered.status.success(), "{}", text(&recovered));
     assert_eq!(place.page_views(), Some(sent), "nothing was counted twice");
-    let missing = place.status().unwrap()["runs"][0]["missing"][0].clone();
+    let missing = wait_for("what is missing", || {
+        let missing = place.status()?["runs"][0]["missing"][0].clone();
+        missing.is_object().then_some(missing)
+    });
     let (from_ms, to_ms) = (missing["from_ms"].as_i64().unwrap(), missing["to_ms"].as_i64().unwrap());
     assert!(from_ms < SystemClock.now_ms() && to_ms > SystemClock.now_ms() + DEDUP_HORIZON_MS / 2, "{missing}");
     assert_eq!(serve.stop(), Some(0));
@@ -212,7 +215,7 @@ fn another_topic(place: &Place, log: &dyn Log, partitions: u32) {
     assert!(!refused.status.success() && text(&refused).contains("--accept-loss"), "{}", text(&refused));
     let recovered = recover(place, &["--accept-loss"]);
     assert!(recovered.status.success() && text(&recovered).contains("live goes on from "), "{}", text(&recovered));
-    assert_eq!(missing(place), before + 1);
+    wait_for("what is missing", || (missing(place) == before + 1).then_some(()));
     assert!(place.weir(&["status"]).status.success());
     post(place, "/after", 1);
 }

@@ -25,8 +25,8 @@ pub(crate) fn wait_run_stopped(place: &Place, run: usize, kind: &str) -> String 
     wait_for(kind, || {
         let progress = place.status()?["runs"][run]["progress"].clone();
         let stopped = progress["stopped"].as_str()?;
-        assert_eq!(progress["fault"]["kind"], kind, "{progress}");
-        Some(stopped.to_owned())
+        // What the console shows may be a second old: another reason is that of the stop before.
+        (progress["fault"]["kind"] == kind).then(|| stopped.to_owned())
     })
 }
 
