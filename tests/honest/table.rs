@@ -168,18 +168,20 @@ fn a_table_that_was_made_otherwise_stops_its_run_alone_and_stays_so_over_a_resta
     let folding = made.replace("ENGINE = MergeTree", "ENGINE = ReplacingMergeTree");
     assert_ne!(folding, made);
     write(&place, &folding);
-    assert_eq!(serve.stop(), Some(0));
-    let serve = place.start();
-    let said = wait_stopped(&place, "table_altered");
-    assert!(said.contains("its engine is ReplacingMergeTree") && said.contains("RENAME TABLE"), "{said}");
+    // Its rows are gone, which is found first.
+    wait_stopped(&place, "table_differs");
     let refused = recover(&place, &[]);
-    assert!(!refused.status.success() && text(&refused).contains("its engine is"), "{}", text(&refused));
+    let said = text(&refused);
+    assert!(!refused.status.success() && said.contains("its engine is ReplacingMergeTree"), "{said}");
+    let said = wait_stopped(&place, "table_altered");
+    assert!(said.contains("RENAME TABLE"), "{said}");
     write(&place, "RENAME TABLE weir.stats_v1 TO weir.stats_v1_folding");
-    let looked_again = recover(&place, &[]);
-    assert!(!looked_again.status.success(), "{}", text(&looked_again));
-    let said = wait_stopped(&place, "table_differs");
-    assert!(said.contains("the table holds 0"), "{said}");
-    let recovered = recover(&place, &[]);
+    let mut recovered = recover(&place, &[]);
+    if !recovered.status.success() {
+        // The audit had not come to the oldest batches yet: the whole comparison has.
+        assert!(wait_stopped(&place, "table_differs").contains("the table holds 0"));
+        recovered = recover(&place, &[]);
+    }
     assert!(recovered.status.success(), "{}", text(&recovered));
     whole(sent, "all of live, in a new table");
     assert_eq!(serve.stop(), Some(0));
