@@ -16,7 +16,7 @@ use crate::table::Running;
 /// again from the first.
 pub trait Vault: Running {
     /// Which `owners` there is, another one after each restore, and which DELETEs there were; `None` while a restore has
-    /// dropped it, or while one is under way.
+    /// dropped it, or while one is under way, or windows are recorded as both done and lost: those are being given up.
     fn standing(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send;
 
     fn copy_record(&self) -> impl Future<Output = Result<(), Failure>> + Send;

@@ -196,12 +196,16 @@ impl Running for ClickHouse<'_> {
 impl Vault for ClickHouse<'_> {
     async fn standing(&self) -> Result<Option<String>, Failure> {
         let of = self.of_database();
-        // A mutation is listed after it is over, too.
+        let emissions = format!("{}.emissions", self.connection.database);
+        // A mutation is listed after it is over, too. What is done and lost is being given up: the mutation comes yet.
         let sql = format!(
             "SELECT concat(toString(uuid), ' ', \
              toString(assumeNotNull((SELECT sum(cityHash64(table, mutation_id)) FROM system.mutations WHERE {of})))) \
              FROM system.tables WHERE {of} AND name = 'owners' \
-             AND (SELECT count() FROM system.mutations WHERE {of} AND NOT is_done) = 0"
+             AND (SELECT count() FROM system.mutations WHERE {of} AND NOT is_done) = 0 \
+             AND (SELECT count() FROM {emissions} AS done, {emissions} AS lost WHERE done.state = 'done' \
+             AND lost.state = 'lost' AND done.generation = lost.generation AND done.origin = lost.origin \
+             AND done.window_from < lost.window_to AND lost.window_from < done.window_to) = 0"
         );
         Ok(self.connection.rows::<String>(&sql, QUICK).await?.pop())
     }

@@ -798,7 +798,7 @@ impl State {
             }
             Work::Standing => {
                 let still = self.mutations.values().all(|mutation| mutation.killed);
-                let stands = self.owners.is_some() && still;
+                let stands = self.owners.is_some() && still && self.done_and_lost().is_none();
                 return Ok(Answer::Standing(stands.then(|| format!("{} {}", self.owners_made, self.mutated))));
             }
             Work::CopyRecord(id) => {
@@ -957,6 +957,13 @@ impl State {
         self.record.of(Recording::Lost).map(|of| (of.from_s, of.to_s)).collect()
     }
 
+    /// What is recorded as both: it is being given up.
+    fn done_and_lost(&self) -> Option<Recorded> {
+        let lost = self.lost();
+        let both = |of: &&Recorded| lost.iter().any(|(from_s, to_s)| of.from_s < *to_s && *from_s < of.to_s);
+        self.record.of(Recording::Done).find(both).copied()
+    }
+
     /// What is recorded over something else, or is lost although nobody gave it up.
     pub(crate) fn misrecorded(&self) -> Option<String> {
         let mut done: Vec<Recorded> = self.record.of(Recording::Done).copied().collect();
@@ -966,9 +973,7 @@ impl State {
         if let Some(pair) = over {
             return Some(format!("order: {:?} and {:?} are done over each other", pair[0], pair[1]));
         }
-        let lost = self.lost();
-        let both = done.iter().find(|of| lost.iter().any(|(from_s, to_s)| of.from_s < *to_s && *from_s < of.to_s));
-        if let Some(of) = both {
+        if let Some(of) = self.done_and_lost() {
             return Some(format!("given up: {of:?} is done and lost"));
         }
         let given_up = |at: WindowStart| {
@@ -976,7 +981,7 @@ impl State {
             self.orders.iter().any(within)
         };
         let width_s = (self.width.ms() / 1_000) as usize;
-        let mut windows = lost.iter().flat_map(|(from_s, to_s)| (*from_s..*to_s).step_by(width_s));
+        let mut windows = self.lost().into_iter().flat_map(|(from_s, to_s)| (from_s..to_s).step_by(width_s));
         let strange = windows.find(|at_s| !given_up(self.window(*at_s)));
         strange.map(|at_s| format!("given up: window {at_s} s is lost, and nobody gave it up"))
     }
