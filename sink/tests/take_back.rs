@@ -200,6 +200,23 @@ async fn a_copy_is_void_while_something_is_taken_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_void_after_a_give_up_that_was_cut_until_it_is_done_again() {
+    let target = whole().await;
+    // As far as it came: what is lost is said to be, and is still done.
+    let said = "INSERT INTO DB.emissions (generation, origin, run, state, window_from, window_to, rows, digest) \
+                SELECT generation, origin, run, 'lost', window_from, window_to, 0, 0 FROM DB.emissions \
+                WHERE state = 'done' ORDER BY window_from LIMIT 1";
+    ask(&target, said).await;
+    let copied = async |at: &str| {
+        copy(&target, &[version()], &format!("{}-{at}", target.database), None).await.expect("it is known")
+    };
+    assert!(!copied("cut").await);
+    let all = Extent::Lost { from: at(0), to: at(HOURS) };
+    take_back(&target, "live", &version(), "", all).await.expect("given up");
+    assert!(copied("again").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_writer_that_slept_through_it_is_refused() {
     let target = database();
     prepare(&target, &version()).await.expect("tables are made");
