@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use weir_log::{Clock, ControlLog, ControlRecords, Log, LogError};
 use weir_schemas::{
     Hold, SchemaVersion,
-    control::{Action, ControlRecord, EVENTS_TOPIC, import_run, import_topic},
+    control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, import_run, import_topic},
 };
 
 use crate::{
@@ -255,7 +255,7 @@ fn who(token: &Token, user: &str) -> String {
 /// The runs that a verb may be about.
 fn runs(control: &[ControlRecord]) -> Vec<String> {
     let left = |record: &ControlRecord| matches!(record.action, Action::Resume { left_to_ms: Some(_), .. });
-    let gap = control.iter().any(left).then(|| "gap".to_owned());
+    let gap = control.iter().any(left).then(|| GAP_RUN.to_owned());
     let imports = fold_imports(control).into_iter().filter(|import| import.state == ImportState::Counting);
     let imports = imports.map(|import| import_run(&import.id));
     ["live".to_owned()].into_iter().chain(gap).chain(imports).collect()

@@ -7,7 +7,7 @@
 //! Law: outside the bands between two limits the troubles depend on the snapshot alone; inside them, what held holds on.
 
 use serde::{Deserialize, Serialize};
-use weir_schemas::{Fault, progress::RunProgress};
+use weir_schemas::{Fault, control::GAP_RUN, progress::RunProgress};
 
 use crate::{Maintenance, MaintenanceState, Part, RunStatus, Snapshot, text::SILENT_MS, words};
 
@@ -237,7 +237,7 @@ fn of_stopped(run: &RunStatus) -> Option<Trouble> {
     }
     let what = match run.run.as_str() {
         "live" => "Statistics stand still".to_owned(),
-        "gap" => "Statistics that were left out are not being computed".to_owned(),
+        GAP_RUN => "Statistics that were left out are not being computed".to_owned(),
         run => format!("The statistics of {run} stand still"),
     };
     Some(match is_lost {
@@ -298,7 +298,7 @@ fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot) -> Trouble {
     let run = maintenance.run.as_deref();
     let at = |ms| words::time(ms, snapshot.at_ms);
     let filling = snapshot.computing.iter().find(|range| Some(range.to_ms) == maintenance.left_to_ms);
-    let of = if filling.is_some() { "gap" } else { run.unwrap_or_default() };
+    let of = if filling.is_some() { GAP_RUN } else { run.unwrap_or_default() };
     let eta = snapshot.runs.iter().find(|run| run.run == of).and_then(|run| run.eta);
     let ready = words::ready(eta, snapshot.at_ms);
     let sentence = match (filling, run) {

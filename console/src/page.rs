@@ -1,6 +1,7 @@
 //! The page: everything of a [`View`] that a user of the statistics may ask, as HTML without scripts or styles in it.
 
 use maud::{DOCTYPE, Markup, html};
+use weir_schemas::control::GAP_RUN;
 
 use crate::{
     About, Colour, Eta, Incident, Maintenance, MaintenanceState, RunStatus, View, Working,
@@ -204,7 +205,7 @@ fn is_behind(run: &RunStatus) -> bool {
 fn name(run: &RunStatus) -> String {
     match run.run.as_str() {
         "live" => "Statistics of now".to_owned(),
-        "gap" => "What was left out".to_owned(),
+        GAP_RUN => "What was left out".to_owned(),
         run => run.strip_prefix("import-").map_or_else(|| run.to_owned(), |id| format!("Import {id}")),
     }
 }
@@ -215,7 +216,7 @@ fn share(run: &RunStatus, view: &View) -> Option<(i64, i64)> {
     let catching_up = snapshot.maintenances.iter().find(|one| one.state == MaintenanceState::CatchingUp)?;
     let from_ms = catching_up.paused_ms?;
     let (through_ms, to_ms) = match (run.run.as_str(), catching_up.left_to_ms) {
-        ("gap", Some(left_to_ms)) => (snapshot.computing.first()?.from_ms, left_to_ms),
+        (GAP_RUN, Some(left_to_ms)) => (snapshot.computing.first()?.from_ms, left_to_ms),
         ("live", None) => (view.complete_through_ms?, snapshot.at_ms - snapshot.due_ms),
         _ => return None,
     };

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use weir_log::{Log, LogError};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Hold, Missing, Recoveries, STEP_BACK_MAX_MS,
-    control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept, import_run, import_topic},
+    control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept, GAP_RUN, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
 
@@ -119,9 +119,8 @@ impl Snapshot {
     }
 }
 
-/// Name of the run of live events, and of the one that fills what it has left out.
+/// Name of the run of live events.
 const LIVE: &str = "live";
-const GAP: &str = "gap";
 
 /// One run, as its progress in the log shows it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -265,7 +264,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         && let (Some(first), Some(last)) = (computing.first(), computing.last())
     {
         let span = Some((first.from_ms, last.to_ms));
-        let mut run = observe_run(log, control, GAP, EVENTS_TOPIC, span, now_ms)?;
+        let mut run = observe_run(log, control, GAP_RUN, EVENTS_TOPIC, span, now_ms)?;
         let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
         let filled_ms = through_ms.unwrap_or(first.from_ms).clamp(first.from_ms, last.to_ms);
         run.retention_headroom_ms = retention_headroom_ms(Some(filled_ms), retention_s, now_ms);
@@ -323,7 +322,7 @@ fn gaps(maintenances: &[Maintenance]) -> Vec<Computing> {
     };
     let range = |maintenance: &Maintenance| {
         let (from_ms, to_ms) = (maintenance.paused_ms?, maintenance.left_to_ms?);
-        (from_ms < to_ms).then(|| Computing { run: GAP.to_owned(), from_ms, to_ms })
+        (from_ms < to_ms).then(|| Computing { run: GAP_RUN.to_owned(), from_ms, to_ms })
     };
     let mut gaps: Vec<_> = maintenances.iter().filter(open).filter_map(range).collect();
     gaps.sort_by_key(|range| range.from_ms);

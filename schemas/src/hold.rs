@@ -5,7 +5,7 @@
 //!    │ stops at a batch    │ goes on: in order, or today first   │ the maintenance is over
 //! ```
 
-use crate::control::{Action, ControlRecord, EtaKept};
+use crate::control::{Action, ControlRecord, EtaKept, GAP_RUN};
 
 /// Thousandths of the time that a run works which nobody has slowed down.
 pub const UNHINDERED_PERMILLE: u16 = 1000;
@@ -69,7 +69,7 @@ impl Hold {
     /// not, change nothing: of two that were written at the same time the first counts. A decision that comes again, by its
     /// id, changes nothing either.
     pub fn of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Hold {
-        let permille = if run == "gap" { GAP_PERMILLE } else { UNHINDERED_PERMILLE };
+        let permille = if run == GAP_RUN { GAP_PERMILLE } else { UNHINDERED_PERMILLE };
         let mut hold = Hold { pauses: Vec::new(), permille, throttle: None };
         for record in control {
             hold.fold(run, record);

@@ -1,6 +1,6 @@
 //! Windows that were done are made not done, so that their run asks for them again, or they are given up.
 
-use weir_schemas::{SchemaVersion, WindowStart, WindowWidth};
+use weir_schemas::{SchemaVersion, WindowStart, WindowWidth, control::GAP_RUN};
 
 use crate::SinkError;
 use crate::clickhouse::ClickHouse;
@@ -10,9 +10,6 @@ use crate::digest::{Content, seconds};
 use crate::error::{Failure, Kind};
 use crate::owner::{self, Owner};
 use crate::table::{Recorded, State, Statement, Table, Windows};
-
-/// The run that fills what live has left, of live's origin too.
-const GAP: &str = "gap";
 
 /// How far back what was done is not believed any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +44,7 @@ pub async fn take_back(
     extent: Extent,
 ) -> Result<(), SinkError> {
     let table = ClickHouse::new(target, run, version, origin);
-    let gap = origin.is_empty().then(|| ClickHouse::new(target, GAP, version, origin));
+    let gap = origin.is_empty().then(|| ClickHouse::new(target, GAP_RUN, version, origin));
     let taken = take_back_on(&table, gap.as_ref(), version.width, extent).await;
     taken.map_err(|failure| failure.into_error(&target.url, run))
 }
