@@ -34,6 +34,8 @@ pub(crate) struct Work {
     pub through_ms: Option<(i64, i64)>,
     /// There is more to do than what is always on its way.
     pub is_behind: bool,
+    /// Somebody has paused it: it is not at work, and when it would be done at this pace says nothing.
+    pub is_paused: bool,
 }
 
 /// What is remembered of the runs from look to look: how fast they were, and what was said of when they would be done.
@@ -45,7 +47,7 @@ pub(crate) struct Paces(BTreeMap<String, Pace>);
 pub(crate) struct Told {
     pub rates: Option<Rates>,
     pub of_partitions: BTreeMap<u32, Rates>,
-    /// `None`: it is not behind.
+    /// `None`: it is not behind, or is paused.
     pub eta: Option<Eta>,
     /// What was said at half of the newest backlog that is done, and when it was done.
     pub kept: Option<EtaKept>,
@@ -110,7 +112,8 @@ struct Backlog {
 impl Pace {
     fn see(&mut self, at_ms: i64, work: &Work) -> Told {
         let went_back = |before: &Work| total(work, |partition| partition.1) < total(before, |partition| partition.1);
-        if self.looks.last().is_some_and(|last| went_back(&last.work)) {
+        let goes_on = |before: &Work| before.is_paused && !work.is_paused;
+        if self.looks.last().is_some_and(|last| went_back(&last.work) || goes_on(&last.work)) {
             self.looks.clear();
         }
         // The newest look is always the one that is told of.
@@ -120,7 +123,7 @@ impl Pace {
         self.looks.push(Look { at_ms, work: work.clone() });
         self.looks.retain(|look| at_ms - look.at_ms <= SPAN_MAX_MS + STILL_TABLE_MS);
 
-        let eta = work.is_behind.then(|| self.eta(at_ms));
+        let eta = (work.is_behind && !work.is_paused).then(|| self.eta(at_ms));
         self.remember(at_ms, work, eta);
         let records = self.marks(|work| Some((read(work), end(work))));
         Told {
@@ -258,6 +261,10 @@ fn speed(marks: &[Mark], span_ms: i64, still_ms: i64) -> Option<Speed> {
 /// What is left ÷ (drain − arrival), for the drain as small and as large as it may be.
 fn eta_of(marks: &[Mark], span_ms: i64, still_ms: i64, now_ms: i64) -> Eta {
     let (Some(speed), Some(now)) = (speed(marks, span_ms, still_ms), marks.last()) else { return Eta::Unknown };
+    if speed.drain == 0.0 && speed.arrival == 0.0 {
+        // It stands, and nothing comes: it falls behind no further.
+        return Eta::Unknown;
+    }
     let off = ENDS_OFF_MS as f64 / (speed.span_ms + ENDS_OFF_MS) as f64;
     let (least, most) = (speed.drain * (1.0 - off) - speed.arrival, speed.drain * (1.0 + off) - speed.arrival);
     if most <= 0.0 {
@@ -291,7 +298,8 @@ mod tests {
             let end = left + arrival * at_ms as f64 / 1000.0;
             let read = (drain * reported_s).min(end);
             let is_behind = end - read > arrival * 2.0 + drain * 0.5;
-            let work = Work { partitions: vec![(0, read as i64, end as i64)], through_ms: None, is_behind };
+            let work =
+                Work { partitions: vec![(0, read as i64, end as i64)], through_ms: None, is_behind, is_paused: false };
             told.push((at_ms, paces.see("live", at_ms, &work)));
             if !is_behind {
                 break;
@@ -349,9 +357,9 @@ mod tests {
 
     #[test]
     fn one_look_says_that_it_cannot_tell_and_no_backlog_says_nothing() {
-        let behind = Work { partitions: vec![(0, 0, 1_000)], through_ms: None, is_behind: true };
+        let behind = Work { partitions: vec![(0, 0, 1_000)], through_ms: None, is_behind: true, ..Work::default() };
         assert_eq!(Paces::default().see("live", 0, &behind).eta, Some(Eta::Unknown));
-        let nothing = Work { partitions: vec![(0, 990, 1_000)], through_ms: None, is_behind: false };
+        let nothing = Work { partitions: vec![(0, 990, 1_000)], through_ms: None, is_behind: false, ..Work::default() };
         assert_eq!(Paces::default().see("live", 0, &nothing), Told::default());
     }
 
@@ -367,7 +375,7 @@ mod tests {
                 _ => 1_000,
             };
             end += 100;
-            let work = Work { partitions: vec![(0, read, end)], through_ms: None, is_behind: true };
+            let work = Work { partitions: vec![(0, read, end)], through_ms: None, is_behind: true, ..Work::default() };
             told = paces.see("live", second * 1_000, &work);
             if second == 140 {
                 assert_eq!(told.eta, Some(Eta::NotConverging), "it stands");
@@ -378,6 +386,37 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_paused_gets_no_eta_and_when_it_goes_on_only_what_comes_then_counts() {
+        let mut paces = Paces::default();
+        let mut see = |second: i64, read: i64, is_paused| {
+            let partitions = vec![(0, read, 1_000_000 + 100 * second)];
+            paces.see("live", second * 1_000, &Work { partitions, is_behind: true, is_paused, ..Work::default() })
+        };
+        for second in 0..50 {
+            see(second, second * 1_000, false);
+        }
+        for second in 50..250 {
+            assert_eq!(see(second, 50_000, true).eta, None, "at {second}");
+        }
+        assert_eq!(see(250, 50_000, false).eta, Some(Eta::Unknown), "nobody has seen yet how fast it goes on");
+        for second in 251..260 {
+            let told = see(second, 50_000 + (second - 250) * 1_000, false);
+            assert_ne!(told.eta, Some(Eta::NotConverging), "at {second}");
+        }
+        assert!(matches!(see(260, 60_000, false).eta, Some(Eta::Between { .. })));
+    }
+
+    #[test]
+    fn of_a_run_that_stands_while_nothing_comes_it_is_not_said_that_more_comes_than_it_reads() {
+        let mut paces = Paces::default();
+        for second in 0..200 {
+            let partitions = vec![(0, 10, 1_000)];
+            let work = Work { partitions, through_ms: Some((0, 600_000)), is_behind: true, ..Work::default() };
+            assert_eq!(paces.see("gap", second * 1_000, &work).eta, Some(Eta::Unknown), "at {second}");
+        }
+    }
+
+    #[test]
     fn where_all_is_read_log_time_says_when_the_table_has_it() {
         let mut paces = Paces::default();
         let mut told = Told::default();
@@ -385,7 +424,12 @@ mod tests {
             // Batches of a minute of log time, ten times as fast as the clock.
             let through_ms = second / 6 * 60_000;
             let to_ms = 3_600_000 + second * 1_000;
-            let work = Work { partitions: vec![(0, 9, 9)], through_ms: Some((through_ms, to_ms)), is_behind: true };
+            let work = Work {
+                partitions: vec![(0, 9, 9)],
+                through_ms: Some((through_ms, to_ms)),
+                is_behind: true,
+                ..Work::default()
+            };
             told = paces.see("live", second * 1_000, &work);
         }
         // 2,579 s are left, and it gains nine a second.
@@ -400,7 +444,7 @@ mod tests {
         let mut see = |second: i64, through_s: i64| {
             let partitions = vec![(0, second * 1_000, 100_000)];
             let through_ms = Some((through_s * 1_000, 3_600_000 + second * 1_000));
-            paces.see("live", second * 1_000, &Work { partitions, through_ms, is_behind: true }).eta
+            paces.see("live", second * 1_000, &Work { partitions, through_ms, is_behind: true, ..Work::default() }).eta
         };
         for second in 0..10 {
             assert_eq!(see(second, 0), Some(Eta::Unknown), "nothing came into the table");
@@ -414,7 +458,8 @@ mod tests {
     #[test]
     fn a_run_that_begins_again_further_back_is_looked_at_anew() {
         let mut paces = Paces::default();
-        let work = |read| Work { partitions: vec![(0, read, 10_000)], through_ms: None, is_behind: true };
+        let work =
+            |read| Work { partitions: vec![(0, read, 10_000)], through_ms: None, is_behind: true, ..Work::default() };
         for second in 0..60 {
             paces.see("live", second * 1_000, &work(second * 100));
         }

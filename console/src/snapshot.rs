@@ -149,7 +149,7 @@ pub struct RunStatus {
     /// `None`: it was not looked at for long enough.
     #[serde(default)]
     pub rates: Option<Rates>,
-    /// When it will have caught up; `None`: it is not behind.
+    /// When it will have caught up; `None`: it is not behind, or is paused.
     #[serde(default)]
     pub eta: Option<Eta>,
     /// What was said at half of its newest backlog, and when that was done.
@@ -394,7 +394,12 @@ impl RunStatus {
             |partition: &PartitionStatus| (partition.partition, partition.end - partition.lag_records, partition.end);
         let lacks_ms = through_ms.map_or(0, |(through_ms, to_ms)| to_ms - through_ms);
         let is_behind = self.lag_ms > BEHIND_MS || lacks_ms > BEHIND_MS;
-        let work = Work { partitions: self.partitions.iter().map(of).collect(), through_ms, is_behind };
+        let work = Work {
+            partitions: self.partitions.iter().map(of).collect(),
+            through_ms,
+            is_behind,
+            is_paused: self.paused.is_some(),
+        };
         let told = paces.see(&self.run, now_ms, &work);
         for partition in &mut self.partitions {
             partition.rates = told.of_partitions.get(&partition.partition).copied();

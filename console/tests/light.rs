@@ -54,12 +54,12 @@ fn an_operator_reads_the_same_and_who_decided_what() {
     };
     expect![[r#"
         YELLOW: Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later.
-        live: complete through 2026-11-27 12:00:00 UTC, 2h 4m ago · 1 window open · 2912345 records to go
-          watermark 2026-11-27 12:00:07 UTC (partition 0 holds it back, with 3 records to go)
-          1234567 events read, 89 of them late · 345678 rows written
-          partition 0: 3 records to go, 1s behind
-          partition 1: 3 records to go, 1s behind
-          the log keeps what this run still needs for another 29days
+        live: PAUSED · complete through 2026-11-27 12:00:00 UTC · for 2h 4m by ops@db1 until 2026-11-27 15:00:00 UTC "new disk" · 400 records to go
+          watermark unknown yet
+          0 events read, 0 of them late · 0 rows written
+          partition 0: 200 records to go, 2h 4m behind · 0 records/s read, 1/s come
+          partition 1: 200 records to go, 2h 4m behind · 0 records/s read, 1/s come
+          the log keeps what this run still needs for another 29days 21h
         maintenance 1795780800000: live is paused since 2026-11-27 12:00:00 UTC until 2026-11-27 15:00:00 UTC, by ops@db1: new disk"#]].assert_eq(&shown("paused and told until when"));
     expect![[r#"
         YELLOW: Catching up after maintenance: hits are collected, statistics are complete through 13:10 UTC. They will be ready between 14:20 and 14:26 UTC.

@@ -1,91 +1,20 @@
 //! What is seen of a log: the run that fills what live has left, and how fast each run is.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+mod states;
 
-use bytes::Bytes;
-use weir_console::{Computing, Eta, MaintenanceState, Seen, Snapshot, observe};
-use weir_log::{Clock, Committed, Log, LogConfig, TopicKind};
-use weir_schemas::{
-    control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept},
-    progress::{Metadata, PartitionProgress, RunProgress, group_of},
-};
+use std::sync::atomic::Ordering;
 
-/// A clock that is set.
-struct SetClock(AtomicI64);
+use states::world::{MINUTE_MS, SECOND_MS, World};
+use weir_console::{Computing, Eta, MaintenanceState};
+use weir_log::Clock;
+use weir_schemas::control::{Action, EtaKept};
 
-impl Clock for SetClock {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-struct World {
-    clock: Arc<SetClock>,
-    log: Arc<dyn Log>,
-    control: Vec<ControlRecord>,
-    seen: Seen,
-    _dir: tempfile::TempDir,
-}
-
-const SECOND_MS: i64 = 1_000;
-const MINUTE_MS: i64 = 60_000;
+/// 2026-11-27 12:00:00 UTC.
 const BEGAN_MS: i64 = 1_795_780_800_000;
-
-impl World {
-    fn new() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(SetClock(BEGAN_MS.into()));
-        let config = LogConfig::Embedded { path: dir.path().to_owned() };
-        let log = weir_log::open(&config, clock.clone()).unwrap();
-        let retention = std::time::Duration::from_secs(86_400);
-        log.create_topic(EVENTS_TOPIC, &TopicKind::Events { partitions: 2, retention }).unwrap();
-        let seen = Seen::new(MINUTE_MS, 10 * SECOND_MS);
-        let mut world = World { clock, log, control: Vec::new(), seen, _dir: dir };
-        world.say(Action::PartitionsInUse { partitions: 2, effective_ms: BEGAN_MS });
-        world
-    }
-
-    fn say(&mut self, action: Action) {
-        let (at_ms, who, reason) = (self.clock.now_ms(), "ops".into(), "a disk".into());
-        self.control.push(ControlRecord { at_ms, who, reason, action });
-    }
-
-    /// A record in each partition, once a second, for so many seconds.
-    fn live_through(&self, seconds: i64) {
-        for _ in 0..seconds {
-            self.clock.0.fetch_add(SECOND_MS, Ordering::Relaxed);
-            for partition in 0..2 {
-                let appended = self.log.append(EVENTS_TOPIC, partition, Bytes::from_static(b"a hit"), None);
-                futures::executor::block_on(appended).unwrap();
-            }
-        }
-    }
-
-    /// A run tells that it has read `offset` records of each partition, and that the table has all before `through_ms`.
-    fn report(&self, run: &str, offset: i64, through_ms: i64) {
-        let at_ms = self.clock.now_ms();
-        let progress = RunProgress { at_ms, complete_through_ms: Some(through_ms), ..RunProgress::default() };
-        let partition = PartitionProgress { arrival_ms: Some(BEGAN_MS + offset * SECOND_MS), offset: Some(offset) };
-        let committed = (0..2).map(|number| Committed {
-            partition: number,
-            offset,
-            metadata: serde_json::to_string(&Metadata { partition, run: (number == 0).then(|| progress.clone()) })
-                .unwrap(),
-        });
-        self.log.commit(&group_of(run), EVENTS_TOPIC, &committed.collect::<Vec<_>>()).unwrap();
-    }
-
-    fn look(&mut self) -> Snapshot {
-        observe(self.log.as_ref(), &self.control, self.clock.now_ms(), &mut self.seen).unwrap()
-    }
-}
 
 #[test]
 fn what_live_has_left_is_a_run_of_its_own_between_its_two_times_until_it_is_filled() {
-    let mut world = World::new();
+    let mut world = World::new(BEGAN_MS);
     let live = || "live".to_owned();
     world.live_through(60);
     world.report("live", 60, BEGAN_MS + MINUTE_MS);
@@ -142,10 +71,31 @@ fn what_live_has_left_is_a_run_of_its_own_between_its_two_times_until_it_is_fill
 
 #[test]
 fn a_partition_that_never_had_a_record_is_counted_from_when_it_came_into_use() {
-    let mut world = World::new();
+    let mut world = World::new(BEGAN_MS);
     world.live_through(30);
     let looked = world.look();
     let live = looked.live().unwrap();
     assert_eq!((live.lag_records, live.lag_ms), (60, 30 * SECOND_MS));
     assert_eq!((looked.began_ms, looked.due_ms), (Some(BEGAN_MS), 70 * SECOND_MS));
+}
+
+#[test]
+fn a_paused_run_is_never_said_to_fall_behind_however_much_comes() {
+    let mut world = World::new(BEGAN_MS);
+    world.live_through(60);
+    world.report("live", 60, BEGAN_MS + MINUTE_MS);
+    world.pause("live", 1, None, BEGAN_MS + MINUTE_MS);
+    for second in 0..200 {
+        world.live_through(1);
+        let looked = world.look();
+        let live = looked.live().unwrap();
+        assert!(live.lag_records > 0 && live.eta.is_none(), "after {second} s: {live:?}");
+    }
+    world.say(Action::Resume { run: "live".into(), id: 2, left_to_ms: None });
+    for second in 0..20 {
+        world.live_through(1);
+        world.report("live", 60 + 10 * second, BEGAN_MS + MINUTE_MS + 10 * SECOND_MS * second);
+        assert_ne!(world.look().live().unwrap().eta, Some(Eta::NotConverging), "{second} s after it went on");
+    }
+    assert!(matches!(world.look().live().unwrap().eta, Some(Eta::Between { .. })), "{:?}", world.look());
 }

@@ -290,6 +290,10 @@ async fn metrics_are_those_of_the_process_and_of_what_is_seen() {
     ] {
         assert!(text.lines().any(|is| is == line), "{line}\n{text}");
     }
+    let (_, _, text) = Console::start(states::paused()).await.get("/metrics").await;
+    for line in ["weir_pipeline_paused{run=\"live\"} 1", "weir_pipeline_not_converging{run=\"live\"} 0"] {
+        assert!(text.lines().any(|is| is == line), "{line}\n{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

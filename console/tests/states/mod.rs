@@ -1,6 +1,10 @@
 //! Snapshots in which each thing that can be said is so, at 14:04:20 UTC of one day.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod world;
+
+use std::sync::{LazyLock, atomic::Ordering};
+
 use weir_console::{
     Computing, DiskStatus, Eta, Maintenance, MaintenanceState, Part, PartitionStatus, Rates, Recovery, RunStatus,
     Snapshot, SpoolStatus,
@@ -10,6 +14,7 @@ use weir_schemas::{
     control::EtaKept,
     progress::{RunProgress, Waiting},
 };
+use world::World;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -157,13 +162,33 @@ fn planned() -> Snapshot {
     with(plan, on_time().runs)
 }
 
+/// What is seen of a log whose live run was paused at 12:00, after hits came for 200 s and it was looked at each of them.
+fn observed_pause(reason: &str, until_ms: Option<i64>) -> Snapshot {
+    let paused_ms = AT_14_MS - 2 * HOUR_MS;
+    let mut world = World::new(paused_ms - MINUTE_MS);
+    world.live_through(60);
+    world.report("live", 60, paused_ms);
+    world.reason = reason.to_owned();
+    world.pause("live", paused_ms, until_ms, paused_ms);
+    world.clock.0.store(NOW_MS - 200_000, Ordering::Relaxed);
+    let mut seen = world.look();
+    for _ in 0..200 {
+        world.live_through(1);
+        seen = world.look();
+    }
+    seen.maintenances.push(past_maintenance());
+    let Snapshot { disk, collector, clickhouse, .. } = on_time();
+    Snapshot { disk, collector, clickhouse, ..seen }
+}
+
 pub(crate) fn paused() -> Snapshot {
-    with(pause(AT_14_MS - 2 * HOUR_MS, ""), vec![behind(AT_14_MS - 2 * HOUR_MS, None)])
+    static PAUSED: LazyLock<Snapshot> = LazyLock::new(|| observed_pause("", None));
+    PAUSED.clone()
 }
 
 pub(crate) fn paused_until() -> Snapshot {
-    let until = Maintenance { ends_ms: Some(AT_14_MS + HOUR_MS), ..pause(AT_14_MS - 2 * HOUR_MS, "new disk") };
-    with(until, vec![behind(AT_14_MS - 2 * HOUR_MS, None)])
+    static PAUSED: LazyLock<Snapshot> = LazyLock::new(|| observed_pause("new disk", Some(AT_14_MS + HOUR_MS)));
+    PAUSED.clone()
 }
 
 fn behind(through_ms: i64, eta: Option<Eta>) -> RunStatus {
