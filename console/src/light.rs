@@ -7,9 +7,9 @@
 //! Law: outside the bands between two limits the troubles depend on the snapshot alone; inside them, what held holds on.
 
 use serde::{Deserialize, Serialize};
-use weir_schemas::{Fault, control::GAP_RUN, progress::RunProgress};
+use weir_schemas::{Fault, control::GAP_RUN};
 
-use crate::{Maintenance, MaintenanceState, Part, RunStatus, Snapshot, text::SILENT_MS, words};
+use crate::{Maintenance, MaintenanceState, Part, RunStatus, Snapshot, snapshot::LIVE, text::SILENT_MS, words};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -146,26 +146,31 @@ impl Held {
 /// What is not as it should be, the worst first; and what holds now, for the next look.
 pub fn troubles(snapshot: &Snapshot, before: Held) -> (Vec<Trouble>, Held) {
     let held = before.next(snapshot);
-    let mut all = of_parts(snapshot, held);
-    all.extend(snapshot.runs.iter().filter_map(of_stopped));
+    let is_collected = is_collected(snapshot);
+    let mut all = of_parts(snapshot, held, is_collected);
+    all.extend(snapshot.runs.iter().filter_map(|run| of_stopped(run, is_collected)));
     if held.retention_low {
         all.extend(of_retention(snapshot));
     }
-    let under_way: Vec<&Maintenance> = snapshot.maintenances.iter().filter(|one| one.run.is_some()).collect();
-    for maintenance in &under_way {
-        match maintenance.state {
-            MaintenanceState::UnderWay => all.push(of_pause(maintenance, snapshot)),
-            MaintenanceState::CatchingUp => all.push(of_catch_up(maintenance, snapshot)),
-            MaintenanceState::Planned | MaintenanceState::Over | MaintenanceState::Withdrawn => {}
-        }
-    }
-    let live_is_explained = all.iter().any(|trouble| {
-        let of_live = trouble.run.as_deref() == Some("live");
-        (of_live && trouble.kind != Kind::RetentionLow) || matches!(trouble.kind, Kind::LogAway | Kind::Spooling)
+    let in_state = |state| {
+        snapshot.maintenances.iter().filter(move |maintenance| maintenance.run.is_some() && maintenance.state == state)
+    };
+    all.extend(in_state(MaintenanceState::UnderWay).map(|maintenance| of_pause(maintenance, snapshot, is_collected)));
+    let is_held = all.iter().any(|trouble| match trouble.kind {
+        Kind::Paused | Kind::Stopped | Kind::Lost => trouble.run.as_deref() == Some(LIVE),
+        kind => matches!(kind, Kind::LogAway | Kind::Spooling),
     });
-    if !live_is_explained && let Some(live) = snapshot.live() {
-        all.extend(of_silence(live, snapshot).or_else(|| held.late.then(|| of_lateness(live, snapshot))));
-    }
+    let live = snapshot.live().filter(|_| !is_held);
+    let silence = live.and_then(|live| of_silence(live, snapshot, is_collected));
+    let is_on_time = live.is_some() && silence.is_none() && !held.late;
+    let catching_up = in_state(MaintenanceState::CatchingUp);
+    all.extend(catching_up.map(|maintenance| of_catch_up(maintenance, snapshot, is_on_time, is_collected)));
+    // What goes on in order is late until it has caught up; what has left a range is not.
+    let goes_on_in_order = in_state(MaintenanceState::CatchingUp)
+        .any(|maintenance| maintenance.run.as_deref() == Some(LIVE) && maintenance.left_to_ms.is_none());
+    let late = live.filter(|_| silence.is_none() && held.late && !goes_on_in_order);
+    all.extend(late.map(|live| of_lateness(live, snapshot, is_collected)));
+    all.extend(silence);
     all.sort_by_key(|trouble| trouble.kind);
     (all, held)
 }
@@ -176,9 +181,10 @@ pub fn light(troubles: &[Trouble], snapshot: &Snapshot) -> (Colour, String) {
         return (worst.kind.colour(), worst.sentence.clone());
     }
     let at = |ms| words::time(ms, snapshot.at_ms);
+    let collected = everything(is_collected(snapshot));
     let mut sentence = match snapshot.complete_through_ms() {
-        Some(through_ms) => format!("Statistics are complete through {}. Everything is collected.", at(through_ms)),
-        None => "Everything is collected. No statistics were computed yet.".to_owned(),
+        Some(through_ms) => format!("Statistics are complete through {}.{collected}", at(through_ms)),
+        None => format!("{collected} No statistics were computed yet.").trim_start().to_owned(),
     };
     let planned = snapshot.maintenances.iter().rfind(|one| one.state == MaintenanceState::Planned);
     if let Some(plan) = planned {
@@ -192,17 +198,34 @@ fn trouble(kind: Kind, run: Option<&str>, sentence: String) -> Trouble {
     Trouble { kind, run: run.map(str::to_owned), sentence }
 }
 
-fn of_parts(snapshot: &Snapshot, held: Held) -> Vec<Trouble> {
+/// Hits are taken and kept, as far as this process can tell: nothing of that is said of a collector that it has not asked.
+fn is_collected(snapshot: &Snapshot) -> bool {
+    let is_kept = snapshot.log_away.is_none() || snapshot.spool.is_some();
+    snapshot.collector == Some(Part::Up) && is_kept
+}
+
+/// To follow a sentence of what is not as it should be.
+fn nothing_is_lost(is_collected: bool) -> &'static str {
+    if is_collected { " Hits are collected, nothing is lost." } else { "" }
+}
+
+fn of_parts(snapshot: &Snapshot, held: Held, is_collected: bool) -> Vec<Trouble> {
+    let collected_but = |what: &str| match is_collected {
+        true => format!("Hits are still collected, but {what}."),
+        false => format!("{}{}.", what[..1].to_uppercase(), &what[1..]),
+    };
     let mut all = Vec::new();
     if let Some(Part::Down { .. }) = snapshot.collector {
         let sentence = "Hits are not collected at the moment: those that cannot be sent again are lost.";
         all.push(trouble(Kind::CollectionFails, None, sentence.to_owned()));
     }
     if snapshot.log_away.is_some() {
-        all.push(match snapshot.spool {
-            Some(_) => {
-                let sentence = "Hits are collected, and wait until the log is back: statistics come later.";
-                trouble(Kind::Spooling, None, sentence.to_owned())
+        // A spool without a collector takes no hits.
+        all.push(match snapshot.spool.as_ref().and(snapshot.collector.as_ref()) {
+            Some(collector) => {
+                let what =
+                    if *collector == Part::Up { "Hits are collected, and wait" } else { "What was collected waits" };
+                trouble(Kind::Spooling, None, format!("{what} until the log is back: statistics come later."))
             }
             None => {
                 let sentence = "The log that keeps hits does not answer: nobody can say whether hits are collected.";
@@ -211,21 +234,19 @@ fn of_parts(snapshot: &Snapshot, held: Held) -> Vec<Trouble> {
         });
     }
     if held.spool_full {
-        let sentence = "Hits are still collected, but the room in which they wait is nearly used up.";
-        all.push(trouble(Kind::SpoolFull, None, sentence.to_owned()));
+        all.push(trouble(Kind::SpoolFull, None, collected_but("the room in which hits wait is nearly used up")));
     }
     if held.disk_full {
-        let sentence = "Hits are still collected, but the disk is nearly full.";
-        all.push(trouble(Kind::DiskFull, None, sentence.to_owned()));
+        all.push(trouble(Kind::DiskFull, None, collected_but("the disk is nearly full")));
     }
     if let Some(Part::Down { .. }) = snapshot.clickhouse {
-        let sentence = "Statistics cannot be queried at the moment. Hits are collected, nothing is lost.";
-        all.push(trouble(Kind::QueriesFail, None, sentence.to_owned()));
+        let sentence = format!("Statistics cannot be queried at the moment.{}", nothing_is_lost(is_collected));
+        all.push(trouble(Kind::QueriesFail, None, sentence));
     }
     all
 }
 
-fn of_stopped(run: &RunStatus) -> Option<Trouble> {
+fn of_stopped(run: &RunStatus, is_collected: bool) -> Option<Trouble> {
     let progress = run.progress.as_ref();
     let is_lost = run.topic_gone
         || matches!(
@@ -236,7 +257,7 @@ fn of_stopped(run: &RunStatus) -> Option<Trouble> {
         return None;
     }
     let what = match run.run.as_str() {
-        "live" => "Statistics stand still".to_owned(),
+        LIVE => "Statistics stand still".to_owned(),
         GAP_RUN => "Statistics that were left out are not being computed".to_owned(),
         run => format!("The statistics of {run} stand still"),
     };
@@ -244,12 +265,15 @@ fn of_stopped(run: &RunStatus) -> Option<Trouble> {
         true => trouble(
             Kind::Lost,
             Some(&run.run),
-            format!("{what}: hits that were not counted yet are gone, an operator must look. New hits are collected."),
+            format!(
+                "{what}: hits that were not counted yet are gone, an operator must look.{}",
+                if is_collected { " New hits are collected." } else { "" }
+            ),
         ),
         false => trouble(
             Kind::Stopped,
             Some(&run.run),
-            format!("{what} until an operator has looked. Hits are collected, nothing is lost."),
+            format!("{what} until an operator has looked.{}", nothing_is_lost(is_collected)),
         ),
     })
 }
@@ -268,33 +292,39 @@ fn of_retention(snapshot: &Snapshot) -> Option<Trouble> {
     Some(trouble(Kind::RetentionLow, Some(&run.run), sentence))
 }
 
-fn of_pause(maintenance: &Maintenance, snapshot: &Snapshot) -> Trouble {
+fn of_pause(maintenance: &Maintenance, snapshot: &Snapshot, is_collected: bool) -> Trouble {
     let run = maintenance.run.as_deref();
     let at = |ms| words::time(ms, snapshot.at_ms);
     let why = why(maintenance);
     let planned = maintenance.ends_ms.map(|ends_ms| format!(", planned until {}", at(ends_ms))).unwrap_or_default();
     let begins = at(maintenance.begins_ms);
     let sentence = match run {
-        Some("live") => {
+        Some(LIVE) => {
             let after = match maintenance.paused_ms {
                 Some(paused_ms) => format!("statistics after {} come later", at(paused_ms)),
                 None => "new statistics come later".to_owned(),
             };
-            format!("Paused for maintenance since {begins}{why}{planned}: hits are collected, {after}.")
+            let collected = if is_collected { "hits are collected, " } else { "" };
+            format!("Paused for maintenance since {begins}{why}{planned}: {collected}{after}.")
         }
         run => format!(
-            "{} is paused for maintenance since {begins}{why}{planned}. Everything is collected.",
-            run.unwrap_or_default()
+            "{} is paused for maintenance since {begins}{why}{planned}.{}",
+            run.unwrap_or_default(),
+            everything(is_collected)
         ),
     };
     trouble(Kind::Paused, run, sentence)
+}
+
+fn everything(is_collected: bool) -> &'static str {
+    if is_collected { " Everything is collected." } else { "" }
 }
 
 fn why(maintenance: &Maintenance) -> String {
     if maintenance.reason.is_empty() { String::new() } else { format!(" ({})", maintenance.reason) }
 }
 
-fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot) -> Trouble {
+fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot, is_on_time: bool, is_collected: bool) -> Trouble {
     let run = maintenance.run.as_deref();
     let at = |ms| words::time(ms, snapshot.at_ms);
     let filling = snapshot.computing.iter().find(|range| Some(range.to_ms) == maintenance.left_to_ms);
@@ -302,43 +332,54 @@ fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot) -> Trouble {
     let eta = snapshot.runs.iter().find(|run| run.run == of).and_then(|run| run.eta);
     let ready = words::ready(eta, snapshot.at_ms);
     let sentence = match (filling, run) {
-        (Some(range), _) => format!(
-            "Statistics from {} on are up to date; those from {} to {} are still being computed.{ready}",
-            at(range.to_ms),
-            at(range.from_ms),
-            at(range.to_ms)
-        ),
-        (None, Some("live")) => match snapshot.complete_through_ms() {
-            Some(through_ms) => format!(
-                "Catching up after maintenance: hits are collected, statistics are complete through {}.{ready}",
-                at(through_ms)
-            ),
-            None => format!("Catching up after maintenance: hits are collected.{ready}"),
-        },
+        (Some(range), _) => {
+            let (from, to) = (at(range.from_ms), at(range.to_ms));
+            match is_on_time {
+                true => format!(
+                    "Statistics from {to} on are up to date; those from {from} to {to} are still being computed.{ready}"
+                ),
+                false => format!("Statistics from {from} to {to} are still being computed.{ready}"),
+            }
+        }
+        (None, Some(LIVE)) => {
+            let collected = is_collected.then(|| "hits are collected".to_owned());
+            let through = snapshot.complete_through_ms().map(at);
+            let complete = through.map(|through| format!("statistics are complete through {through}"));
+            let said: Vec<String> = collected.into_iter().chain(complete).collect();
+            let colon = if said.is_empty() { "" } else { ": " };
+            format!("Catching up after maintenance{colon}{}.{ready}", said.join(", "))
+        }
         (None, run) => {
-            format!("{} is catching up after maintenance. Everything is collected.", run.unwrap_or_default())
+            let run = run.unwrap_or_default();
+            format!("{run} is catching up after maintenance.{}", everything(is_collected))
         }
     };
     trouble(Kind::CatchingUp, run, sentence)
 }
 
-/// Nobody has heard of the run: it does not run.
-fn of_silence(live: &RunStatus, snapshot: &Snapshot) -> Option<Trouble> {
-    let heard = |progress: &RunProgress| snapshot.at_ms - progress.at_ms <= SILENT_MS;
-    if live.progress.as_ref().is_some_and(heard) {
-        return None;
-    }
-    let sentence = match snapshot.complete_through_ms() {
-        Some(through_ms) => format!(
-            "No statistics are computed at the moment: they are complete through {}. Hits are collected, nothing is lost.",
-            words::time(through_ms, snapshot.at_ms)
-        ),
-        None => "No statistics were computed yet. Hits are collected, nothing is lost.".to_owned(),
-    };
-    Some(trouble(Kind::Silent, Some(&live.run), sentence))
+/// Nobody has heard of live lately, nor has it just been told to go on: it does not run.
+pub(crate) fn is_silent(snapshot: &Snapshot) -> bool {
+    let of_live = snapshot.maintenances.iter().filter(|one| one.run.as_deref() == Some(LIVE));
+    let resumed_ms = of_live.filter_map(|one| one.resumed_ms).max();
+    let heard_ms = snapshot.live().and_then(|live| live.progress.as_ref()).map(|progress| progress.at_ms);
+    heard_ms.max(resumed_ms).is_none_or(|heard_ms| snapshot.at_ms - heard_ms > SILENT_MS)
 }
 
-fn of_lateness(live: &RunStatus, snapshot: &Snapshot) -> Trouble {
+fn of_silence(live: &RunStatus, snapshot: &Snapshot, is_collected: bool) -> Option<Trouble> {
+    if !is_silent(snapshot) {
+        return None;
+    }
+    let what = match snapshot.complete_through_ms() {
+        Some(through_ms) => format!(
+            "No statistics are computed at the moment: they are complete through {}.",
+            words::time(through_ms, snapshot.at_ms)
+        ),
+        None => "No statistics were computed yet.".to_owned(),
+    };
+    Some(trouble(Kind::Silent, Some(&live.run), format!("{what}{}", nothing_is_lost(is_collected))))
+}
+
+fn of_lateness(live: &RunStatus, snapshot: &Snapshot, is_collected: bool) -> Trouble {
     let through = match snapshot.complete_through_ms() {
         Some(through_ms) => format!(": they are complete through {}", words::time(through_ms, snapshot.at_ms)),
         None => String::new(),
@@ -348,6 +389,6 @@ fn of_lateness(live: &RunStatus, snapshot: &Snapshot) -> Trouble {
         .complete_through_ms()
         .is_none_or(|through_ms| snapshot.at_ms - through_ms - snapshot.due_ms > late_ms(snapshot.window_ms).begin);
     let what = if is_late { "Statistics are late" } else { "Statistics were late until just now" };
-    let sentence = format!("{what}{through}.{ready} Hits are collected, nothing is lost.");
+    let sentence = format!("{what}{through}.{ready}{}", nothing_is_lost(is_collected));
     trouble(Kind::Late, Some(&live.run), sentence)
 }

@@ -154,7 +154,7 @@ fn of_hour(hour: Hour) -> (&'static str, &'static str) {
         Hour::Before => ("before", "nothing yet"),
         Hour::Complete => ("complete", "complete"),
         Hour::Computing => ("computing", "being computed"),
-        Hour::Waiting => ("waiting", "collected, computed later"),
+        Hour::Waiting => ("waiting", "computed later"),
         Hour::Missing => ("missing", "partly missing"),
         Hour::Ahead => ("ahead", "to come"),
     }

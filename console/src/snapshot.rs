@@ -120,7 +120,7 @@ impl Snapshot {
 }
 
 /// Name of the run of live events.
-const LIVE: &str = "live";
+pub(crate) const LIVE: &str = "live";
 
 /// One run, as its progress in the log shows it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! The last days by hour: what of them is in the table.
 
-use crate::{MaintenanceState, Snapshot};
+use weir_schemas::control::GAP_RUN;
+
+use crate::{RunStatus, Snapshot, light::is_silent};
 
 /// How far an hour is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +12,7 @@ pub(crate) enum Hour {
     /// All of it that is over is in the table.
     Complete,
     Computing,
-    /// Its hits are collected, and wait while statistics are paused.
+    /// Nobody is at work on it: what computes it is paused, has stopped or is silent.
     Waiting,
     /// Some of it is not in the table and will not be.
     Missing,
@@ -45,15 +47,19 @@ fn of_hour(snapshot: &Snapshot, from_ms: i64) -> Hour {
     if snapshot.live().is_some_and(|live| live.missing.iter().any(|missing| holds(missing.from_ms, missing.to_ms))) {
         return Hour::Missing;
     }
+    let of = |run: Option<&RunStatus>| match is_silent(snapshot) || run.is_some_and(stands) {
+        true => Hour::Waiting,
+        false => Hour::Computing,
+    };
     if snapshot.computing.iter().any(|range| holds(range.from_ms, range.to_ms)) {
-        return Hour::Computing;
+        return of(snapshot.runs.iter().find(|run| run.run == GAP_RUN));
     }
     if snapshot.complete_through_ms().is_some_and(|through_ms| through_ms >= to_ms) {
         return Hour::Complete;
     }
-    let is_paused = snapshot
-        .maintenances
-        .iter()
-        .any(|one| one.run.as_deref() == Some("live") && one.state == MaintenanceState::UnderWay);
-    if is_paused { Hour::Waiting } else { Hour::Computing }
+    of(snapshot.live())
+}
+
+fn stands(run: &RunStatus) -> bool {
+    run.topic_gone || run.paused.is_some() || run.progress.as_ref().is_some_and(|progress| progress.stopped.is_some())
 }

@@ -76,9 +76,13 @@ impl Memory {
     }
 }
 
-/// Those of which anything is known.
+/// Those that were asked.
 fn components(troubles: &[Trouble], snapshot: &Snapshot) -> Vec<ComponentStatus> {
-    let is_known = |component: &Component| *component != Component::Queries || snapshot.clickhouse.is_some();
+    let is_known = |component: &Component| match component {
+        Component::Collection => snapshot.collector.is_some(),
+        Component::Statistics => true,
+        Component::Queries => snapshot.clickhouse.is_some(),
+    };
     let status = |component: Component| {
         let mine = troubles.iter().filter(|trouble| Component::of(trouble.kind) == component);
         let status = mine.map(|trouble| working(trouble.kind)).max().unwrap_or(Working::Operational);

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 
 use expect_test::expect;
 use proptest::prelude::*;
-use weir_console::{Colour, DiskStatus, Held, Kind, Memory, Part, Snapshot, SpoolStatus, light, render, troubles};
+use weir_console::{
+    Colour, Component, DiskStatus, Held, Kind, Memory, Part, Snapshot, SpoolStatus, light, render, troubles,
+};
 use weir_schemas::progress::RunProgress;
 
 fn kinds(snapshot: &Snapshot, before: Held) -> Vec<Kind> {
@@ -36,7 +38,7 @@ fn each_state_has_its_colour_and_a_sentence_that_a_user_understands() {
         topic gone: Red · Statistics stand still: hits that were not counted yet are gone, an operator must look. New hits are collected.
         retention low: Red · Hits that are not counted yet are deleted in 5h, unless statistics go on before.
         spooling: Yellow · Hits are collected, and wait until the log is back: statistics come later.
-        spool full: Red · Hits are still collected, but the room in which they wait is nearly used up.
+        spool full: Red · Hits are still collected, but the room in which hits wait is nearly used up.
         log away: Red · The log that keeps hits does not answer: nobody can say whether hits are collected.
         disk full: Red · Hits are still collected, but the disk is nearly full.
         queries fail: Yellow · Statistics cannot be queried at the moment. Hits are collected, nothing is lost.
@@ -98,6 +100,72 @@ fn a_paused_run_is_neither_silent_nor_late() {
     let mut snapshot = states::paused();
     snapshot.at_ms += 3_600_000;
     assert_eq!(kinds(&snapshot, Held::default()), [Kind::Paused]);
+}
+
+/// Live was last heard of so long ago, and is complete through so long ago.
+fn heard_of(mut snapshot: Snapshot, heard_ms: i64, through_ms: i64) -> Snapshot {
+    let progress = snapshot.runs[0].progress.as_mut().unwrap();
+    progress.at_ms = snapshot.at_ms - heard_ms;
+    progress.complete_through_ms = Some(snapshot.at_ms - through_ms);
+    snapshot
+}
+
+#[test]
+fn catching_up_hides_neither_that_nobody_computes_nor_that_the_present_is_late() {
+    let all_of = |snapshot: &Snapshot| {
+        let (troubles, _) = troubles(snapshot, Held::default());
+        let kinds: Vec<Kind> = troubles.iter().map(|trouble| trouble.kind).collect();
+        let up_to_date = troubles.iter().any(|trouble| trouble.sentence.contains("up to date"));
+        (kinds, up_to_date)
+    };
+    const MINUTE_MS: i64 = 60_000;
+    assert_eq!(all_of(&states::filling()), (vec![Kind::CatchingUp], true));
+    let silent = heard_of(states::filling(), 9 * MINUTE_MS, MINUTE_MS);
+    assert_eq!(all_of(&silent), (vec![Kind::Silent, Kind::CatchingUp], false));
+    let starved = heard_of(states::filling(), 300, 10 * MINUTE_MS);
+    assert_eq!(all_of(&starved), (vec![Kind::CatchingUp, Kind::Late], false));
+    // What goes on in order is late until it has caught up.
+    assert_eq!(all_of(&states::catching_up()), (vec![Kind::CatchingUp], false));
+    let died = heard_of(states::catching_up(), 9 * MINUTE_MS, 54 * MINUTE_MS);
+    assert_eq!(all_of(&died), (vec![Kind::Silent, Kind::CatchingUp], false));
+    // It was told to go on five seconds ago.
+    let mut begins = heard_of(states::catching_up(), 120 * MINUTE_MS, 120 * MINUTE_MS);
+    begins.maintenances[0].resumed_ms = Some(begins.at_ms - 5_000);
+    assert_eq!(all_of(&begins).0, [Kind::CatchingUp]);
+}
+
+/// It says that hits are taken and kept.
+fn says_collected(text: &str) -> bool {
+    let text = text.replace("whether hits are collected", "");
+    ["its are collected", "Everything is collected", "still collected"].iter().any(|words| text.contains(words))
+}
+
+#[test]
+fn of_a_collector_that_nobody_has_asked_nothing_is_said() {
+    assert!(says_collected(&render(&Memory::default().view(states::on_time()))));
+    for (name, mut snapshot) in states::all() {
+        snapshot.collector = None;
+        let view = Memory::default().view(snapshot);
+        assert!(!says_collected(&render(&view)), "{name}: {}", render(&view));
+        assert!(view.components.iter().all(|one| one.component != Component::Collection), "{name}");
+    }
+    // A spool that a collector of another time has left keeps no hit of now.
+    let mut left = states::all().into_iter().find(|(name, _)| *name == "spooling").unwrap().1;
+    left.collector = None;
+    assert_eq!(kinds(&left, Held::default()), [Kind::LogAway]);
+}
+
+#[test]
+fn over_all_pairs_of_states_no_text_says_that_hits_are_collected_and_that_they_are_not() {
+    for (of_parts, parts) in states::all() {
+        for (of_log, log) in states::all() {
+            let Snapshot { log_away, spool, disk, collector, clickhouse, .. } = parts.clone();
+            let snapshot = Snapshot { log_away, spool, disk, collector, clickhouse, ..log };
+            let text = render(&Memory::default().view(snapshot));
+            let denies = text.contains("are not collected") || text.contains("whether hits are collected");
+            assert!(!(denies && says_collected(&text)), "{of_parts} with {of_log}: {text}");
+        }
+    }
 }
 
 /// A snapshot in which everything that has two limits has the given value.

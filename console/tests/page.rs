@@ -180,6 +180,24 @@ async fn statuspages_clients_find_every_field_that_statuspage_has() {
 }
 
 #[tokio::test]
+async fn an_hour_that_nobody_is_at_work_on_is_not_said_to_be_computed() {
+    let state = |name: &str| states::all().into_iter().find(|(state, _)| *state == name).unwrap().1;
+    for (name, class) in [
+        ("late", "computing"),
+        ("filling", "computing"),
+        ("paused", "waiting"),
+        ("silent", "waiting"),
+        ("stopped", "waiting"),
+        ("lost", "waiting"),
+    ] {
+        let (_, _, page) = Console::start(state(name)).await.get("/").await;
+        let other = if class == "waiting" { "computing" } else { "waiting" };
+        let hours = |class: &str| page.matches(&format!("<i class=\"{class}\" title=")).count();
+        assert!(hours(class) > 0 && hours(other) == 0, "{name}: {page}");
+    }
+}
+
+#[tokio::test]
 async fn statuspages_words_are_those_of_the_state() {
     let words = |name: &'static str| async move {
         let (_, snapshot) = states::all().into_iter().find(|(state, _)| *state == name).unwrap();

@@ -6,8 +6,8 @@ pub(crate) mod world;
 use std::sync::{LazyLock, atomic::Ordering};
 
 use weir_console::{
-    Computing, DiskStatus, Eta, Maintenance, MaintenanceState, Part, PartitionStatus, Rates, Recovery, RunStatus,
-    Snapshot, SpoolStatus,
+    Computing, DiskStatus, Eta, ImportState, ImportStatus, Maintenance, MaintenanceState, Part, PartitionStatus,
+    PausedStatus, Rates, Recovery, RunStatus, Snapshot, SpoolStatus,
 };
 use weir_schemas::{
     Fault, Missing, Repair,
@@ -32,7 +32,7 @@ pub(crate) const HOSTILE: &str =
 pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
     vec![
         ("on time", on_time()),
-        ("nothing yet", Snapshot { at_ms: NOW_MS, ..Snapshot::default() }),
+        ("nothing yet", nothing_yet()),
         ("planned", planned()),
         ("paused", paused()),
         ("paused and told until when", paused_until()),
@@ -107,6 +107,11 @@ pub(crate) fn on_time() -> Snapshot {
         clickhouse: Some(Part::Up),
         ..Snapshot::default()
     }
+}
+
+fn nothing_yet() -> Snapshot {
+    let Snapshot { at_ms, window_ms, due_ms, disk, collector, clickhouse, .. } = on_time();
+    Snapshot { at_ms, window_ms, due_ms, disk, collector, clickhouse, ..Snapshot::default() }
 }
 
 fn past_maintenance() -> Maintenance {
@@ -275,7 +280,7 @@ fn queries_fail() -> Snapshot {
 }
 
 pub(crate) fn collection_fails() -> Snapshot {
-    Snapshot { collector: Some(Part::Down { reason: "it takes no hits".into() }), ..on_time() }
+    Snapshot { collector: Some(Part::Down { reason: "the collector takes no hits".into() }), ..on_time() }
 }
 
 pub(crate) fn missing() -> Snapshot {
@@ -296,6 +301,18 @@ pub(crate) fn missing() -> Snapshot {
 }
 
 fn import_paused() -> Snapshot {
-    let pause = Maintenance { run: Some("import-i1".into()), ..pause(AT_14_MS - 2 * HOUR_MS, "too much at once") };
-    with(pause, on_time().runs)
+    let since_ms = AT_14_MS - 2 * HOUR_MS;
+    let pause = Maintenance { run: Some("import-i1".into()), ..pause(since_ms, "too much at once") };
+    let paused = PausedStatus {
+        since_ms,
+        who: pause.who.clone(),
+        reason: pause.reason.clone(),
+        until_ms: None,
+        through_ms: Some(since_ms),
+    };
+    let import = RunStatus { paused: Some(paused), retention_headroom_ms: None, ..run("import-i1", since_ms) };
+    let imports =
+        vec![ImportStatus { id: "i1".into(), site: "old.example".into(), state: ImportState::Counting, events: 7_000 }];
+    let runs = on_time().runs.into_iter().chain([import]).collect();
+    Snapshot { imports, ..with(pause, runs) }
 }
