@@ -134,7 +134,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pipeline => runtime.block_on(serve::serve(config, serve::Parts::PIPELINE))?,
         Command::Console => runtime.block_on(serve::serve(config, serve::Parts::CONSOLE))?,
         Command::Status(args) if args.watch => runtime.block_on(status::watch(config))?,
-        Command::Status(args) => return status::main(config, &args),
+        Command::Status(args) => return runtime.block_on(status::main(config, &args)),
         Command::Digest(args) => return runtime.block_on(digest::main(config, &args)),
         Command::Pause(args) => return runtime.block_on(verbs::pause(config, &args)),
         Command::Resume(args) => return runtime.block_on(verbs::resume(config, &args)),

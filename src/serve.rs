@@ -358,22 +358,6 @@ impl Process {
     }
 }
 
-/// How long ClickHouse may take to answer the smallest question before it is said not to.
-const PING_PATIENCE: Duration = Duration::from_secs(2);
-
-impl Process {
-    /// Whether ClickHouse answers; `None`: where it is cannot be known here. Blocks the thread.
-    fn ping(&self) -> Option<Part> {
-        let target = self.config.target().ok()?;
-        let answer = tokio::runtime::Handle::current().block_on(timeout(PING_PATIENCE, target.ping()));
-        Some(match answer {
-            Ok(Ok(())) => Part::Up,
-            Ok(Err(error)) => Part::Down { reason: error.to_string() },
-            Err(_) => Part::Down { reason: format!("no answer within {} s", PING_PATIENCE.as_secs()) },
-        })
-    }
-}
-
 impl Health for Process {
     fn snapshot(&self) -> Result<Snapshot, String> {
         let now_ms = self.clock.now_ms();
@@ -391,7 +375,7 @@ impl Health for Process {
             None => Part::Up,
             Some(reason) => Part::Down { reason },
         });
-        snapshot.clickhouse = self.ping();
+        snapshot.clickhouse = tokio::runtime::Handle::current().block_on(status::clickhouse(&self.config));
         Ok(snapshot)
     }
 

@@ -1,10 +1,19 @@
-//! `weir status`: one snapshot, from the log, and from the spool if there is one on this machine.
+//! `weir status`: one snapshot, from the log, and from what is on this machine: ClickHouse, collector, spool, disk.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
-use weir_console::{DiskStatus, Memory, Seen, Snapshot, SpoolStatus};
+use reqwest::StatusCode;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{sleep, timeout},
+};
+use weir_console::{Colour, DiskStatus, Eta, Memory, Part, Seen, Snapshot, SpoolStatus};
 use weir_ingest::{Spool, SpoolUsage};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 
@@ -20,16 +29,20 @@ pub(crate) struct StatusArgs {
     pub watch: bool,
 }
 
-/// Prints the snapshot; exit code 1 when a run has stopped and needs a person, or the log is away.
-pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCode> {
+/// Prints the snapshot; exit code 1 when it is red, a run has stopped and needs a person, or the log is away.
+pub(crate) async fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let log = open(config)?;
     let mut seen = nothing_seen(config);
-    let mut snapshot = take(config, &log, &mut seen)?;
-    if snapshot.runs.iter().any(|run| run.eta.is_some()) {
-        // How fast a run catches up takes two looks.
-        std::thread::sleep(BETWEEN_LOOKS);
-        snapshot = take(config, &log, &mut seen)?;
-    }
+    let begin = Instant::now();
+    let snapshot = loop {
+        let snapshot = take(config, &log, &mut seen).await?;
+        // How fast a run catches up takes as many looks as it takes it to report two steps.
+        let is_unknown = snapshot.runs.iter().any(|run| run.eta == Some(Eta::Unknown));
+        if !is_unknown || begin.elapsed() >= ETA_PATIENCE {
+            break snapshot;
+        }
+        sleep(LOOK_EVERY).await;
+    };
     let view = Memory::default().view(snapshot);
     if args.json {
         println!("{}", serde_json::to_string(&view)?);
@@ -41,7 +54,8 @@ pub(crate) fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCod
         .runs
         .iter()
         .any(|run| run.topic_gone || run.progress.as_ref().is_some_and(|progress| progress.stopped.is_some()));
-    Ok(if stopped || view.snapshot.log_away.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let is_bad = stopped || view.status == Colour::Red || view.snapshot.log_away.is_some();
+    Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Shows the snapshot anew once a second, on one screen where there is one, until Ctrl-C.
@@ -52,12 +66,12 @@ pub(crate) async fn watch(config: &Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut screen = Screen::open()?;
     loop {
-        let snapshot = tokio::task::block_in_place(|| take(config, &log, &mut seen))?;
+        let snapshot = take(config, &log, &mut seen).await?;
         screen.show(&weir_console::render(&memory.view(snapshot)))?;
         tokio::select! {
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = sleep(LOOK_EVERY) => {}
         }
     }
 }
@@ -68,8 +82,9 @@ fn open(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
 }
 
 /// A snapshot, with what is on this machine; of a log that is away it says so.
-fn take(config: &Config, log: &Arc<dyn Log>, seen: &mut Seen) -> anyhow::Result<Snapshot> {
-    let mut snapshot = match look(log, seen) {
+async fn take(config: &Config, log: &Arc<dyn Log>, seen: &mut Seen) -> anyhow::Result<Snapshot> {
+    let (clickhouse, collector) = tokio::join!(clickhouse(config), collector(config));
+    let mut snapshot = match tokio::task::block_in_place(|| look(log, seen)) {
         Ok(snapshot) => snapshot,
         Err(error @ (LogError::Unavailable(_) | LogError::Kafka(_))) => {
             Snapshot::without_log(SystemClock.now_ms(), error.to_string())
@@ -78,7 +93,42 @@ fn take(config: &Config, log: &Arc<dyn Log>, seen: &mut Seen) -> anyhow::Result<
     };
     snapshot.spool = spool(config)?;
     snapshot.disk = disk(config);
+    (snapshot.clickhouse, snapshot.collector) = (clickhouse, collector);
     Ok(snapshot)
+}
+
+/// Whether ClickHouse answers; `None`: where it is cannot be known here.
+pub(crate) async fn clickhouse(config: &Config) -> Option<Part> {
+    let target = config.target().ok()?;
+    Some(match timeout(PART_PATIENCE, target.ping()).await {
+        Ok(Ok(())) => Part::Up,
+        Ok(Err(error)) => Part::Down { reason: error.to_string() },
+        Err(_) => no_answer(),
+    })
+}
+
+/// Whether the collector on this machine takes hits; `None`: there is none here, or what listens in its place is something
+/// else.
+async fn collector(config: &Config) -> Option<Part> {
+    let mut address = config.listen.collector;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let client = reqwest::Client::builder().no_proxy().timeout(PART_PATIENCE).build().ok()?;
+    let answer = match client.get(format!("http://{address}/readyz")).send().await {
+        Ok(answer) => answer,
+        Err(error) if error.is_timeout() => return Some(no_answer()),
+        Err(_) => return None,
+    };
+    match (answer.status(), answer.text().await) {
+        (StatusCode::OK, Ok(text)) if text.trim() == "ready" => Some(Part::Up),
+        (StatusCode::SERVICE_UNAVAILABLE, Ok(text)) => Some(Part::Down { reason: text.trim().to_owned() }),
+        _ => None,
+    }
+}
+
+fn no_answer() -> Part {
+    Part::Down { reason: format!("no answer within {} s", PART_PATIENCE.as_secs()) }
 }
 
 /// What nobody has looked at yet, of the configured windows.
@@ -87,8 +137,14 @@ pub(crate) fn nothing_seen(config: &Config) -> Seen {
     Seen::new(window_ms, lateness_ms)
 }
 
-/// A run reports twice a second: over so long its rates are known to a third.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// So long it is looked how fast a run that is behind catches up, until that can be told. A run reports twice a second: with
+/// steps of a few seconds its rates are known to a third.
+const ETA_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a part may take to answer the smallest question before it is said not to.
+const PART_PATIENCE: Duration = Duration::from_secs(2);
 
 fn look(log: &Arc<dyn Log>, seen: &mut Seen) -> Result<Snapshot, LogError> {
     let control = match ControlLog::look(log.clone())? {

@@ -6,13 +6,17 @@ use std::{
     collections::BTreeSet,
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use support::{Place, WEIR, children_of, get, signal, wait_for};
-use weir_log::{ControlLog, SystemClock};
-use weir_schemas::control::{Action, ControlRecord};
+use weir_log::{Committed, ControlLog, Log, SystemClock, TopicKind};
+use weir_schemas::{
+    control::{Action, ControlRecord, EVENTS_TOPIC},
+    progress::{Metadata, PartitionProgress, RunProgress, group_of},
+};
 
 fn send(place: &Place) {
     let hit =
@@ -66,8 +70,14 @@ fn a_maintenance_is_seen_from_its_pause_to_its_catch_up_also_while_only_the_cons
     wait_for("the console", || get(&format!("http://{}/healthz", place.console)));
     let alone = wait_status(&place, "yellow");
     let troubles = alone["troubles"].as_array().unwrap();
-    assert!(troubles.iter().any(|trouble| trouble["sentence"] == paused["sentence"]), "{alone}");
-    assert_eq!(troubles[0]["kind"], "queries_fail", "weir serve took its ClickHouse along");
+    let sentence = |kind: &str| troubles.iter().find(|trouble| trouble["kind"] == kind)?["sentence"].as_str();
+    // It has no collector, and says nothing of what it has not asked.
+    let unasked = paused["sentence"].as_str().unwrap().replace("hits are collected, ", "");
+    assert_eq!(sentence("paused"), Some(unasked.as_str()), "{alone}");
+    assert_eq!(sentence("queries_fail"), Some("Statistics cannot be queried at the moment."), "{alone}");
+    let components = alone["components"].as_array().unwrap();
+    let names: Vec<_> = components.iter().map(|one| one["component"].as_str().unwrap()).collect();
+    assert_eq!(names, ["statistics", "queries"], "weir serve took its ClickHouse along");
     let told = text(&place, "/");
     assert!(told.contains("(new &lt;disk&gt;)") && !told.contains("<disk>"), "{told}");
     let maintenances = json(&place, "/api/v2/scheduled-maintenances/active.json");
@@ -100,14 +110,64 @@ fn a_clickhouse_that_is_away_is_said_to_those_who_query() {
     let serve = place.start();
     place.wait_complete();
     wait_status(&place, "green");
+    let shown = || support::text(&place.weir(&["status"]));
+    wait_for("the terminal to say the same", || {
+        shown().starts_with("GREEN: Statistics are complete through ").then_some(())
+    });
+    assert!(shown().contains("Everything is collected."), "{}", shown());
     let pid = wait_for("clickhouse", || serve.children("clickhouse").first().copied());
     signal(pid, libc::SIGSTOP);
     let status =
         wait_for("the light", || place.status().filter(|status| status["troubles"][0]["kind"] == "queries_fail"));
     assert_eq!(status["status"], "yellow");
+    let told = shown();
+    assert!(told.starts_with("YELLOW: Statistics cannot be queried at the moment. Hits are collected"), "{told}");
     signal(pid, libc::SIGCONT);
     wait_status(&place, "green");
     assert_eq!(serve.stop(), Some(0));
+}
+
+/// Live is an hour behind, and reports twice a second that it has read ten records and six minutes more, until it is stopped.
+fn catching_up(log: Arc<dyn Log>, stopped: mpsc::Receiver<()>) {
+    let begin_ms = jiff::Timestamp::now().as_millisecond();
+    let through_ms = begin_ms - 3_600_000;
+    for step in 0.. {
+        let at_ms = jiff::Timestamp::now().as_millisecond();
+        let complete_through_ms = Some(through_ms + step * 6_000);
+        let run = Some(RunProgress { at_ms, complete_through_ms, ..RunProgress::default() });
+        let partition = PartitionProgress { arrival_ms: complete_through_ms, offset: Some(10 * step) };
+        let metadata = serde_json::to_string(&Metadata { partition, run }).unwrap();
+        log.commit(&group_of("live"), EVENTS_TOPIC, &[Committed { partition: 0, offset: 10 * step, metadata }])
+            .unwrap();
+        if stopped.recv_timeout(Duration::from_millis(500)).is_ok() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn one_status_looks_for_as_long_as_it_takes_to_say_when_a_run_will_have_caught_up() {
+    let place = Place::new("");
+    let config = weir_log::LogConfig::Embedded { path: place.dir.path().join("data/log") };
+    let log = weir_log::open(&config, Arc::new(SystemClock)).unwrap();
+    let kind = TopicKind::Events { partitions: 1, retention: Duration::from_secs(30 * 86_400) };
+    log.create_topic(EVENTS_TOPIC, &kind).unwrap();
+    let appends = (0..5_000).map(|_| log.append(EVENTS_TOPIC, 0, b"a hit".as_slice().into(), None));
+    for appended in futures::executor::block_on(futures::future::join_all(appends)) {
+        appended.unwrap();
+    }
+    say(&place, Action::PartitionsInUse { partitions: 1, effective_ms: 0 });
+    let (stop, stopped) = mpsc::channel();
+    let running = std::thread::spawn(move || catching_up(log, stopped));
+    let begin = Instant::now();
+    let status = place.json(&["status", "--json"]);
+    stop.send(()).unwrap();
+    running.join().unwrap();
+    let live = &status["runs"][0];
+    assert_eq!(live["eta"]["is"], "between", "{live}");
+    assert!((10.0..40.0).contains(&live["rates"]["drain_per_s"].as_f64().unwrap()), "{live}");
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert_eq!((&status["status"], &status["troubles"][0]["kind"]), (&json!("yellow"), &json!("late")));
 }
 
 /// Names of weir's metrics in a text.
