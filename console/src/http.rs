@@ -17,9 +17,11 @@ use tokio::{
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
+use weir_schemas::{Missing, control::GAP_RUN};
 
 use crate::{
-    Desk, ImportStatus, Memory, Snapshot, View, badge, control, feed, metrics, page, statuspage, statuspage::Which,
+    Desk, ImportStatus, Memory, RunStatus, Snapshot, View, badge, control, feed, metrics, page, statuspage,
+    statuspage::Which,
 };
 
 /// What the console asks of the process that it is part of.
@@ -89,8 +91,9 @@ pub async fn serve(
 }
 
 fn router(console: Arc<Console>) -> Router {
+    // It names operators: no page of another origin reads it.
+    let whole = Router::new().route("/status.json", get(status)).layer(middleware::map_response(fresh));
     let public = Router::new()
-        .route("/status.json", get(status))
         .route("/status/{site}", get(status_of_site))
         .route("/api/v2/summary.json", get(|state| shaped(state, statuspage::summary)))
         .route("/api/v2/status.json", get(|state| shaped(state, statuspage::status)))
@@ -116,6 +119,7 @@ fn router(console: Arc<Console>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(prometheus))
+        .merge(whole)
         .merge(public)
         .merge(pages)
         .with_state(console)
@@ -174,24 +178,38 @@ async fn status(State(console): Shared) -> Result<Response, Response> {
     Ok(Json(&console.shown().await?.view).into_response())
 }
 
-/// `/status/SITE.json`
+/// `/status/SITE.json`: for strangers too, so nobody is named in it. What is not known while the log is away is null.
 async fn status_of_site(State(console): Shared, Path(file): Path<String>) -> Result<Response, Response> {
     let view = &console.shown().await?.view;
+    let snapshot = &view.snapshot;
+    let is_known = snapshot.log_away.is_none();
     let site = file.strip_suffix(".json").unwrap_or_default();
-    let imports: Vec<&ImportStatus> = view.snapshot.imports.iter().filter(|import| import.site == site).collect();
+    let imports: Vec<&ImportStatus> = snapshot.imports.iter().filter(|import| import.site == site).collect();
     if imports.is_empty() && !console.about.sites.iter().any(|known| known == site) {
-        return Err((StatusCode::NOT_FOUND, "there is no such site\n").into_response());
+        return Err(match is_known {
+            true => (StatusCode::NOT_FOUND, "there is no such site\n").into_response(),
+            false => unavailable("the log is away: nobody can say whether there is such a site\n".to_owned()),
+        });
     }
+    let (live, gap) = (snapshot.live(), snapshot.runs.iter().find(|run| run.run == GAP_RUN));
+    let eta = |run: Option<&RunStatus>| run.and_then(|run| run.eta);
+    let backlog_records: i64 = live.into_iter().chain(gap).map(|run| run.lag_records).sum();
+    let missing = view
+        .missing
+        .iter()
+        .map(|Missing { from_ms, to_ms, reason, .. }| json!({ "from_ms": from_ms, "to_ms": to_ms, "reason": reason }));
     let answer = json!({
         "site": site,
-        "at_ms": view.snapshot.at_ms,
+        "at_ms": snapshot.at_ms,
         "status": view.status,
         "sentence": view.sentence,
+        "log_away": !is_known,
         "complete_through_ms": view.complete_through_ms,
-        "eta": view.snapshot.live().and_then(|live| live.eta),
-        "computing": view.snapshot.computing,
-        "missing": view.missing,
-        "imports": imports,
+        "backlog_records": is_known.then_some(backlog_records),
+        "eta": eta(gap).or(eta(live)),
+        "computing": is_known.then_some(&snapshot.computing),
+        "missing": is_known.then(|| missing.collect::<Vec<_>>()),
+        "imports": is_known.then_some(imports),
     });
     Ok(Json(answer).into_response())
 }
@@ -247,11 +265,17 @@ fn changes(listening: Listening) -> impl Stream<Item = Result<Event, Infallible>
     })
 }
 
-/// Anybody may read it, from any page, and nobody keeps it.
-async fn for_everybody(mut response: Response) -> Response {
+/// Anybody may read it, from any page.
+async fn for_everybody(response: Response) -> Response {
+    let mut response = fresh(response).await;
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// Nobody keeps it.
+async fn fresh(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -85,7 +85,9 @@ impl Console {
 
     async fn json(&self, path: &str) -> Value {
         let (status, head, body) = self.get(path).await;
-        assert!(status == 200 && head.contains("access-control-allow-origin: *"), "{path}: {head}\n{body}");
+        // Only what names nobody may be read by any page.
+        let is_for_all = head.contains("access-control-allow-origin: *");
+        assert!(status == 200 && is_for_all == (path != "/status.json"), "{path}: {head}\n{body}");
         serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path}: {body}"))
     }
 }
@@ -107,6 +109,9 @@ async fn the_status_says_everything_at_once_and_to_each_site() {
         assert_eq!((&of_site["site"], &of_site["sentence"]), (&json!(site), &status["sentence"]));
         assert_eq!(of_site["imports"].as_array().unwrap().len(), usize::from(site == "old.example"));
     }
+    let of_site = console.json("/status/one.example.json").await;
+    assert_eq!((&of_site["eta"]["is"], &of_site["backlog_records"]), (&json!("between"), &json!(2_912_345 + 6)));
+    assert_eq!((&of_site["computing"][0]["run"], &of_site["missing"]), (&json!("gap"), &json!([])));
     for path in ["/status/two.example.json", "/status/one.example", "/status/.json"] {
         assert_eq!(console.get(path).await.0, 404, "{path}");
     }
@@ -119,6 +124,26 @@ async fn the_status_says_everything_at_once_and_to_each_site() {
     .await
     .unwrap();
     assert_eq!(console.get("/").await.2, "the spool cannot be read\n");
+}
+
+#[tokio::test]
+async fn a_site_is_told_what_is_missing_and_not_who_has_decided_so() {
+    let console = Console::start(states::missing()).await;
+    assert_eq!(console.json("/status.json").await["missing"][0]["who"], "ops@db1");
+    let (_, _, of_site) = console.get("/status/one.example.json").await;
+    assert!(of_site.contains("two disks were lost") && !of_site.contains("ops@db1"), "{of_site}");
+}
+
+#[tokio::test]
+async fn what_is_not_known_of_a_site_while_the_log_is_away_is_null_and_not_empty() {
+    let (_, spooling) = states::all().into_iter().find(|(state, _)| *state == "spooling").unwrap();
+    let console = Console::start(spooling).await;
+    let of_site = console.json("/status/one.example.json").await;
+    assert_eq!(of_site["log_away"], true);
+    for field in ["complete_through_ms", "backlog_records", "eta", "computing", "missing", "imports"] {
+        assert!(of_site.as_object().unwrap()[field].is_null(), "{field}: {of_site}");
+    }
+    assert_eq!(console.get("/status/old.example.json").await.0, 503, "it may have an import");
 }
 
 /// Names and kinds of all fields, at any depth; of lists those of the first element.
