@@ -336,14 +336,15 @@ impl Process {
             let (log, records, clock) = (self.log.clone(), control.records(), self.clock.clone());
             let seen = self.seen.clone();
             std::thread::spawn(move || {
-                let looked = weir_console::observe(
-                    log.as_ref(),
-                    &records,
-                    clock.now_ms(),
-                    &mut seen.lock().unwrap_or_else(PoisonError::into_inner),
-                );
+                let seen = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+                let looked = weir_console::observe(log.as_ref(), &records, clock.now_ms(), &mut seen());
+                let due = looked.as_ref().ok().filter(|snapshot| seen().is_kept_due(snapshot.at_ms)).cloned();
                 // Who asked may have gone.
                 let _ = answer.send(looked.map_err(|error| error.to_string()));
+                // That takes longer than one waits for a look.
+                if let Some(kept) = due.and_then(|snapshot| weir_console::ask_kept(log.as_ref(), &snapshot).ok()) {
+                    seen().keep(kept);
+                }
             });
             look
         });

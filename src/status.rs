@@ -151,7 +151,13 @@ fn look(log: &Arc<dyn Log>, seen: &mut Seen) -> Result<Snapshot, LogError> {
         Some(control) => control.read_all()?.records.into_iter().map(|(_, record)| record).collect(),
         None => Vec::new(),
     };
-    weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), seen)
+    let mut look = |seen: &mut Seen| weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), seen);
+    let snapshot = look(seen)?;
+    if !seen.is_kept_due(snapshot.at_ms) {
+        return Ok(snapshot);
+    }
+    seen.keep(weir_console::ask_kept(log.as_ref(), &snapshot)?);
+    look(seen)
 }
 
 /// The disk under `data_dir`, on this machine.

@@ -104,12 +104,12 @@ const SPOOL_PERMILLE: Limits = Limits { begin: 800, end: 700 };
 /// A disk is nearly full under 1 GiB: ClickHouse's merges need room for the parts that they make anew.
 const DISK_USED_UP_BYTES: Limits = Limits { begin: -(1 << 30), end: -(5 << 28) };
 /// A fifth of the retention is left, of 30 days six: time to look at it on a working day.
-const RETENTION_USED_PERMILLE: Limits = Limits { begin: 800, end: 750 };
+pub(crate) const RETENTION_USED_PERMILLE: Limits = Limits { begin: 800, end: 750 };
 
 /// Above `begin` it holds, at or below `end` it does not, between them it stays as it was.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
-    begin: i64,
+pub(crate) struct Limits {
+    pub(crate) begin: i64,
     end: i64,
 }
 
@@ -128,10 +128,7 @@ impl Held {
             (u128::from(used) * 1000 / u128::from(spool.bytes_max)) as i64
         });
         let disk_used = snapshot.disk.as_ref().map(|disk| -i64::try_from(disk.free_bytes).unwrap_or(i64::MAX));
-        let headrooms = snapshot.runs.iter().filter_map(|run| run.retention_headroom_ms).min();
-        let used_permille = headrooms.zip(snapshot.retention_s).map(|(headroom_ms, retention_s)| {
-            1000 - headroom_ms.saturating_mul(1000) / (retention_s.max(1) as i64).saturating_mul(1000)
-        });
+        let used_permille = snapshot.runs.iter().filter_map(|run| run.retention_used_permille).max();
         let next =
             |limits: Limits, value: Option<i64>, before| value.map_or(before, |value| limits.holds(value, before));
         Held {
@@ -279,8 +276,7 @@ fn of_stopped(run: &RunStatus, is_collected: bool) -> Option<Trouble> {
 }
 
 fn of_retention(snapshot: &Snapshot) -> Option<Trouble> {
-    let headroom = |run: &&RunStatus| run.retention_headroom_ms;
-    let run = snapshot.runs.iter().filter(|run| run.retention_headroom_ms.is_some()).min_by_key(headroom)?;
+    let run = snapshot.runs.iter().max_by_key(|run| run.retention_used_permille)?;
     let headroom_ms = run.retention_headroom_ms?;
     let sentence = match headroom_ms > 0 {
         true => format!(

@@ -10,6 +10,7 @@ use weir_schemas::{
 
 use crate::{
     Maintenance, MaintenanceState, Rates,
+    guard::{self, BySize, Kept},
     maintenance::maintenances,
     pace::{Eta, Paces, Work},
     recovered::{Recovery, recoveries},
@@ -137,6 +138,10 @@ pub struct RunStatus {
     /// How long the log still keeps everything that the run needs, ms; negative: some of it may be gone. `None`: for ever,
     /// or not known.
     pub retention_headroom_ms: Option<i64>,
+    /// How much is gone of the time for which the log keeps what the run needs, thousandths: by time or by bytes, whichever is
+    /// worse. Over 1,000: some of it may be gone. `None`: it is kept for ever, or that is not known.
+    #[serde(default)]
+    pub retention_used_permille: Option<i64>,
     /// Windows that somebody has given up, ascending: they are not in the table, and will not be.
     #[serde(default)]
     pub missing: Vec<Missing>,
@@ -217,12 +222,32 @@ pub struct Seen {
     /// questions to a broker.
     ended: BTreeMap<String, (i64, RunStatus)>,
     paces: Paces,
+    /// Of each run, where a bound on bytes may take what it needs.
+    kept: BTreeMap<String, Kept>,
+    /// When that was asked last.
+    kept_ms: Option<i64>,
 }
 
 impl Seen {
     /// Nothing was looked at yet. What is known of windows; 0: nothing.
     pub fn new(window_ms: i64, lateness_ms: i64) -> Seen {
-        Seen { window_ms, due_ms: window_ms + lateness_ms, ended: BTreeMap::new(), paces: Paces::default() }
+        let due_ms = window_ms + lateness_ms;
+        let (ended, paces, kept, kept_ms) = Default::default();
+        Seen { window_ms, due_ms, ended, paces, kept, kept_ms }
+    }
+
+    /// Whether it is time to ask what a bound on bytes leaves ([`ask_kept`]); who is told so is the one to ask.
+    pub fn is_kept_due(&mut self, now_ms: i64) -> bool {
+        let is_due = self.kept_ms.is_none_or(|kept_ms| now_ms - kept_ms >= KEPT_MS);
+        if is_due {
+            self.kept_ms = Some(now_ms);
+        }
+        is_due
+    }
+
+    /// What [`ask_kept`] has answered.
+    pub fn keep(&mut self, kept: BTreeMap<String, Kept>) {
+        self.kept = kept;
     }
 
     /// What was said at half of the backlog of `run` of when it would be done, for one that was half done after `since_ms`
@@ -238,6 +263,23 @@ const BEHIND_MS: i64 = 10_000;
 /// How long an import that had ended is not looked at again.
 const ENDED_MS: i64 = 60_000;
 
+/// How often it is asked what a bound on bytes leaves: it takes reading some records of each partition.
+const KEPT_MS: i64 = 30_000;
+
+/// How long the log keeps what each run of live events needs, where the topic has a bound on bytes; may take seconds.
+pub fn ask_kept(log: &dyn Log, snapshot: &Snapshot) -> Result<BTreeMap<String, Kept>, LogError> {
+    let mut all = BTreeMap::new();
+    if snapshot.runs.iter().all(|run| run.topic_gone) || log.retention_bytes(EVENTS_TOPIC)?.is_none() {
+        return Ok(all);
+    }
+    for run in snapshot.runs.iter().filter(|run| run.topic == EVENTS_TOPIC) {
+        if let Some(through_ms) = run.progress.as_ref().and_then(|progress| progress.complete_through_ms) {
+            all.insert(run.run.clone(), guard::kept(log, EVENTS_TOPIC, through_ms, snapshot.at_ms)?);
+        }
+    }
+    Ok(all)
+}
+
 /// Looks at the log. `control` is the control topic from its start, in order; `seen` is kept from look to look.
 pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut Seen) -> Result<Snapshot, LogError> {
     let mut runs = Vec::new();
@@ -246,7 +288,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         Ok(mut run) => {
             retention_s = log.retention(EVENTS_TOPIC)?.map(|kept| kept.as_secs());
             let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
-            run.retention_headroom_ms = retention_headroom_ms(through_ms, retention_s, now_ms);
+            run.is_kept(through_ms, retention_s, seen.kept.get(LIVE), now_ms);
             let due_ms = now_ms - seen.due_ms;
             run.look(through_ms.map(|through_ms| (through_ms, due_ms)), now_ms, &mut seen.paces);
             runs.push(run);
@@ -267,7 +309,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         let mut run = observe_run(log, control, GAP_RUN, EVENTS_TOPIC, span, now_ms)?;
         let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
         let filled_ms = through_ms.unwrap_or(first.from_ms).clamp(first.from_ms, last.to_ms);
-        run.retention_headroom_ms = retention_headroom_ms(Some(filled_ms), retention_s, now_ms);
+        run.is_kept(Some(filled_ms), retention_s, seen.kept.get(GAP_RUN), now_ms);
         run.look(Some((filled_ms, last.to_ms)), now_ms, &mut seen.paces);
         computing.iter_mut().for_each(|range| range.from_ms = range.from_ms.max(filled_ms));
         computing.retain(|range| range.from_ms < range.to_ms);
@@ -329,12 +371,6 @@ fn gaps(maintenances: &[Maintenance]) -> Vec<Computing> {
     gaps
 }
 
-/// A run that begins again at its checkpoint reads from a horizon and a clock's step before it.
-fn retention_headroom_ms(through_ms: Option<i64>, retention_s: Option<u64>, now_ms: i64) -> Option<i64> {
-    let needed_ms = through_ms? - DEDUP_HORIZON_MS - STEP_BACK_MAX_MS;
-    Some(needed_ms + retention_s? as i64 * 1000 - now_ms)
-}
-
 /// The imports that the control records name, without those that were taken back.
 pub(crate) fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
     let mut imports: Vec<ImportStatus> = Vec::new();
@@ -375,7 +411,6 @@ impl RunStatus {
             lag_records: 0,
             lag_ms: 0,
             partitions: Vec::new(),
-            retention_headroom_ms: None,
             missing: Recoveries::of(run, control).missing,
             paused: Hold::of(run, control).paused().map(|pause| PausedStatus {
                 since_ms: pause.by.at_ms,
@@ -386,6 +421,24 @@ impl RunStatus {
             }),
             ..Self::default()
         }
+    }
+
+    /// Says how long the log keeps what it needs, of a run that is complete through `through_ms`. One that begins again at its
+    /// checkpoint reads from a horizon and a clock's step before it. `kept`: what a bound on bytes has left lately.
+    fn is_kept(&mut self, through_ms: Option<i64>, retention_s: Option<u64>, kept: Option<&Kept>, now_ms: i64) {
+        let by_time = through_ms.zip(retention_s).map(|(through_ms, retention_s)| {
+            let retention_ms = retention_s as i64 * 1000;
+            (through_ms - DEDUP_HORIZON_MS - STEP_BACK_MAX_MS + retention_ms, retention_ms)
+        });
+        let by_size = kept.and_then(|kept| match kept.by_size {
+            BySize::Until(lost_ms) => Some((lost_ms, lost_ms - kept.needed_ms)),
+            BySize::Unbounded | BySize::NotKnown { .. } => None,
+        });
+        // (from when on it is deleted, for how long it was kept by then)
+        let bounds = by_time.into_iter().chain(by_size);
+        self.retention_headroom_ms = bounds.clone().map(|(lost_ms, _)| lost_ms - now_ms).min();
+        let used = |(lost_ms, kept_ms): (i64, i64)| 1000 - (lost_ms - now_ms).saturating_mul(1000) / kept_ms.max(1);
+        self.retention_used_permille = bounds.map(used).max();
     }
 
     /// Says how fast it is; `through_ms`: see [`Work::through_ms`].
@@ -473,10 +526,19 @@ mod tests {
     #[test]
     fn the_headroom_is_what_retention_leaves_before_the_run_would_miss_a_record() {
         let slack_ms = DEDUP_HORIZON_MS + STEP_BACK_MAX_MS;
-        assert_eq!(retention_headroom_ms(Some(slack_ms), Some(60), 10_000), Some(50_000));
-        assert_eq!(retention_headroom_ms(Some(slack_ms), Some(60), 70_000), Some(-10_000));
-        assert_eq!(retention_headroom_ms(Some(0), None, 0), None);
-        assert_eq!(retention_headroom_ms(None, Some(60), 0), None);
+        let kept = |through_ms, retention_s, by_size: Option<i64>, now_ms| {
+            let by_size =
+                by_size.map(|lost_ms| Kept { needed_ms: 0, retention_ms: None, by_size: BySize::Until(lost_ms) });
+            let mut run = RunStatus::default();
+            run.is_kept(through_ms, retention_s, by_size.as_ref(), now_ms);
+            (run.retention_headroom_ms, run.retention_used_permille)
+        };
+        assert_eq!(kept(Some(slack_ms), Some(60), None, 10_000), (Some(50_000), Some(167)));
+        assert_eq!(kept(Some(slack_ms), Some(60), None, 70_000), (Some(-10_000), Some(1_166)));
+        assert_eq!(kept(Some(0), None, None, 0), (None, None));
+        assert_eq!(kept(None, Some(60), None, 0), (None, None));
+        assert_eq!(kept(Some(slack_ms), Some(60), Some(20_000), 10_000), (Some(10_000), Some(500)), "bytes go first");
+        assert_eq!(kept(Some(slack_ms), Some(60), Some(90_000), 48_000), (Some(12_000), Some(800)), "time goes first");
     }
 
     #[test]

@@ -3,7 +3,7 @@ use weir_schemas::{control::EtaKept, progress::RunProgress};
 
 use crate::{
     Colour, DiskStatus, Eta, ImportState, Maintenance, MaintenanceState, PartitionStatus, PausedStatus, Rates,
-    RunStatus, Snapshot, SpoolStatus, View, words::span,
+    RunStatus, Snapshot, SpoolStatus, View, light::RETENTION_USED_PERMILLE, words::span,
 };
 
 /// Everything as a person reads it in a terminal: the light, then one paragraph a run, the reason for waiting always named.
@@ -189,17 +189,15 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
         lines.push(format!("  partition {partition}: {records} to go, {behind} behind{pace}"));
     }
     lines.extend(run.eta.map(|eta| render_eta(eta, run, now_ms)));
-    match (run.retention_headroom_ms, snapshot.retention_s) {
-        (Some(headroom_ms), Some(retention_s)) if headroom_ms < retention_s as i64 * 1000 / 5 => lines.push(format!(
+    let is_low = run.retention_used_permille > Some(RETENTION_USED_PERMILLE.begin);
+    lines.extend(run.retention_headroom_ms.map(|headroom_ms| match is_low {
+        true => format!(
             "  RETENTION: the log deletes what this run still needs {} (raise the retention of {})",
             if headroom_ms > 0 { format!("in {}", span(headroom_ms)) } else { "now".to_owned() },
             run.topic,
-        )),
-        (Some(headroom_ms), _) => {
-            lines.push(format!("  the log keeps what this run still needs for another {}", span(headroom_ms)));
-        }
-        (None, _) => {}
-    }
+        ),
+        false => format!("  the log keeps what this run still needs for another {}", span(headroom_ms)),
+    }));
 }
 
 fn render_paused(run: &RunStatus, paused: &PausedStatus, now_ms: i64) -> String {
@@ -387,9 +385,11 @@ mod tests {
     }
 
     fn shown(progress: RunProgress, headroom_ms: Option<i64>) -> String {
-        let run = RunStatus { retention_headroom_ms: headroom_ms, ..run(Some(progress)) };
-        let (at_ms, retention_s) = (1_700_000_061_000, Some(100));
-        render_snapshot(&Snapshot { at_ms, retention_s, runs: vec![run], ..Snapshot::default() })
+        // Of a retention of 100 s.
+        let retention_used_permille = headroom_ms.map(|headroom_ms| 1_000 - headroom_ms / 100);
+        let run = RunStatus { retention_headroom_ms: headroom_ms, retention_used_permille, ..run(Some(progress)) };
+        let at_ms = 1_700_000_061_000;
+        render_snapshot(&Snapshot { at_ms, runs: vec![run], ..Snapshot::default() })
     }
 
     #[test]

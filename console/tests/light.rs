@@ -176,7 +176,7 @@ fn at_limits(late_ms: i64, used_permille: u64, free_bytes: u64, headroom_permill
     let live = &mut snapshot.runs[0];
     live.progress = Some(RunProgress { at_ms, complete_through_ms: Some(through_ms), ..RunProgress::default() });
     live.retention_headroom_ms = Some(headroom_permille * 1_000);
-    snapshot.retention_s = Some(1_000);
+    live.retention_used_permille = Some(1_000 - headroom_permille);
     snapshot.spool =
         Some(SpoolStatus { bytes: used_permille, bytes_max: 1_000, batches: 1, oldest_ms: None, age_ms: 0 });
     snapshot.disk = Some(DiskStatus { path: "/".into(), free_bytes });

@@ -2,11 +2,16 @@
 
 mod states;
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use states::world::{MINUTE_MS, SECOND_MS, World};
-use weir_console::{Computing, Eta, MaintenanceState};
-use weir_log::Clock;
+use weir_console::{Computing, Eta, Held, Kind, MaintenanceState, ask_kept, troubles};
+use weir_log::{Appended, Bounds, Clock, Committed, Log, LogError, Reader, TopicKind};
 use weir_schemas::control::{Action, EtaKept};
 
 /// 2026-11-27 12:00:00 UTC.
@@ -98,4 +103,89 @@ fn a_paused_run_is_never_said_to_fall_behind_however_much_comes() {
         assert_ne!(world.look().live().unwrap().eta, Some(Eta::NotConverging), "{second} s after it went on");
     }
     assert!(matches!(world.look().live().unwrap().eta, Some(Eta::Between { .. })), "{:?}", world.look());
+}
+
+/// A log that keeps so many bytes of each partition, and is otherwise another one.
+struct Bounded(Arc<dyn Log>, u64);
+
+impl Log for Bounded {
+    fn create_topic(&self, topic: &str, kind: &TopicKind) -> Result<(), LogError> {
+        self.0.create_topic(topic, kind)
+    }
+    fn repair_topic(&self, topic: &str, kind: &TopicKind) -> Result<(), LogError> {
+        self.0.repair_topic(topic, kind)
+    }
+    fn delete_topic(&self, topic: &str) -> Result<(), LogError> {
+        self.0.delete_topic(topic)
+    }
+    fn topics(&self) -> Result<Vec<String>, LogError> {
+        self.0.topics()
+    }
+    fn partitions(&self, topic: &str) -> Result<u32, LogError> {
+        self.0.partitions(topic)
+    }
+    fn grow(&self, topic: &str, partitions: u32) -> Result<(), LogError> {
+        self.0.grow(topic, partitions)
+    }
+    fn append(
+        &self,
+        topic: &str,
+        partition: u32,
+        payload: Bytes,
+        stamp_ms: Option<i64>,
+    ) -> BoxFuture<'static, Result<Appended, LogError>> {
+        self.0.append(topic, partition, payload, stamp_ms)
+    }
+    fn reader(&self, topic: &str) -> Result<Box<dyn Reader>, LogError> {
+        self.0.reader(topic)
+    }
+    fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds, LogError> {
+        self.0.bounds(topic, partition)
+    }
+    fn offset_at(&self, topic: &str, partition: u32, at_ms: i64) -> Result<Option<i64>, LogError> {
+        self.0.offset_at(topic, partition, at_ms)
+    }
+    fn commit(&self, group: &str, topic: &str, progress: &[Committed]) -> Result<(), LogError> {
+        self.0.commit(group, topic, progress)
+    }
+    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Committed>, LogError> {
+        self.0.committed(group, topic)
+    }
+    fn retention(&self, topic: &str) -> Result<Option<Duration>, LogError> {
+        self.0.retention(topic)
+    }
+    fn retention_bytes(&self, topic: &str) -> Result<Option<u64>, LogError> {
+        self.partitions(topic).map(|_| Some(self.1))
+    }
+}
+
+#[test]
+fn a_bound_on_bytes_that_is_nearly_reached_is_red_also_where_the_retention_by_time_is_long() {
+    let mut world = World::new(BEGAN_MS);
+    // Half an hour of hits, five bytes every ten seconds in each partition.
+    for _ in 0..180 {
+        world.clock.0.fetch_add(9 * SECOND_MS, Ordering::Relaxed);
+        world.live_through(1);
+    }
+    let now_ms = world.clock.now_ms();
+    world.report("live", 120, now_ms - 10 * MINUTE_MS);
+    let kinds = |world: &mut World| {
+        let looked = world.look();
+        let (troubles, _) = troubles(&looked, Held::default());
+        (
+            troubles.iter().any(|trouble| trouble.kind == Kind::RetentionLow),
+            looked.runs[0].retention_headroom_ms.unwrap(),
+        )
+    };
+    assert!(!kinds(&mut world).0, "thirty days are kept by time");
+    for (bytes, is_low) in [(1 << 30, false), (21 * 6 * 5 + 20, true)] {
+        assert!(world.seen.is_kept_due(world.clock.now_ms()));
+        let looked = world.look();
+        let kept = ask_kept(&Bounded(world.log.clone(), bytes), &looked).unwrap();
+        world.seen.keep(kept);
+        let (low, headroom_ms) = kinds(&mut world);
+        assert_eq!(low, is_low, "{bytes} bytes: {headroom_ms} ms are left");
+        assert!(!world.seen.is_kept_due(world.clock.now_ms() + 29_000));
+        world.clock.0.fetch_add(30_000, Ordering::Relaxed);
+    }
 }

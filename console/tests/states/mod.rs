@@ -88,6 +88,7 @@ fn run(name: &str, through_ms: i64) -> RunStatus {
         lag_ms: 1_000,
         partitions: vec![partition(0), partition(1)],
         retention_headroom_ms: Some(29 * DAY_MS),
+        retention_used_permille: Some(34),
         rates: Some(Rates { drain_per_s: 412.0, arrival_per_s: 411.0 }),
         ..RunStatus::default()
     }
@@ -259,7 +260,8 @@ fn topic_gone() -> Snapshot {
 
 fn retention_low() -> Snapshot {
     let mut snapshot = paused_until();
-    snapshot.runs[0].retention_headroom_ms = Some(5 * HOUR_MS);
+    let live = &mut snapshot.runs[0];
+    (live.retention_headroom_ms, live.retention_used_permille) = (Some(5 * HOUR_MS), Some(994));
     snapshot
 }
 
@@ -310,7 +312,12 @@ fn import_paused() -> Snapshot {
         until_ms: None,
         through_ms: Some(since_ms),
     };
-    let import = RunStatus { paused: Some(paused), retention_headroom_ms: None, ..run("import-i1", since_ms) };
+    let import = RunStatus {
+        paused: Some(paused),
+        retention_headroom_ms: None,
+        retention_used_permille: None,
+        ..run("import-i1", since_ms)
+    };
     let imports =
         vec![ImportStatus { id: "i1".into(), site: "old.example".into(), state: ImportState::Counting, events: 7_000 }];
     let runs = on_time().runs.into_iter().chain([import]).collect();
