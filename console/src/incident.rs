@@ -123,9 +123,8 @@ fn begun(trouble: &Trouble, at_ms: i64) -> Incident {
         Kind::Late => "Statistics are late",
         Kind::Paused | Kind::CatchingUp => "Maintenance",
     };
-    let kind = serde_json::to_value(trouble.kind).expect("a word");
     Incident {
-        id: format!("{}-{at_ms}", kind.as_str().expect("a word").replace('_', "-")),
+        id: format!("{}-{at_ms}", trouble.kind.word().replace('_', "-")),
         name: name.to_owned(),
         colour: trouble.kind.colour(),
         component: Component::of(trouble.kind),

@@ -51,6 +51,42 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// In the order of how bad it is.
+    pub const ALL: [Kind; 13] = [
+        Kind::CollectionFails,
+        Kind::LogAway,
+        Kind::Lost,
+        Kind::SpoolFull,
+        Kind::DiskFull,
+        Kind::RetentionLow,
+        Kind::Spooling,
+        Kind::Stopped,
+        Kind::QueriesFail,
+        Kind::Paused,
+        Kind::Silent,
+        Kind::CatchingUp,
+        Kind::Late,
+    ];
+
+    /// As in `/status.json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::CollectionFails => "collection_fails",
+            Kind::LogAway => "log_away",
+            Kind::Lost => "lost",
+            Kind::SpoolFull => "spool_full",
+            Kind::DiskFull => "disk_full",
+            Kind::RetentionLow => "retention_low",
+            Kind::Spooling => "spooling",
+            Kind::Stopped => "stopped",
+            Kind::QueriesFail => "queries_fail",
+            Kind::Paused => "paused",
+            Kind::Silent => "silent",
+            Kind::CatchingUp => "catching_up",
+            Kind::Late => "late",
+        }
+    }
+
     pub fn colour(self) -> Colour {
         match self {
             Kind::CollectionFails

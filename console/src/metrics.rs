@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::{Colour, Eta, MaintenanceState, RunStatus, View};
+use crate::{Colour, Eta, Kind, MaintenanceState, RunStatus, View};
 
 /// Appends the gauges of `view` to `text`.
 pub(crate) fn write(view: &View, text: &mut String) {
     of_all(view, text);
+    of_troubles(view, text);
     of_runs(view, text);
 }
 
@@ -35,6 +36,15 @@ fn of_all(view: &View, text: &mut String) {
     gauge("weir_status_retention_seconds", "How long the log keeps live events.", retention);
     let open = view.incidents.iter().filter(|incident| incident.over_ms.is_none()).count();
     gauge("weir_status_incidents_open", "Incidents that last.", Some(open as f64));
+}
+
+fn of_troubles(view: &View, text: &mut String) {
+    let name = "weir_status_trouble";
+    let _ = writeln!(text, "# HELP {name} 1: something is so that should not be.\n# TYPE {name} gauge");
+    for kind in Kind::ALL {
+        let holds = view.troubles.iter().any(|trouble| trouble.kind == kind);
+        let _ = writeln!(text, "{name}{{kind=\"{}\"}} {}", kind.word(), flag(holds));
+    }
 }
 
 fn of_runs(view: &View, text: &mut String) {

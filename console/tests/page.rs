@@ -325,6 +325,8 @@ async fn metrics_are_those_of_the_process_and_of_what_is_seen() {
     for line in [
         "other 1".to_owned(),
         "weir_status_colour 1".to_owned(),
+        "weir_status_trouble{kind=\"catching_up\"} 1".to_owned(),
+        "weir_status_trouble{kind=\"late\"} 0".to_owned(),
         "weir_status_computing_seconds 5400".to_owned(),
         "weir_pipeline_lag_records{run=\"gap\"} 2912345".to_owned(),
         "weir_pipeline_drain_records_per_second{run=\"gap\"} 52345".to_owned(),
@@ -337,6 +339,70 @@ async fn metrics_are_those_of_the_process_and_of_what_is_seen() {
     for line in ["weir_pipeline_paused{run=\"live\"} 1", "weir_pipeline_not_converging{run=\"live\"} 0"] {
         assert!(text.lines().any(|is| is == line), "{line}\n{text}");
     }
+}
+
+/// The alerts of docker/alerts.yml of which the expression holds over these metrics, as Prometheus reads it: of the shape
+/// `max(NAME{kind=~"A|B"}) == N` or `max by (run) (NAME) == N`, or with `>`.
+fn firing(metrics: &str) -> Vec<String> {
+    let rules = include_str!("../../docker/alerts.yml");
+    let field = |line: &str, name: &str| line.trim().trim_start_matches("- ").strip_prefix(name).map(str::to_owned);
+    let alerts = rules.lines().filter_map(|line| field(line, "alert: "));
+    let exprs = rules.lines().filter_map(|line| field(line, "expr: "));
+    let fires = |(_, expr): &(String, String)| {
+        if expr.starts_with("absent") || expr.contains("delta") {
+            return false;
+        }
+        let (left, right) = expr.split_once(" == ").or_else(|| expr.split_once(" > ")).expect("a comparison");
+        let right: f64 = right.split(" * ").map(|number| number.parse::<f64>().unwrap()).product();
+        let of =
+            left.strip_prefix("max by (run) ").or_else(|| left.strip_prefix("max")).expect("one alert for all parts");
+        let of = of.trim_start_matches('(').trim_end_matches(')');
+        let (name, kinds) = match of.split_once("{kind=") {
+            Some((name, kinds)) => (name, Some(kinds.trim_start_matches('~').trim_end_matches('}').trim_matches('"'))),
+            None => (of, None),
+        };
+        let values = metrics.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let mine = values.filter(|line| {
+            kinds.is_none_or(|kinds| kinds.split('|').any(|kind| line.contains(&format!("{{kind=\"{kind}\"}}"))))
+        });
+        let value = mine.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).reduce(f64::max);
+        value.is_some_and(|value| if expr.contains(" > ") { value > right } else { value == right })
+    };
+    alerts.zip(exprs).filter(fires).map(|(alert, _)| alert).collect()
+}
+
+#[tokio::test]
+async fn each_alert_fires_in_the_states_that_it_is_meant_for() {
+    let mut fired = String::new();
+    for (name, snapshot) in states::all() {
+        let (_, _, metrics) = Console::start(snapshot).await.get("/metrics").await;
+        fired.push_str(&format!("{name}: {}\n", firing(&metrics).join(" ")));
+    }
+    expect_test::expect![[r#"
+        on time: 
+        nothing yet: 
+        planned: 
+        paused: WeirPausedForLong
+        paused and told until when: WeirPausedForLong
+        catching up: 
+        filling: 
+        not converging: WeirStatisticsLate WeirNotConverging
+        late: WeirStatisticsLate
+        silent: WeirStatisticsLate WeirNotConverging
+        stopped: WeirRunStopped
+        lost: WeirDataAtRisk WeirRunStopped
+        topic gone: WeirDataAtRisk
+        retention low: WeirDataAtRisk WeirPausedForLong WeirRetentionLow
+        spooling: WeirSpooling
+        spool full: WeirDataAtRisk WeirSpooling
+        log away: WeirDataAtRisk
+        disk full: WeirDataAtRisk
+        queries fail: WeirQueriesFail
+        collection fails: WeirDataAtRisk
+        missing: 
+        an import is paused: WeirPausedForLong
+    "#]]
+    .assert_eq(&fired);
 }
 
 #[tokio::test(flavor = "multi_thread")]
