@@ -8,7 +8,7 @@ use crate::{Colour, Kind, Recovery, Trouble, words};
 /// Something went wrong that nobody did on purpose. Times are ms since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
-    /// The same for as long as it lasts; of what the log tells, for ever.
+    /// The same for as long as it lasts; where the log tells when it began, at every console.
     pub id: String,
     pub name: String,
     pub colour: Colour,
@@ -86,10 +86,8 @@ impl Incidents {
             troubles.iter().any(|trouble| trouble.kind == kind && trouble.run == *run)
         };
         let gone: Vec<_> = self.open.extract_if(.., |(kind, run), _| !holds(*kind, run)).collect();
-        for ((kind, _), mut incident) in gone {
-            // A run that had stopped goes on after a recovery, and the log tells of that.
-            let is_told = matches!(kind, Kind::Stopped | Kind::Lost);
-            if !is_told && is_one(&incident, at_ms) {
+        for (_, mut incident) in gone {
+            if is_one(&incident, at_ms) {
                 incident.over_ms = Some(at_ms);
                 incident.updates.push(Update { at_ms, text: "It is over.".to_owned() });
                 self.over.truncate(REMEMBERED - 1);
@@ -109,6 +107,7 @@ fn is_one(incident: &Incident, at_ms: i64) -> bool {
 }
 
 fn begun(trouble: &Trouble, at_ms: i64) -> Incident {
+    let at_ms = trouble.since_ms.unwrap_or(at_ms);
     let name = match trouble.kind {
         Kind::CollectionFails => "Hits are not collected",
         Kind::LogAway => "The log does not answer",
@@ -165,7 +164,7 @@ mod tests {
     use super::*;
 
     fn trouble(kind: Kind) -> Vec<Trouble> {
-        vec![Trouble { kind, run: None, sentence: "so it is".into() }]
+        vec![Trouble { kind, run: None, since_ms: None, sentence: "so it is".into() }]
     }
 
     fn ids(all: &[Incident]) -> Vec<(&str, Option<i64>)> {
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_is_told_by_the_log_for_ever_and_a_stop_only_once() {
+    fn a_stop_that_is_over_is_told_to_be_beside_what_the_log_tells_of_its_recovery() {
         let repair = Repair::GiveUp { from_ms: 0, to_ms: 60_000 };
         let recovery = Recovery {
             run: "live".into(),
@@ -204,10 +203,26 @@ mod tests {
             reason: "a disk".into(),
             done_ms: Some(9),
         };
-        let mut incidents = Incidents::default();
-        incidents.see(&trouble(Kind::Stopped), &[], 0);
-        let all = incidents.see(&[], &[recovery], 100_000);
-        assert_eq!(ids(&all), [("recovery-live-5", Some(9))]);
-        assert!(all[0].updates[0].text.contains("00:00 UTC to 00:01 UTC cannot be computed and stay missing (a disk)"));
+        for kind in [Kind::Stopped, Kind::Lost] {
+            let mut incidents = Incidents::default();
+            let id = format!("{}-0", kind.word());
+            incidents.see(&trouble(kind), &[], 0);
+            assert_eq!(ids(&incidents.see(&trouble(kind), &[], 90_000)), [(id.as_str(), None)]);
+            assert_eq!(ids(&incidents.see(&[], &[], 100_000)), [(id.as_str(), Some(100_000))]);
+            let all = incidents.see(&[], std::slice::from_ref(&recovery), 110_000);
+            assert_eq!(ids(&all), [("recovery-live-5", Some(9)), (id.as_str(), Some(100_000))]);
+            assert!(
+                all[0].updates[0].text.contains("00:00 UTC to 00:01 UTC cannot be computed and stay missing (a disk)")
+            );
+        }
+    }
+
+    #[test]
+    fn where_the_log_tells_when_it_began_every_console_tells_the_same_incident() {
+        let mut silent = trouble(Kind::Silent);
+        silent[0].since_ms = Some(30_000);
+        let of = |first_look_ms: i64| Incidents::default().see(&silent, &[], first_look_ms);
+        assert_eq!(ids(&of(100_000)), [("silent-30000", None)]);
+        assert_eq!(of(100_000), of(250_000));
     }
 }

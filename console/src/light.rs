@@ -4,7 +4,8 @@
 //!  Snapshot, Held (what held at the last look) ──▶ troubles() ──▶ [Trouble], the worst first ──▶ colour, sentence
 //! ```
 //!
-//! Law: outside the bands between two limits the troubles depend on the snapshot alone; inside them, what held holds on.
+//! Law: outside the bands between two limits the troubles depend on the snapshot alone; inside them, what held holds on. Whether
+//! a part answers changes when two looks have seen it, one after the other; the first look of all counts at once.
 
 use serde::{Deserialize, Serialize};
 use weir_schemas::{Fault, control::GAP_RUN};
@@ -117,16 +118,44 @@ pub struct Trouble {
     pub kind: Kind,
     /// `None`: it is none of a run.
     pub run: Option<String>,
+    /// When it began, where the log tells that, ms since the Unix epoch: every console says the same.
+    #[serde(default)]
+    pub since_ms: Option<i64>,
     pub sentence: String,
 }
 
-/// What held at the last look, of what has two limits: one to begin at, another to end at.
+/// What held at the last look, of what has two limits, one to begin at, another to end at, and of what two looks must see.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     late: bool,
     spool_full: bool,
     disk_full: bool,
     retention_low: bool,
+    log_away: Twice,
+    queries_fail: Twice,
+    collection_fails: Twice,
+}
+
+/// What changes when two looks have seen it, one after the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Twice {
+    /// `None`: nobody has looked yet.
+    holds: Option<bool>,
+    /// The last look saw otherwise.
+    is_doubted: bool,
+}
+
+impl Twice {
+    fn next(self, seen: bool) -> Twice {
+        match self.holds {
+            Some(holds) if holds != seen && !self.is_doubted => Twice { is_doubted: true, ..self },
+            _ => Twice { holds: Some(seen), is_doubted: false },
+        }
+    }
+
+    fn holds(self) -> bool {
+        self.holds == Some(true)
+    }
 }
 
 /// Statistics are late from 30 s after they were due on, and on time again when a window has come less than 15 s after it
@@ -167,19 +196,30 @@ impl Held {
         let used_permille = snapshot.runs.iter().filter_map(|run| run.retention_used_permille).max();
         let next =
             |limits: Limits, value: Option<i64>, before| value.map_or(before, |value| limits.holds(value, before));
+        let is_down = |before: Twice, part: &Option<Part>| {
+            part.as_ref().map_or(before, |part| before.next(matches!(part, Part::Down { .. })))
+        };
         Held {
             late: next(late_ms(snapshot.window_ms), age_ms, self.late),
             spool_full: next(SPOOL_PERMILLE, spool_permille, self.spool_full),
             disk_full: next(DISK_USED_UP_BYTES, disk_used, self.disk_full),
             retention_low: next(RETENTION_USED_PERMILLE, used_permille, self.retention_low),
+            log_away: self.log_away.next(snapshot.log_away.is_some()),
+            queries_fail: is_down(self.queries_fail, &snapshot.clickhouse),
+            collection_fails: is_down(self.collection_fails, &snapshot.collector),
         }
+    }
+
+    /// The log was away at two looks.
+    pub(crate) fn log_is_away(self) -> bool {
+        self.log_away.holds()
     }
 }
 
 /// What is not as it should be, the worst first; and what holds now, for the next look.
 pub fn troubles(snapshot: &Snapshot, before: Held) -> (Vec<Trouble>, Held) {
     let held = before.next(snapshot);
-    let is_collected = is_collected(snapshot);
+    let is_collected = is_collected(snapshot, held);
     let mut all = of_parts(snapshot, held, is_collected);
     all.extend(snapshot.runs.iter().filter_map(|run| of_stopped(run, is_collected)));
     if held.retention_low {
@@ -214,7 +254,8 @@ pub fn light(troubles: &[Trouble], snapshot: &Snapshot) -> (Colour, String) {
         return (worst.kind.colour(), worst.sentence.clone());
     }
     let at = |ms| words::time(ms, snapshot.at_ms);
-    let collected = everything(is_collected(snapshot));
+    // Where nothing is wrong a collector that was asked takes hits.
+    let collected = everything(snapshot.collector.is_some());
     let mut sentence = match snapshot.complete_through_ms() {
         Some(through_ms) => format!("Statistics are complete through {}.{collected}", at(through_ms)),
         None => format!("{collected} No statistics were computed yet.").trim_start().to_owned(),
@@ -228,13 +269,13 @@ pub fn light(troubles: &[Trouble], snapshot: &Snapshot) -> (Colour, String) {
 }
 
 fn trouble(kind: Kind, run: Option<&str>, sentence: String) -> Trouble {
-    Trouble { kind, run: run.map(str::to_owned), sentence }
+    Trouble { kind, run: run.map(str::to_owned), since_ms: None, sentence }
 }
 
 /// Hits are taken and kept, as far as this process can tell: nothing of that is said of a collector that it has not asked.
-fn is_collected(snapshot: &Snapshot) -> bool {
-    let is_kept = snapshot.log_away.is_none() || snapshot.spool.is_some();
-    snapshot.collector == Some(Part::Up) && is_kept
+fn is_collected(snapshot: &Snapshot, held: Held) -> bool {
+    let is_kept = !held.log_away.holds() || snapshot.spool.is_some();
+    snapshot.collector.is_some() && !held.collection_fails.holds() && is_kept
 }
 
 /// To follow a sentence of what is not as it should be.
@@ -248,16 +289,15 @@ fn of_parts(snapshot: &Snapshot, held: Held, is_collected: bool) -> Vec<Trouble>
         false => format!("{}{}.", what[..1].to_uppercase(), &what[1..]),
     };
     let mut all = Vec::new();
-    if let Some(Part::Down { .. }) = snapshot.collector {
+    if held.collection_fails.holds() {
         let sentence = "Hits are not collected at the moment: those that cannot be sent again are lost.";
         all.push(trouble(Kind::CollectionFails, None, sentence.to_owned()));
     }
-    if snapshot.log_away.is_some() {
+    if held.log_away.holds() {
         // A spool without a collector takes no hits.
         all.push(match snapshot.spool.as_ref().and(snapshot.collector.as_ref()) {
-            Some(collector) => {
-                let what =
-                    if *collector == Part::Up { "Hits are collected, and wait" } else { "What was collected waits" };
+            Some(_) => {
+                let what = if is_collected { "Hits are collected, and wait" } else { "What was collected waits" };
                 trouble(Kind::Spooling, None, format!("{what} until the log is back: statistics come later."))
             }
             None => {
@@ -272,7 +312,7 @@ fn of_parts(snapshot: &Snapshot, held: Held, is_collected: bool) -> Vec<Trouble>
     if held.disk_full {
         all.push(trouble(Kind::DiskFull, None, collected_but("the disk is nearly full")));
     }
-    if let Some(Part::Down { .. }) = snapshot.clickhouse {
+    if held.queries_fail.holds() {
         let sentence = format!("Statistics cannot be queried at the moment.{}", nothing_is_lost(is_collected));
         all.push(trouble(Kind::QueriesFail, None, sentence));
     }
@@ -294,7 +334,8 @@ fn of_stopped(run: &RunStatus, is_collected: bool) -> Option<Trouble> {
         GAP_RUN => "Statistics that were left out are not being computed".to_owned(),
         run => format!("The statistics of {run} stand still"),
     };
-    Some(match is_lost {
+    let since_ms = progress.map(|progress| progress.at_ms);
+    let stopped = match is_lost {
         true => trouble(
             Kind::Lost,
             Some(&run.run),
@@ -308,7 +349,8 @@ fn of_stopped(run: &RunStatus, is_collected: bool) -> Option<Trouble> {
             Some(&run.run),
             format!("{what} until an operator has looked.{}", nothing_is_lost(is_collected)),
         ),
-    })
+    };
+    Some(Trouble { since_ms, ..stopped })
 }
 
 fn of_retention(snapshot: &Snapshot) -> Option<Trouble> {
@@ -391,10 +433,14 @@ fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot, is_on_time: bool,
 
 /// Nobody has heard of live lately, nor has it just been told to go on: it does not run.
 pub(crate) fn is_silent(snapshot: &Snapshot) -> bool {
+    heard_ms(snapshot).is_none_or(|heard_ms| snapshot.at_ms - heard_ms > SILENT_MS)
+}
+
+fn heard_ms(snapshot: &Snapshot) -> Option<i64> {
     let of_live = snapshot.maintenances.iter().filter(|one| one.run.as_deref() == Some(LIVE));
     let resumed_ms = of_live.filter_map(|one| one.resumed_ms).max();
     let heard_ms = snapshot.live().and_then(|live| live.progress.as_ref()).map(|progress| progress.at_ms);
-    heard_ms.max(resumed_ms).is_none_or(|heard_ms| snapshot.at_ms - heard_ms > SILENT_MS)
+    heard_ms.max(resumed_ms)
 }
 
 fn of_silence(live: &RunStatus, snapshot: &Snapshot, is_collected: bool) -> Option<Trouble> {
@@ -408,7 +454,8 @@ fn of_silence(live: &RunStatus, snapshot: &Snapshot, is_collected: bool) -> Opti
         ),
         None => "No statistics were computed yet.".to_owned(),
     };
-    Some(trouble(Kind::Silent, Some(&live.run), format!("{what}{}", nothing_is_lost(is_collected))))
+    let silent = trouble(Kind::Silent, Some(&live.run), format!("{what}{}", nothing_is_lost(is_collected)));
+    Some(Trouble { since_ms: heard_ms(snapshot), ..silent })
 }
 
 fn of_lateness(live: &RunStatus, snapshot: &Snapshot, is_collected: bool) -> Trouble {

@@ -51,13 +51,29 @@ pub struct Memory {
     held: Held,
     light: Option<(Colour, i64)>,
     incidents: Incidents,
+    /// The last one for which the log answered.
+    of_log: Option<Snapshot>,
 }
 
 impl Memory {
     /// Judges `snapshot` after those before it.
     pub fn view(&mut self, snapshot: Snapshot) -> View {
-        let (troubles, held) = troubles(&snapshot, self.held);
+        let (mut all, held) = troubles(&snapshot, self.held);
+        let snapshot = match &self.of_log {
+            // One look at which the log did not answer is none: what the last one saw of it still counts.
+            Some(of_log) if snapshot.log_away.is_some() && !held.log_is_away() => {
+                let Snapshot { at_ms, spool, disk, collector, clickhouse, .. } = snapshot;
+                let seen = Snapshot { at_ms, spool, disk, collector, clickhouse, ..of_log.clone() };
+                all = troubles(&seen, self.held).0;
+                seen
+            }
+            _ => snapshot,
+        };
+        if snapshot.log_away.is_none() {
+            self.of_log = Some(snapshot.clone());
+        }
         self.held = held;
+        let troubles = all;
         let (status, sentence) = light(&troubles, &snapshot);
         let since_ms =
             self.light.filter(|(colour, _)| *colour == status).map_or(snapshot.at_ms, |(_, since_ms)| since_ms);

@@ -228,5 +228,40 @@ fn a_light_that_only_waits_for_the_next_window_says_so() {
 #[test]
 fn what_cannot_be_seen_stays_as_it_was() {
     let bad = troubles(&at_limits(60_000, 900, 0, 0), Held::default()).1;
-    assert_eq!(troubles(&Snapshot::without_log(1, "away".into()), bad).1, bad);
+    assert_eq!(troubles(&Snapshot { at_ms: 1, ..Snapshot::default() }, bad).1, bad);
+}
+
+#[test]
+fn a_part_that_does_not_answer_once_is_not_away_and_one_that_answers_once_is_not_back() {
+    let at = |snapshot: Snapshot, look: i64| Snapshot { at_ms: states::NOW_MS + look * 500, ..snapshot };
+    let state = |name: &str| states::all().into_iter().find(|(state, _)| *state == name).unwrap().1;
+    let mut log_away = state("log away");
+    (log_away.collector, log_away.clickhouse) = (Some(Part::Up), Some(Part::Up));
+    for (bad, kind) in [
+        (log_away, Kind::LogAway),
+        (state("queries fail"), Kind::QueriesFail),
+        (state("collection fails"), Kind::CollectionFails),
+    ] {
+        let mut memory = Memory::default();
+        let mut see = |look: i64, is_bad: bool| {
+            let view = memory.view(at(if is_bad { bad.clone() } else { states::on_time() }, look));
+            let is_said = view.troubles.iter().any(|trouble| trouble.kind == kind);
+            assert_eq!(is_said, view.status != Colour::Green, "{kind:?} at look {look}: {}", view.sentence);
+            if !is_said {
+                assert_eq!(view.sentence, "Statistics are complete through 14:04 UTC. Everything is collected.");
+                assert!(!view.snapshot.runs.is_empty() && view.snapshot.log_away.is_none());
+            }
+            (is_said, view.incidents.iter().filter(|incident| incident.over_ms.is_none()).count())
+        };
+        for look in (0..6).step_by(2) {
+            assert_eq!(see(look, false), (false, 0), "{kind:?}");
+            assert_eq!(see(look + 1, true), (false, 0), "{kind:?}: one bad look between good ones");
+        }
+        assert!(see(6, true).0, "{kind:?}: two looks");
+        assert!(see(7, false).0, "{kind:?}: one good look");
+        assert!(see(8, true).0);
+        assert!(see(9, false).0);
+        assert_eq!(see(10, false), (false, 0), "{kind:?}: two good ones");
+        assert!(Memory::default().view(bad.clone()).troubles[0].kind == kind, "the first look of all counts at once");
+    }
 }
