@@ -370,7 +370,10 @@ impl Health for Process {
             Some(usage) => usage.map(|usage| Some(status::spool_status(&usage, now_ms))),
             None => status::spool(&self.config),
         };
-        snapshot.spool = spool.map_err(|error| error.to_string())?;
+        match spool {
+            Ok(spool) => snapshot.spool = spool,
+            Err(error) => snapshot.spool_unreadable = Some(error.to_string()),
+        }
         snapshot.disk = status::disk(&self.config);
         snapshot.collector = self.ingest.as_ref().map(|_| match self.unready() {
             None => Part::Up,

@@ -91,7 +91,10 @@ async fn take(config: &Config, log: &Arc<dyn Log>, seen: &mut Seen) -> anyhow::R
         }
         Err(error) => return Err(error.into()),
     };
-    snapshot.spool = spool(config)?;
+    match spool(config) {
+        Ok(spool) => snapshot.spool = spool,
+        Err(error) => snapshot.spool_unreadable = Some(error.to_string()),
+    }
     snapshot.disk = disk(config);
     (snapshot.clickhouse, snapshot.collector) = (clickhouse, collector);
     Ok(snapshot)

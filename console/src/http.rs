@@ -239,26 +239,40 @@ async fn events(State(console): Shared) -> Response {
     let Ok(place) = console.listeners.clone().try_acquire_owned() else {
         return unavailable("too many pages listen\n".to_owned());
     };
-    let listening = Listening { seen: console.seen.clone(), told: None, _place: place };
+    let listening = Listening { seen: console.seen.clone(), told: Told::Nothing, _place: place };
     Sse::new(changes(listening)).keep_alive(KeepAlive::default()).into_response()
 }
 
 struct Listening {
     seen: watch::Receiver<Option<Seen>>,
-    told: Option<Arc<Shown>>,
+    told: Told,
     _place: OwnedSemaphorePermit,
+}
+
+/// What a page that listens has been told last.
+enum Told {
+    Nothing,
+    Shown(Arc<Shown>),
+    /// That nothing newer is known.
+    Stale,
 }
 
 fn changes(listening: Listening) -> impl Stream<Item = Result<Event, Infallible>> {
     stream::unfold(listening, |mut listening| async move {
         loop {
             let seen = listening.seen.borrow_and_update().clone();
-            if let Some(Ok(shown)) = seen
-                && listening.told.as_ref().is_none_or(|told| told.now != shown.now)
-            {
-                let event = Event::default().data(&shown.now);
-                listening.told = Some(shown);
-                return Some((Ok(event), listening));
+            match (seen, &listening.told) {
+                (Some(Ok(shown)), Told::Shown(told)) if told.now == shown.now => {}
+                (Some(Ok(shown)), _) => {
+                    let event = Event::default().data(&shown.now);
+                    listening.told = Told::Shown(shown);
+                    return Some((Ok(event), listening));
+                }
+                (Some(Err(_)), Told::Shown(_)) => {
+                    listening.told = Told::Stale;
+                    return Some((Ok(Event::default().event("stale").data("")), listening));
+                }
+                (Some(Err(_)), Told::Nothing | Told::Stale) | (None, _) => {}
             }
             listening.seen.changed().await.ok()?;
         }

@@ -48,7 +48,9 @@ impl Component {
 
     pub(crate) fn of(kind: Kind) -> Component {
         match kind {
-            Kind::CollectionFails | Kind::LogAway | Kind::SpoolFull | Kind::DiskFull => Component::Collection,
+            Kind::CollectionFails | Kind::LogAway | Kind::SpoolUnreadable | Kind::SpoolFull | Kind::DiskFull => {
+                Component::Collection
+            }
             Kind::QueriesFail => Component::Queries,
             Kind::Lost
             | Kind::RetentionLow
@@ -112,6 +114,7 @@ fn begun(trouble: &Trouble, at_ms: i64) -> Incident {
         Kind::CollectionFails => "Hits are not collected",
         Kind::LogAway => "The log does not answer",
         Kind::Lost => "Hits are gone before they were counted",
+        Kind::SpoolUnreadable => "What hits wait in cannot be read",
         Kind::SpoolFull => "Room for waiting hits is nearly used up",
         Kind::DiskFull => "The disk is nearly full",
         Kind::RetentionLow => "Hits may be deleted before they are counted",

@@ -33,6 +33,8 @@ pub enum Kind {
     LogAway,
     /// What the log held is gone before it was counted.
     Lost,
+    /// What hits wait in cannot be read.
+    SpoolUnreadable,
     SpoolFull,
     DiskFull,
     /// The log deletes soon what was not counted yet.
@@ -53,10 +55,11 @@ pub enum Kind {
 
 impl Kind {
     /// In the order of how bad it is.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::CollectionFails,
         Kind::LogAway,
         Kind::Lost,
+        Kind::SpoolUnreadable,
         Kind::SpoolFull,
         Kind::DiskFull,
         Kind::RetentionLow,
@@ -75,6 +78,7 @@ impl Kind {
             Kind::CollectionFails => "collection_fails",
             Kind::LogAway => "log_away",
             Kind::Lost => "lost",
+            Kind::SpoolUnreadable => "spool_unreadable",
             Kind::SpoolFull => "spool_full",
             Kind::DiskFull => "disk_full",
             Kind::RetentionLow => "retention_low",
@@ -93,6 +97,7 @@ impl Kind {
             Kind::CollectionFails
             | Kind::LogAway
             | Kind::Lost
+            | Kind::SpoolUnreadable
             | Kind::SpoolFull
             | Kind::DiskFull
             | Kind::RetentionLow => Colour::Red,
@@ -305,6 +310,10 @@ fn of_parts(snapshot: &Snapshot, held: Held, is_collected: bool) -> Vec<Trouble>
                 trouble(Kind::LogAway, None, sentence.to_owned())
             }
         });
+    }
+    if snapshot.spool_unreadable.is_some() {
+        let sentence = "What hits wait in on this machine cannot be read: an operator must look.";
+        all.push(trouble(Kind::SpoolUnreadable, None, sentence.to_owned()));
     }
     if held.spool_full {
         all.push(trouble(Kind::SpoolFull, None, collected_but("the room in which hits wait is nearly used up")));

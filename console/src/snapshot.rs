@@ -50,6 +50,9 @@ pub struct Snapshot {
     /// The spool of the collector on this machine; `None`: there is none here.
     #[serde(default)]
     pub spool: Option<SpoolStatus>,
+    /// Why the spool on this machine could not be looked at; then nothing is known of it.
+    #[serde(default)]
+    pub spool_unreadable: Option<String>,
     /// The disk under `data_dir` on this machine; `None`: it could not be looked at.
     #[serde(default)]
     pub disk: Option<DiskStatus>,

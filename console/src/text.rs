@@ -45,6 +45,7 @@ fn render_snapshot(snapshot: &Snapshot) -> String {
     }
     lines.extend(snapshot.maintenances.iter().filter_map(|one| render_maintenance(one, snapshot.at_ms)));
     lines.extend(snapshot.spool.as_ref().map(render_spool));
+    lines.extend(snapshot.spool_unreadable.as_ref().map(|reason| format!("spool: UNREADABLE · {reason}")));
     lines.extend(snapshot.disk.as_ref().and_then(render_disk));
     lines.join("\n")
 }

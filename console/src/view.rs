@@ -62,8 +62,8 @@ impl Memory {
         let snapshot = match &self.of_log {
             // One look at which the log did not answer is none: what the last one saw of it still counts.
             Some(of_log) if snapshot.log_away.is_some() && !held.log_is_away() => {
-                let Snapshot { at_ms, spool, disk, collector, clickhouse, .. } = snapshot;
-                let seen = Snapshot { at_ms, spool, disk, collector, clickhouse, ..of_log.clone() };
+                let Snapshot { at_ms, spool, spool_unreadable, disk, collector, clickhouse, .. } = snapshot;
+                let seen = Snapshot { at_ms, spool, spool_unreadable, disk, collector, clickhouse, ..of_log.clone() };
                 all = troubles(&seen, self.held).0;
                 seen
             }
@@ -113,9 +113,13 @@ fn working(kind: Kind) -> Working {
     match kind {
         Kind::CollectionFails | Kind::LogAway | Kind::Lost | Kind::QueriesFail => Working::MajorOutage,
         Kind::Stopped | Kind::Silent => Working::PartialOutage,
-        Kind::SpoolFull | Kind::DiskFull | Kind::RetentionLow | Kind::Spooling | Kind::CatchingUp | Kind::Late => {
-            Working::DegradedPerformance
-        }
+        Kind::SpoolUnreadable
+        | Kind::SpoolFull
+        | Kind::DiskFull
+        | Kind::RetentionLow
+        | Kind::Spooling
+        | Kind::CatchingUp
+        | Kind::Late => Working::DegradedPerformance,
         Kind::Paused => Working::UnderMaintenance,
     }
 }

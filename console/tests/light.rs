@@ -39,6 +39,7 @@ fn each_state_has_its_colour_and_a_sentence_that_a_user_understands() {
         retention low: Red · Hits that are not counted yet are deleted in 5h, unless statistics go on before.
         spooling: Yellow · Hits are collected, and wait until the log is back: statistics come later.
         spool full: Red · Hits are still collected, but the room in which hits wait is nearly used up.
+        spool unreadable: Red · What hits wait in on this machine cannot be read: an operator must look.
         log away: Red · The log that keeps hits does not answer: nobody can say whether hits are collected.
         disk full: Red · Hits are still collected, but the disk is nearly full.
         queries fail: Yellow · Statistics cannot be queried at the moment. Hits are collected, nothing is lost.
@@ -162,8 +163,8 @@ fn of_a_collector_that_nobody_has_asked_nothing_is_said() {
 fn over_all_pairs_of_states_no_text_says_that_hits_are_collected_and_that_they_are_not() {
     for (of_parts, parts) in states::all() {
         for (of_log, log) in states::all() {
-            let Snapshot { log_away, spool, disk, collector, clickhouse, .. } = parts.clone();
-            let snapshot = Snapshot { log_away, spool, disk, collector, clickhouse, ..log };
+            let Snapshot { log_away, spool, spool_unreadable, disk, collector, clickhouse, .. } = parts.clone();
+            let snapshot = Snapshot { log_away, spool, spool_unreadable, disk, collector, clickhouse, ..log };
             let text = render(&Memory::default().view(snapshot));
             let denies = text.contains("are not collected") || text.contains("whether hits are collected");
             assert!(!(denies && says_collected(&text)), "{of_parts} with {of_log}: {text}");

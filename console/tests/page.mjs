@@ -90,8 +90,19 @@ for (const { name, url, status } of states) {
 }
 
 const { page, faults } = await open({}, changing);
-for (const words of ["Paused for maintenance", "still being computed", "Everything is collected"]) {
+for (const [words, title] of [
+  ["Paused for maintenance", "Maintenance"],
+  ["still being computed", "Maintenance"],
+  ["Everything is collected", "All is well"],
+]) {
   await page.locator("h1", { hasText: words }).waitFor();
+  await page.waitForFunction((end) => document.title.endsWith(" · " + end), title);
+}
+// A look that fails is said, and what was known stays; so does it when the next one does not.
+const live = page.locator("#live");
+for (const words of ["The status cannot be looked at", "This page keeps itself up to date", "The status cannot be looked at"]) {
+  await live.filter({ hasText: words }).waitFor();
+  assert.equal(await page.locator("h1").count(), 1);
 }
 assert.deepEqual(faults, []);
 await browser.close();

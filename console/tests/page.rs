@@ -395,6 +395,7 @@ async fn each_alert_fires_in_the_states_that_it_is_meant_for() {
         retention low: WeirDataAtRisk WeirPausedForLong WeirRetentionLow
         spooling: WeirSpooling
         spool full: WeirDataAtRisk WeirSpooling
+        spool unreadable: WeirDataAtRisk
         log away: WeirDataAtRisk
         disk full: WeirDataAtRisk
         queries fail: WeirQueriesFail
@@ -420,9 +421,10 @@ async fn the_page_is_right_in_a_browser_in_each_state() {
     let changing = Console::start(states::on_time()).await;
     let url = format!("http://{}/", changing.address);
     let changes = tokio::spawn(async move {
-        for snapshot in [states::paused(), states::filling(), states::on_time()].iter().cycle() {
+        let none = || Err("nobody can look".to_owned());
+        for snapshot in [Ok(states::paused()), Ok(states::filling()), none(), Ok(states::on_time())].iter().cycle() {
             tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-            changing.show(Ok(snapshot.clone()));
+            changing.show(snapshot.clone());
         }
     });
     let pictures = std::env::var_os("WEIR_TEST_PICTURES").map(PathBuf::from);

@@ -47,6 +47,7 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
         ("retention low", retention_low()),
         ("spooling", spooling(1_000)),
         ("spool full", spooling(900_000)),
+        ("spool unreadable", spool_unreadable()),
         ("log away", Snapshot::without_log(NOW_MS, "no answer within 2 s".into())),
         ("disk full", disk_full()),
         ("queries fail", queries_fail()),
@@ -271,6 +272,10 @@ fn spooling(bytes: u64) -> Snapshot {
     let mut snapshot = Snapshot::without_log(NOW_MS, "no answer within 2 s".into());
     (snapshot.spool, snapshot.collector) = (Some(spool), Some(Part::Up));
     snapshot
+}
+
+fn spool_unreadable() -> Snapshot {
+    Snapshot { spool_unreadable: Some("/var/lib/weir/spool: permission denied".into()), ..on_time() }
 }
 
 fn disk_full() -> Snapshot {
