@@ -10,7 +10,9 @@
 use serde::{Deserialize, Serialize};
 use weir_schemas::{Fault, control::GAP_RUN};
 
-use crate::{Maintenance, MaintenanceState, Part, RunStatus, Snapshot, snapshot::LIVE, text::SILENT_MS, words};
+use crate::{
+    Computing, Maintenance, MaintenanceState, Part, RunStatus, Snapshot, snapshot::LIVE, text::SILENT_MS, words,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -410,7 +412,8 @@ fn why(maintenance: &Maintenance) -> String {
 fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot, is_on_time: bool, is_collected: bool) -> Trouble {
     let run = maintenance.run.as_deref();
     let at = |ms| words::time(ms, snapshot.at_ms);
-    let filling = snapshot.computing.iter().find(|range| Some(range.to_ms) == maintenance.left_to_ms);
+    let is_in = |to_ms: i64| move |range: &&Computing| range.from_ms < to_ms && to_ms <= range.to_ms;
+    let filling = maintenance.left_to_ms.and_then(|to_ms| snapshot.computing.iter().find(is_in(to_ms)));
     let of = if filling.is_some() { GAP_RUN } else { run.unwrap_or_default() };
     let eta = snapshot.runs.iter().find(|run| run.run == of).and_then(|run| run.eta);
     let ready = words::ready(eta, snapshot.at_ms);

@@ -4,7 +4,8 @@ use maud::{DOCTYPE, Markup, html};
 use weir_schemas::control::GAP_RUN;
 
 use crate::{
-    About, Colour, Eta, Incident, Maintenance, MaintenanceState, RunStatus, View, Working,
+    About, Colour, Computing, Eta, Incident, Maintenance, MaintenanceState, RunStatus, View, Working,
+    snapshot::{LIVE, gaps},
     strip::{self, Hour},
     text, words,
 };
@@ -213,15 +214,25 @@ fn name(run: &RunStatus) -> String {
 /// How much of a catch-up is done, in minutes of log time.
 fn share(run: &RunStatus, view: &View) -> Option<(i64, i64)> {
     let snapshot = &view.snapshot;
-    let catching_up = snapshot.maintenances.iter().find(|one| one.state == MaintenanceState::CatchingUp)?;
-    let from_ms = catching_up.paused_ms?;
-    let (through_ms, to_ms) = match (run.run.as_str(), catching_up.left_to_ms) {
-        (GAP_RUN, Some(left_to_ms)) => (snapshot.computing.first()?.from_ms, left_to_ms),
-        ("live", None) => (view.complete_through_ms?, snapshot.at_ms - snapshot.due_ms),
+    let (done_ms, all_ms) = match run.run.as_str() {
+        GAP_RUN => {
+            let all_ms = length_ms(&gaps(&snapshot.maintenances));
+            (all_ms - length_ms(&snapshot.computing), all_ms)
+        }
+        LIVE => {
+            let mut catching_up = snapshot.maintenances.iter().filter(|one| one.state == MaintenanceState::CatchingUp);
+            let from_ms =
+                catching_up.find(|one| one.run.as_deref() == Some(LIVE) && one.left_to_ms.is_none())?.paused_ms?;
+            (view.complete_through_ms? - from_ms, snapshot.at_ms - snapshot.due_ms - from_ms)
+        }
         _ => return None,
     };
     let minutes = |ms: i64| ms.max(0) / 60_000;
-    Some((minutes(through_ms - from_ms), minutes(to_ms - from_ms).max(1)))
+    Some((minutes(done_ms), minutes(all_ms).max(1)))
+}
+
+fn length_ms(ranges: &[Computing]) -> i64 {
+    ranges.iter().map(|range| range.to_ms - range.from_ms).sum()
 }
 
 fn maintenances(view: &View) -> Markup {

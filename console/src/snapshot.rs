@@ -305,17 +305,21 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
     }
     let maintenances = maintenances(control, now_ms);
     let mut computing = gaps(&maintenances);
-    if runs.first().is_some_and(|live| !live.topic_gone)
-        && let (Some(first), Some(last)) = (computing.first(), computing.last())
-    {
-        let span = Some((first.from_ms, last.to_ms));
-        let mut run = observe_run(log, control, GAP_RUN, EVENTS_TOPIC, span, now_ms)?;
-        let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
-        let filled_ms = through_ms.unwrap_or(first.from_ms).clamp(first.from_ms, last.to_ms);
-        run.is_kept(Some(filled_ms), retention_s, seen.kept.get(GAP_RUN), now_ms);
-        run.look(Some((filled_ms, last.to_ms)), now_ms, &mut seen.paces);
-        computing.iter_mut().for_each(|range| range.from_ms = range.from_ms.max(filled_ms));
+    if runs.first().is_some_and(|live| !live.topic_gone) && !computing.is_empty() {
+        let spans: Vec<(i64, i64)> = computing.iter().map(|range| (range.from_ms, range.to_ms)).collect();
+        let mut run = observe_run(log, control, GAP_RUN, EVENTS_TOPIC, Some(&spans), now_ms)?;
+        let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms).unwrap_or(i64::MIN);
+        for range in &mut computing {
+            range.from_ms = through_ms.clamp(range.from_ms, range.to_ms);
+        }
         computing.retain(|range| range.from_ms < range.to_ms);
+        let (first_ms, last_ms) = (spans[0].0, spans[spans.len() - 1].1);
+        let filled_ms = computing.first().map_or(last_ms, |range| range.from_ms);
+        run.is_kept(Some(filled_ms), retention_s, seen.kept.get(GAP_RUN), now_ms);
+        // As if one gap followed upon the other: what live has done between them is nobody's work here.
+        let (all_ms, left_ms) =
+            (length_ms(spans), length_ms(computing.iter().map(|range| (range.from_ms, range.to_ms))));
+        run.look(Some((first_ms + all_ms - left_ms, first_ms + all_ms)), now_ms, &mut seen.paces);
         runs.push(run);
     }
     let mut imports = fold_imports(control);
@@ -360,8 +364,8 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
     })
 }
 
-/// What live has left out and nobody has said to be filled, ascending.
-fn gaps(maintenances: &[Maintenance]) -> Vec<Computing> {
+/// What live has left out and nobody has said to be filled, ascending; what was left out twice is one.
+pub(crate) fn gaps(maintenances: &[Maintenance]) -> Vec<Computing> {
     let open = |maintenance: &&Maintenance| {
         maintenance.run.as_deref() == Some(LIVE) && maintenance.state == MaintenanceState::CatchingUp
     };
@@ -369,9 +373,21 @@ fn gaps(maintenances: &[Maintenance]) -> Vec<Computing> {
         let (from_ms, to_ms) = (maintenance.paused_ms?, maintenance.left_to_ms?);
         (from_ms < to_ms).then(|| Computing { run: GAP_RUN.to_owned(), from_ms, to_ms })
     };
-    let mut gaps: Vec<_> = maintenances.iter().filter(open).filter_map(range).collect();
-    gaps.sort_by_key(|range| range.from_ms);
+    let mut all: Vec<_> = maintenances.iter().filter(open).filter_map(range).collect();
+    all.sort_by_key(|range| range.from_ms);
+    let mut gaps: Vec<Computing> = Vec::new();
+    for range in all {
+        match gaps.last_mut().filter(|last| range.from_ms <= last.to_ms) {
+            Some(last) => last.to_ms = last.to_ms.max(range.to_ms),
+            None => gaps.push(range),
+        }
+    }
     gaps
+}
+
+/// Of ranges that do not overlap.
+fn length_ms(ranges: impl IntoIterator<Item = (i64, i64)>) -> i64 {
+    ranges.into_iter().map(|(from_ms, to_ms)| to_ms - from_ms).sum()
 }
 
 /// The imports that the control records name, without those that were taken back.
@@ -464,13 +480,13 @@ impl RunStatus {
     }
 }
 
-/// `span`: the run reads no more than the log between these times.
+/// `spans`: the run reads no more than the log between these times, ascending.
 pub(crate) fn observe_run(
     log: &dyn Log,
     control: &[ControlRecord],
     run: &str,
     topic: &str,
-    span: Option<(i64, i64)>,
+    spans: Option<&[(i64, i64)]>,
     now_ms: i64,
 ) -> Result<RunStatus, LogError> {
     let committed = log.committed(&group_of(run), topic)?;
@@ -479,25 +495,33 @@ pub(crate) fn observe_run(
     let mut progress = None;
     let mut partitions = Vec::new();
     for partition in 0..log.partitions(topic)? {
-        let mut bounds = log.bounds(topic, partition)?;
-        if let Some((from_ms, to_ms)) = span {
-            bounds.start = log.offset_at(topic, partition, from_ms)?.unwrap_or(bounds.end);
-            bounds.end = log.offset_at(topic, partition, to_ms)?.unwrap_or(bounds.end);
-        }
+        let bounds = log.bounds(topic, partition)?;
+        let offset_at = |at_ms| Ok::<_, LogError>(log.offset_at(topic, partition, at_ms)?.unwrap_or(bounds.end));
+        let ranges: Vec<(i64, i64)> = match spans {
+            None => vec![(bounds.start, bounds.end)],
+            Some(spans) => {
+                let of = |(from_ms, to_ms): &(i64, i64)| Ok((offset_at(*from_ms)?, offset_at(*to_ms)?));
+                spans.iter().map(of).collect::<Result<_, LogError>>()?
+            }
+        };
         let mine = committed.iter().find(|committed| committed.partition == partition);
         // Metadata that somebody else wrote says nothing; the offset is still there to be shown.
         let metadata: Metadata = mine.and_then(|mine| serde_json::from_str(&mine.metadata).ok()).unwrap_or_default();
         progress = progress.or(metadata.run);
         let offset = mine.map(|mine| mine.offset);
-        let lag_records = (bounds.end - offset.unwrap_or(bounds.start).max(bounds.start)).max(0);
+        let left = |(start, end): &(i64, i64)| (end - offset.unwrap_or(*start).max(*start)).max(0);
+        let lag_records = ranges.iter().map(left).sum();
         let effective_ms = in_use.iter().find(|in_use| in_use.partition == partition).map(|in_use| in_use.effective_ms);
-        let arrival_ms = metadata.partition.arrival_ms.or(effective_ms).max(span.map(|(from_ms, _)| from_ms));
-        let until_ms = span.map_or(now_ms, |(_, to_ms)| to_ms);
-        let lag_ms = match arrival_ms {
-            Some(arrival_ms) if lag_records > 0 => (until_ms - arrival_ms).max(0),
+        let heard_ms = metadata.partition.arrival_ms.or(effective_ms);
+        let arrival_ms = heard_ms.max(spans.map(|spans| spans[0].0));
+        let lag_ms = match (arrival_ms, spans) {
+            (Some(arrival_ms), None) if lag_records > 0 => (now_ms - arrival_ms).max(0),
+            (Some(arrival_ms), Some(spans)) if lag_records > 0 => {
+                spans.iter().map(|(from_ms, to_ms)| (to_ms - arrival_ms.max(*from_ms)).max(0)).sum()
+            }
             _ => 0,
         };
-        let (end, rates) = (bounds.end, None);
+        let (end, rates) = (ranges.last().map_or(bounds.end, |(_, end)| *end), None);
         partitions.push(PartitionStatus { partition, offset, end, arrival_ms, lag_records, lag_ms, rates });
     }
     Ok(RunStatus {

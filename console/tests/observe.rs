@@ -189,3 +189,50 @@ fn a_bound_on_bytes_that_is_nearly_reached_is_red_also_where_the_retention_by_ti
         world.clock.0.fetch_add(30_000, Ordering::Relaxed);
     }
 }
+
+#[test]
+fn two_gaps_are_counted_without_what_live_did_between_them_and_what_was_left_out_twice_once() {
+    let mut world = World::new(BEGAN_MS);
+    let at = |minutes: i64| BEGAN_MS + minutes * MINUTE_MS;
+    let mut minute = 0;
+    let mut pass = |world: &mut World, to: i64| {
+        // One record every ten seconds.
+        for _ in minute * 6..to * 6 {
+            world.clock.0.fetch_add(9 * SECOND_MS, Ordering::Relaxed);
+            world.live_through(1);
+        }
+        minute = to;
+    };
+    let resume = |world: &mut World, id: i64, left_to_ms: i64| {
+        world.say(Action::Resume { run: "live".into(), id, left_to_ms: Some(left_to_ms) });
+    };
+    pass(&mut world, 1);
+    world.pause("live", 1, None, at(1));
+    pass(&mut world, 3);
+    resume(&mut world, 2, at(3));
+    // It had not done anything when it was paused again: the second gap has the first one in it.
+    world.pause("live", 3, None, at(1));
+    pass(&mut world, 5);
+    resume(&mut world, 4, at(5));
+    pass(&mut world, 20);
+    world.pause("live", 5, None, at(20));
+    pass(&mut world, 22);
+    resume(&mut world, 6, at(22));
+    pass(&mut world, 23);
+    world.report("live", 137, at(22));
+    let gaps = |world: &mut World| {
+        let looked = world.look();
+        let ranges: Vec<_> = looked.computing.iter().map(|range| (range.from_ms, range.to_ms)).collect();
+        let gap = looked.runs.iter().find(|run| run.run == "gap").unwrap();
+        (ranges, gap.lag_records, gap.lag_ms)
+    };
+    assert_eq!(gaps(&mut world), (vec![(at(1), at(5)), (at(20), at(22))], 2 * 6 * 6, 6 * MINUTE_MS));
+    // The first is half filled.
+    world.report("gap", 17, at(3));
+    let (ranges, records, _) = gaps(&mut world);
+    assert_eq!((ranges, records), (vec![(at(3), at(5)), (at(20), at(22))], 2 * 6 * 4));
+    // The first is filled.
+    world.report("gap", 29, at(5));
+    let (ranges, records, _) = gaps(&mut world);
+    assert_eq!((ranges, records), (vec![(at(20), at(22))], 2 * 6 * 2));
+}
