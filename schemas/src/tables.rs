@@ -263,7 +263,8 @@ pub fn create_views(database: &str, version: &SchemaVersion, timezones: &BTreeMa
 /// What is complete, for those who ask in SQL: one row for each uninterrupted range of an origin, `complete`, `missing` (given
 /// up) or `computing` (left out, or between two that are there), and how far the origin is complete.
 ///
-/// A `left` row tells of a range that is still to be computed only until something after it is done; then the hole does.
+/// A `left` row tells of a range that is still to be computed only until something after it is done; then the hole does. Where
+/// nothing is done before it, its beginning is kept: nothing else tells where the hole begins.
 fn completeness(database: &str, version: &SchemaVersion) -> String {
     format!(
         "WITH ranges AS
@@ -272,10 +273,18 @@ fn completeness(database: &str, version: &SchemaVersion) -> String {
     FROM {database}.emissions
     WHERE generation = {generation}
     GROUP BY origin, state, range_from, range_to
+    UNION ALL
+    SELECT origin, 'begin' AS state, min(window_from) AS range_from, range_from AS range_to
+    FROM {database}.emissions
+    WHERE generation = {generation} AND emissions.state = 'left'
+    GROUP BY origin
 ),
 reached AS
 (
-    SELECT *, maxIf(range_to, state != 'left') OVER (PARTITION BY origin) AS complete_through
+    SELECT *,
+        maxIf(range_to, state IN ('done', 'lost')) OVER (PARTITION BY origin) AS complete_through,
+        countIf(state IN ('done', 'lost')) OVER (PARTITION BY origin) = 0 AS is_empty,
+        minIf(range_from, state IN ('done', 'lost')) OVER (PARTITION BY origin) AS begun
     FROM ranges
 ),
 ordered AS
@@ -285,7 +294,7 @@ ordered AS
         lagInFrame(state) OVER until_it AS state_before,
         max(range_to) OVER (PARTITION BY origin ORDER BY range_from, range_to ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS end_before
     FROM reached
-    WHERE state != 'left' OR range_to > complete_through
+    WHERE multiIf(state = 'left', range_to > complete_through, state = 'begin', is_empty OR range_to < begun, true)
     WINDOW until_it AS (PARTITION BY origin ORDER BY range_from, range_to ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
 ),
 numbered AS
@@ -297,7 +306,7 @@ numbered AS
 )
 SELECT origin, if(any(numbered.state) = 'done', 'complete', 'missing') AS state, min(numbered.range_from) AS range_from, max(numbered.range_to) AS range_to, any(numbered.complete_through) AS complete_through
 FROM numbered
-WHERE numbered.state != 'left'
+WHERE numbered.state IN ('done', 'lost')
 GROUP BY origin, island
 UNION ALL
 SELECT origin, 'computing' AS state, end_before AS range_from, ordered.range_from AS range_to, complete_through

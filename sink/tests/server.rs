@@ -115,6 +115,14 @@ async fn an_analyst_sees_what_is_complete_what_is_being_computed_and_what_is_mis
         now().await,
         "\tcomplete\t0\t660\t780\n\tmissing\t660\t720\t780\n\tcomplete\t720\t780\t780\ni1\tcomplete\t0\t60\t60"
     );
+    // Live was paused before it had done anything: its first hours are what was left out.
+    ask(&target, "TRUNCATE TABLE DB.emissions").await;
+    record(&[("", "left", 60, 600)]).await;
+    assert_eq!(now().await, "\tcomputing\t60\t600\t0");
+    record(&[("", "done", 600, 660)]).await;
+    assert_eq!(now().await, "\tcomputing\t60\t600\t660\n\tcomplete\t600\t660\t660");
+    record(&[("", "done", 60, 300)]).await;
+    assert_eq!(now().await, "\tcomplete\t60\t300\t660\n\tcomputing\t300\t600\t660\n\tcomplete\t600\t660\t660");
 }
 
 const COMPLETENESS: &str = "SELECT origin, state, toUnixTimestamp(range_from), toUnixTimestamp(range_to), \
