@@ -1,6 +1,6 @@
 use maud::html;
 
-use crate::{Colour, View};
+use crate::{Colour, View, words};
 
 /// The light as a small picture.
 pub(crate) fn badge(view: &View) -> String {
@@ -14,7 +14,7 @@ pub(crate) fn badge(view: &View) -> String {
     let width = left + right;
     let markup = html! {
         svg xmlns="http://www.w3.org/2000/svg" width=(width) height="20" role="img" aria-label={ "statistics: " (word) } {
-            title { (view.sentence) }
+            title { (words::of_xml(&view.sentence)) }
             rect width=(width) height="20" rx="3" fill="#444c56" {}
             rect x=(left) width=(right) height="20" rx="3" fill=(ground) {}
             rect x=(left) width="4" height="20" fill=(ground) {}

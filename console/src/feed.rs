@@ -23,8 +23,8 @@ pub(crate) fn feed(view: &View, about: &About) -> String {
         (PreEscaped("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n"))
         feed xmlns="http://www.w3.org/2005/Atom" {
             id { (urn("feed")) }
-            title { (clean(&about.name)) ": maintenances and incidents" }
-            author { name { (clean(&about.name)) } }
+            title { (words::of_xml(&about.name)) ": maintenances and incidents" }
+            author { name { (words::of_xml(&about.name)) } }
             updated { (words::machine(updated_ms)) }
             @if !about.url.is_empty() { link href=(about.url) {} }
             @for entry in &entries { (of(entry, urn(&entry.id), changed_ms(entry))) }
@@ -37,11 +37,11 @@ fn of(entry: &Entry, id: String, changed_ms: i64) -> Markup {
     html! {
         entry {
             id { (id) }
-            title { (clean(&entry.title)) }
+            title { (words::of_xml(&entry.title)) }
             published { (words::machine(entry.began_ms)) }
             updated { (words::machine(changed_ms)) }
             content type="text" {
-                @for (at_ms, text) in &entry.steps { (words::time(*at_ms, 0)) " " (clean(text)) "\n" }
+                @for (at_ms, text) in &entry.steps { (words::time(*at_ms, 0)) " " (words::of_xml(text)) "\n" }
             }
         }
     }
@@ -61,11 +61,6 @@ fn entries(view: &View) -> Vec<Entry> {
         steps: one.updates.iter().map(|update| (update.at_ms, update.text.clone())).collect(),
     });
     maintenances.chain(incidents).collect()
-}
-
-/// XML holds no control characters, however they are written.
-fn clean(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\n').collect()
 }
 
 /// Letters and digits stay, all else becomes `%XX`.

@@ -50,6 +50,11 @@ fn up_to_minute(at_ms: i64) -> i64 {
     at_ms.saturating_add(59_999) / 60_000 * 60_000
 }
 
+/// What XML can hold of a text: no control characters but the new line, and no U+FFFE and U+FFFF, however they are written.
+pub(crate) fn of_xml(text: &str) -> String {
+    text.chars().filter(|c| *c == '\n' || !(c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))).collect()
+}
+
 /// The two largest units, as in `2days 3h`.
 pub(crate) fn span(ms: i64) -> String {
     let whole = humantime::format_duration(std::time::Duration::from_secs(ms.max(0) as u64 / 1000)).to_string();
@@ -59,6 +64,11 @@ pub(crate) fn span(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_xml_cannot_hold_is_left_out() {
+        assert_eq!(of_xml("a\u{0}\u{1}\t\r\n\u{85}b\u{fffe}\u{ffff}\u{fffd}\u{1f600}"), "a\nb\u{fffd}\u{1f600}");
+    }
 
     #[test]
     fn times_spans_and_numbers_are_as_short_as_they_can_be() {
