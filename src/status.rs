@@ -13,9 +13,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
-use weir_console::{Colour, DiskStatus, Eta, Memory, Part, Seen, Snapshot, SpoolStatus};
+use weir_console::{Colour, DiskStatus, Eta, Memory, Part, RunStatus, Seen, Snapshot, SpoolStatus};
 use weir_ingest::{Spool, SpoolUsage};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
+use weir_schemas::progress::RunProgress;
 
 use crate::{config::Config, doctor, screen::Screen};
 
@@ -37,7 +38,11 @@ pub(crate) async fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<E
     let snapshot = loop {
         let snapshot = take(config, &log, &mut seen).await?;
         // How fast a run catches up takes as many looks as it takes it to report two steps.
-        let is_unknown = snapshot.runs.iter().any(|run| run.eta == Some(Eta::Unknown));
+        let is_at_work = |run: &RunStatus| {
+            let heard = |progress: &RunProgress| snapshot.at_ms - progress.at_ms < HEARD_MS;
+            run.progress.as_ref().is_some_and(|progress| progress.stopped.is_none() && heard(progress))
+        };
+        let is_unknown = snapshot.runs.iter().any(|run| run.eta == Some(Eta::Unknown) && is_at_work(run));
         if !is_unknown || begin.elapsed() >= ETA_PATIENCE {
             break snapshot;
         }
@@ -146,6 +151,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// steps of a few seconds its rates are known to a third.
 const ETA_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A run that has said nothing for so long shows no pace.
+const HEARD_MS: i64 = 10_000;
+
 /// How long a part may take to answer the smallest question before it is said not to.
 const PART_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -154,12 +162,16 @@ fn look(log: &Arc<dyn Log>, seen: &mut Seen) -> Result<Snapshot, LogError> {
         Some(control) => control.read_all()?.records.into_iter().map(|(_, record)| record).collect(),
         None => Vec::new(),
     };
-    let mut look = |seen: &mut Seen| weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), seen);
+    let look = |seen: &mut Seen| weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), seen);
     let snapshot = look(seen)?;
     if !seen.is_kept_due(snapshot.at_ms) {
         return Ok(snapshot);
     }
-    seen.keep(weir_console::ask_kept(log.as_ref(), &snapshot)?);
+    let kept = weir_console::ask_kept(log.as_ref(), &snapshot)?;
+    if kept.is_empty() {
+        return Ok(snapshot);
+    }
+    seen.keep(kept);
     look(seen)
 }
 
