@@ -270,7 +270,7 @@ fn changes(listening: Listening) -> impl Stream<Item = Result<Event, Infallible>
                 }
                 (Some(Err(_)), Told::Shown(_)) => {
                     listening.told = Told::Stale;
-                    return Some((Ok(Event::default().event("stale").data("")), listening));
+                    return Some((Ok(Event::default().event("stale").data("nothing newer is known")), listening));
                 }
                 (Some(Err(_)), Told::Nothing | Told::Stale) | (None, _) => {}
             }
