@@ -24,7 +24,7 @@ const ASK_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Gaps {
     /// The one that is being filled.
     pub(crate) at_hand: Option<Windows>,
-    /// How often live had left something when it was asked; `None`: it is to be asked.
+    /// How many resumes of live had taken effect when it was asked; `None`: it is to be asked.
     asked_at: Option<usize>,
     asked: Option<Instant>,
 }
@@ -37,11 +37,7 @@ impl Gaps {
         target: &weir_sink::Target,
         control: &[ControlRecord],
     ) -> anyhow::Result<()> {
-        let live = Hold::of("live", control);
-        let resumes = || live.pauses.iter().filter_map(|pause| pause.resume.as_ref());
-        let left = resumes().filter(|resume| resume.left_to_ms.is_some());
-        let left_something = left.clone().next().is_some();
-        let took_effect = left.filter(|resume| resume.resumed_ms.is_some()).count();
+        let (left_something, took_effect) = left(control);
         let since = |least: Duration| self.asked.is_none_or(|asked| asked.elapsed() >= least);
         let anyway = self.at_hand.is_none() && since(ASK_ANYWAY);
         if !left_something || !since(ASK_EVERY) || (self.asked_at == Some(took_effect) && !anyway) {
@@ -63,11 +59,18 @@ impl Gaps {
         (self.asked_at, self.asked) = (None, None);
     }
 
-    /// Whether there is none, as far as live has left anything.
+    /// Whether there is none, as far as live has left anything. One that has gone on since it was asked may have left another.
     pub(crate) fn none(&self, control: &[ControlRecord]) -> bool {
-        let live = Hold::of("live", control);
-        let left =
-            live.pauses.iter().any(|pause| pause.resume.as_ref().is_some_and(|resume| resume.left_to_ms.is_some()));
-        !left || (self.at_hand.is_none() && self.asked_at.is_some())
+        let (left_something, took_effect) = left(control);
+        !left_something || (self.at_hand.is_none() && self.asked_at == Some(took_effect))
     }
+}
+
+/// Whether live was ever told to leave something, and how many of its resumes have taken effect. One in order counts too:
+/// what the one before it was to leave may be left although nobody has heard of it.
+fn left(control: &[ControlRecord]) -> (bool, usize) {
+    let live = Hold::of("live", control);
+    let resumes: Vec<_> = live.pauses.iter().filter_map(|pause| pause.resume.as_ref()).collect();
+    let took_effect = resumes.iter().filter(|resume| resume.resumed_ms.is_some()).count();
+    (resumes.iter().any(|resume| resume.left_to_ms.is_some()), took_effect)
 }

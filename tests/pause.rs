@@ -7,9 +7,9 @@ use std::{process::Output, sync::Arc};
 use futures::executor::block_on;
 use serde_json::{Value, json};
 use support::{Place, Serve, get, http, kafka, wait_for};
-use weir_log::{Clock, Committed, EmbeddedLog, Log, SystemClock, TopicKind};
+use weir_log::{Clock, Committed, ControlLog, EmbeddedLog, Log, SystemClock, TopicKind};
 use weir_schemas::{
-    control::{CONTROL_TOPIC, EVENTS_TOPIC},
+    control::{Action, CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, GAP_RUN},
     progress::{Metadata, PartitionProgress, RunProgress, group_of},
 };
 
@@ -48,11 +48,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
 
     // Today first: all but the present is left to the run gap, over a kill of everything.
     run(&place, &["pause", "live", "--reason", "once more"]);
-    let since_ms = SystemClock.now_ms();
-    wait_for("some windows with hits to pass", || {
-        sent += place.hits("/gap", 1);
-        (SystemClock.now_ms() > since_ms + 4_000).then_some(())
-    });
+    sent += hits_over_windows(&place, "/gap");
     let resumed = run(&place, &["resume", "live", "--live-first", "--reason", "the disk is out"]);
     assert!(resumed.contains("is filled by the run gap"), "{resumed}");
     serve.kill();
@@ -74,6 +70,36 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     sent += place.hits("/last", 1);
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_are_filled() {
+    let place = Place::new("");
+    let serve = place.start();
+    let mut sent = place.hits("/before", 2);
+    place.wait_complete();
+    // The gap run waits, so that live cannot have caught up between its pauses.
+    write(&place, Action::Pause { run: GAP_RUN.into(), id: 1, until_ms: None, allow_loss: false });
+    for page in ["/first", "/second"] {
+        run(&place, &["pause", "live", "--reason", "a test"]);
+        sent += hits_over_windows(&place, page);
+        run(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
+        sent += place.hits("/between", 1);
+        place.wait_complete();
+    }
+    let states = || -> Vec<String> {
+        let status = place.status().unwrap();
+        let all = status["maintenances"].as_array().unwrap().iter();
+        all.map(|one| format!("{} {}", one["run"].as_str().unwrap(), one["state"].as_str().unwrap())).collect()
+    };
+    assert_eq!(states(), ["live catching_up", "live catching_up", "gap under_way"]);
+    assert_eq!(place.status().unwrap()["computing"].as_array().unwrap().len(), 2);
+    run(&place, &["resume", "gap", "--reason", "a test"]);
+    wait_for("green", || (place.status()?["status"] == "green").then_some(()));
+    assert_eq!(states(), ["live over", "live over", "gap over"]);
+    let of_live = said(&place, "caught_up").into_iter().filter(|record| record["run"] == "live").count();
+    assert_eq!((of_live, views(&place)), (1, Some(sent)));
     assert_eq!(serve.stop(), Some(0));
 }
 
@@ -268,6 +294,24 @@ fn stands_still(place: &Place, serve: &Serve, sent: u64) {
     assert_eq!(views(place), Some(sent));
     // What the console shows may be a second old.
     wait_for("the pause to be shown", || place.status()?["runs"][0]["paused"]["through_ms"].as_i64());
+}
+
+/// A hit now and then while some windows pass; how many there were.
+fn hits_over_windows(place: &Place, page: &str) -> u64 {
+    let (mut sent, since_ms) = (0, SystemClock.now_ms());
+    wait_for("some windows with hits to pass", || {
+        sent += place.hits(page, 1);
+        (SystemClock.now_ms() > since_ms + 4_000).then_some(())
+    });
+    sent
+}
+
+/// Writes to the control topic what no verb would.
+fn write(place: &Place, action: Action) {
+    let log = EmbeddedLog::open(place.dir.path().join("data/log"), Arc::new(SystemClock)).unwrap();
+    let (at_ms, who, reason) = (SystemClock.now_ms(), "ops@test".into(), "a test".into());
+    let record = ControlRecord { at_ms, who, reason, action };
+    block_on(ControlLog::open(Arc::new(log)).unwrap().append(&record)).unwrap();
 }
 
 /// Page views of live traffic.

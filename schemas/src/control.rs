@@ -92,7 +92,8 @@ pub enum Action {
         id: i64,
         through_ms: i64,
     },
-    /// The run has caught up after [`Action::Resume`] `id`, its gap is filled too: this ends the maintenance.
+    /// The run has caught up after [`Action::Resume`] `id`, and no gap is left: this ends that maintenance, and those of the
+    /// run before it.
     CaughtUp {
         run: String,
         id: i64,

@@ -111,15 +111,22 @@ impl Hold {
                     resume.resumed_ms.get_or_insert(*through_ms);
                 }
             }
-            Action::CaughtUp { run: of, id, eta } if of == run => {
-                if let Some(resume) = self.resume(*id).filter(|resume| resume.caught_up_ms.is_none()) {
-                    (resume.caught_up_ms, resume.eta) = (Some(record.at_ms), *eta);
-                }
-            }
+            Action::CaughtUp { run: of, id, eta } if of == run => self.catch_up(*id, record.at_ms, *eta),
             Action::Throttle { run: of, id, permille } if of == run => {
                 (self.permille, self.throttle) = (*permille, Some(by(*id)));
             }
             _ => {}
+        }
+    }
+
+    /// No gap is left: what earlier pauses have left is counted, too.
+    fn catch_up(&mut self, id: i64, at_ms: i64, eta: Option<EtaKept>) {
+        let mine = self.pauses.iter().position(|pause| pause.resumed_by() == Some(id));
+        let until_mine = &mut self.pauses[..mine.map_or(0, |mine| mine + 1)];
+        let resumes = until_mine.iter_mut().filter_map(|pause| pause.resume.as_mut());
+        for resume in resumes.filter(|resume| resume.caught_up_ms.is_none()) {
+            resume.caught_up_ms = Some(at_ms);
+            resume.eta = eta.filter(|_| resume.by.id == id);
         }
     }
 
@@ -167,6 +174,24 @@ mod tests {
         let over = hold(&said);
         assert_eq!((over.paused(), over.catching_up()), (None, None));
         assert_eq!(over.pauses[0].resume.as_ref().unwrap().caught_up_ms, Some(4));
+    }
+
+    #[test]
+    fn a_catch_up_ends_the_pauses_before_it_too_and_none_after_it() {
+        let eta = Some(EtaKept { half_ms: 1, said_ms: 2, came_ms: 3 });
+        let caught_up = |id| Action::CaughtUp { run: "live".into(), id, eta };
+        let mut said = vec![pause("live", 1), resume(2, Some(600)), pause("live", 3), resume(4, Some(900))];
+        said.push(caught_up(4));
+        let ends = |hold: &Hold| -> Vec<_> {
+            hold.pauses.iter().map(|pause| pause.resume.as_ref().map(|by| (by.caught_up_ms, by.eta))).collect()
+        };
+        assert_eq!(ends(&hold(&said)), [Some((Some(4), None)), Some((Some(4), eta))]);
+        said.extend([pause("live", 5), resume(6, None), caught_up(4), caught_up(7)]);
+        assert_eq!(ends(&hold(&said))[2], Some((None, None)));
+        said.extend([pause("live", 8), caught_up(6)]);
+        let paused = hold(&said);
+        assert_eq!((ends(&paused)[2], ends(&paused)[3]), (Some((Some(10), eta)), None));
+        assert_eq!(paused.paused().map(|pause| pause.by.id), Some(8));
     }
 
     #[test]
