@@ -18,7 +18,7 @@ use std::{
 use tracing::{info, warn};
 use weir_console::guard::{self, Step};
 use weir_schemas::{
-    Hold, Pause,
+    Hold, Pause, Resume,
     control::{Action, ControlRecord, EtaKept, GAP_RUN},
     progress::{RunProgress, group_of},
 };
@@ -132,6 +132,27 @@ impl Supervisor {
         let resume = Action::Resume { run: run.clone(), id, left_to_ms: None };
         self.write(holding, ("resume", id), reason, resume).await?;
         Ok(ended)
+    }
+
+    /// Sees to it that it is known from where on a run leaves something, also when its pause was ended before it had taken
+    /// effect. Whether it is: before that the run must not begin, or nobody could say what is not there.
+    pub(crate) async fn leaves_from(
+        &self,
+        order: &RunOrder,
+        hold: &Hold,
+        holding: &mut Holding,
+    ) -> anyhow::Result<bool> {
+        let unsaid = |pause: &&Pause| {
+            let leaves = |resume: &Resume| resume.left_to_ms.is_some() && resume.resumed_ms.is_none();
+            pause.paused_ms.is_none() && pause.resume.as_ref().is_some_and(leaves)
+        };
+        let Some(pause) = hold.catching_up().filter(unsaid) else { return Ok(true) };
+        if let Some(through_ms) = self.stopped_through(order, holding).await? {
+            let (run, id) = (order.run.clone(), pause.by.id);
+            self.write(holding, ("paused", id), String::new(), Action::Paused { run, id, through_ms }).await?;
+        }
+        // Until it is read back.
+        Ok(false)
     }
 
     /// Through when the run is complete, once nobody is at work on it any more: by the table, and when that cannot be

@@ -341,8 +341,6 @@ impl Supervisor {
             running.ended |= ended == Some(0);
             return Ok(());
         }
-        // What cannot be told keeps nothing from going on.
-        let told = self.let_go(&order, hold, running.began_ms, filled, &mut running.holding).await;
         if matches!(order.left, Left::To(_)) && running.left != order.left {
             // Paused and resumed before anybody has looked, or told otherwise: what it leaves is said at the beginning.
             if let Some(child) = running.child.take() {
@@ -350,6 +348,11 @@ impl Supervisor {
                 tokio::task::spawn_blocking(move || stop(&run, child)).await?;
             }
         }
+        if running.child.is_none() && !self.leaves_from(&order, hold, &mut running.holding).await? {
+            return Ok(());
+        }
+        // What cannot be told keeps nothing from going on.
+        let told = self.let_go(&order, hold, running.began_ms, filled, &mut running.holding).await;
         if let Some(child) = &mut running.child {
             match child.try_wait() {
                 Ok(None) => {

@@ -104,6 +104,40 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
 }
 
 #[test]
+fn what_is_left_by_a_pause_that_nobody_had_to_stop_for_is_named_until_it_is_filled() {
+    let place = Place::new("");
+    let serve = place.start();
+    let mut sent = place.hits("/before", 2);
+    place.wait_complete();
+    assert_eq!(serve.stop(), Some(0));
+
+    let collector = place.start_part(&["ingest"]);
+    wait_for("the collector", || {
+        get(&format!("http://{}/readyz", place.collector)).filter(|(status, _)| *status == 200)
+    });
+    // The gap run waits, so that what it has to do is seen.
+    write(&place, Action::Pause { run: GAP_RUN.into(), id: 1, until_ms: None, allow_loss: false });
+    let before_ms = SystemClock.now_ms();
+    sent += hits_over_windows(&place, "/nobody-computes");
+    let left_to_ms = Some(SystemClock.now_ms() / 1_000 * 1_000);
+    write(&place, Action::Pause { run: "live".into(), id: 2, until_ms: None, allow_loss: false });
+    write(&place, Action::Resume { run: "live".into(), id: 3, left_to_ms });
+    assert_eq!(collector.stop(), Some(0));
+    let serve = place.start();
+    place.wait_complete();
+    let status = place.status().unwrap();
+    let gap = &status["computing"][0];
+    let (from_ms, to_ms) = (gap["from_ms"].as_i64().unwrap(), gap["to_ms"].as_i64().unwrap());
+    assert!(from_ms <= before_ms && Some(to_ms) == left_to_ms && gap["run"] == "gap", "{status}");
+    assert_eq!(said(&place, "paused")[0]["through_ms"].as_i64(), Some(from_ms));
+    assert!(views(&place) < Some(sent), "it is not there");
+    run(&place, &["resume", "gap", "--reason", "a test"]);
+    wait_for("green", || (place.status()?["status"] == "green").then_some(()));
+    assert_eq!((place.status().unwrap()["computing"].clone(), views(&place)), (json!([]), Some(sent)));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
 fn a_maintenance_is_announced_ahead_and_withdrawn() {
     let place = Place::new("");
     let serve = place.start();
