@@ -11,7 +11,7 @@ use weir_schemas::{
 };
 use weir_sink::table::Windows;
 
-use crate::{config::Config, judge::at};
+use crate::{config::Config, hold::Holding, judge::at};
 
 /// A ClickHouse that does not answer is asked again after so long.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -27,6 +27,8 @@ pub(crate) struct Gaps {
     /// How many resumes of live had taken effect when it was asked; `None`: it is to be asked.
     asked_at: Option<usize>,
     asked: Option<Instant>,
+    /// How their run is held while there is none.
+    pub(crate) holding: Holding,
 }
 
 impl Gaps {
@@ -59,10 +61,20 @@ impl Gaps {
         (self.asked_at, self.asked) = (None, None);
     }
 
-    /// Whether there is none, as far as live has left anything. One that has gone on since it was asked may have left another.
+    /// Where the last one that live has left ends.
+    pub(crate) fn last_end_ms(control: &[ControlRecord]) -> Option<i64> {
+        let live = Hold::of("live", control);
+        live.pauses.iter().filter_map(|pause| pause.resume.as_ref()?.left_to_ms).max()
+    }
+
+    /// Whether there is none, as far as live has left anything. One that has gone on since the table was asked may have left
+    /// another, and one that is about to go on will.
     pub(crate) fn none(&self, control: &[ControlRecord]) -> bool {
+        let live = Hold::of("live", control);
+        let last = live.pauses.last().and_then(|pause| pause.resume.as_ref());
+        let is_ahead = last.is_some_and(|resume| resume.left_to_ms.is_some() && resume.resumed_ms.is_none());
         let (left_something, took_effect) = left(control);
-        !left_something || (self.at_hand.is_none() && self.asked_at == Some(took_effect))
+        !is_ahead && (!left_something || (self.at_hand.is_none() && self.asked_at == Some(took_effect)))
     }
 }
 

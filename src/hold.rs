@@ -219,6 +219,36 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Of a run that has nothing to do, and is complete through `through_ms`: a pause takes effect at once, and so does its
+    /// resume, which ends it.
+    pub(crate) async fn hold_nothing(
+        &self,
+        run: &str,
+        hold: &Hold,
+        through_ms: i64,
+        holding: &mut Holding,
+    ) -> anyhow::Result<()> {
+        let (run, said) = (run.to_owned(), String::new());
+        if let Some(pause) = hold.paused() {
+            let id = pause.by.id;
+            if pause.paused_ms.is_none() {
+                self.write(holding, ("paused", id), said, Action::Paused { run, id, through_ms }).await?;
+            } else if let Step::ResumeAsTold { until_ms } = guard::next_step(pause, None, self.clock.now_ms()) {
+                let reason = format!("it was paused until {}", at(until_ms));
+                let resume = Action::Resume { run, id: until_ms, left_to_ms: None };
+                self.write(holding, ("resume", until_ms), reason, resume).await?;
+            }
+        } else if let Some(resume) = hold.catching_up().and_then(|pause| pause.resume.as_ref()) {
+            let id = resume.by.id;
+            if resume.resumed_ms.is_none() {
+                let resumed = Action::Resumed { run: run.clone(), id, through_ms };
+                self.write(holding, ("resumed", id), said.clone(), resumed).await?;
+            }
+            self.write(holding, ("caught up", id), said, Action::CaughtUp { run, id, eta: None }).await?;
+        }
+        Ok(())
+    }
+
     fn eta_kept(&self, run: &str, since_ms: i64) -> Option<EtaKept> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.eta_kept(run, since_ms, self.clock.now_ms())

@@ -276,9 +276,14 @@ impl Supervisor {
         gaps: &mut Gaps,
     ) -> anyhow::Result<()> {
         gaps.look(&self.config, &self.target, records).await?;
-        let Some(gap) = gaps.at_hand else { return Ok(()) };
-        let order = RunOrder::gap(&self.config, &self.target, records, gap)?;
         let hold = Hold::of(GAP_RUN, records);
+        let Some(gap) = gaps.at_hand else {
+            return match Gaps::last_end_ms(records).filter(|_| gaps.none(records)) {
+                Some(through_ms) => self.hold_nothing(GAP_RUN, &hold, through_ms, &mut gaps.holding).await,
+                None => Ok(()),
+            };
+        };
+        let order = RunOrder::gap(&self.config, &self.target, records, gap)?;
         self.keep_up(order, &hold, true, runs).await?;
         if runs.get(GAP_RUN).is_some_and(|running| running.ended) && hold.catching_up().is_none() {
             runs.remove(GAP_RUN);

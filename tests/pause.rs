@@ -100,6 +100,15 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
     assert_eq!(states(), ["live over", "live over", "gap over"]);
     let of_live = said(&place, "caught_up").into_iter().filter(|record| record["run"] == "live").count();
     assert_eq!((of_live, views(&place)), (1, Some(sent)));
+
+    // There is no gap any more, as if it had come to its end just before: a pause of its run takes effect and ends all the same.
+    write(&place, Action::Pause { run: GAP_RUN.into(), id: 5, until_ms: None, allow_loss: false });
+    wait_for("the pause to take effect", || {
+        said(&place, "paused").iter().any(|record| record["id"] == 5 && record["run"] == "gap").then_some(())
+    });
+    assert_eq!(place.status().unwrap()["status"], "yellow");
+    run(&place, &["resume", "gap", "--reason", "a test"]);
+    wait_for("green", || (place.status()?["status"] == "green").then_some(()));
     assert_eq!(serve.stop(), Some(0));
 }
 

@@ -91,6 +91,7 @@ mod tests {
             resumed_by: None,
             left_to_ms: None,
             over_ms: None,
+            taken_back: false,
             eta: None,
         };
         let all = [

@@ -1,9 +1,9 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weir_schemas::{
     Hold, Pause,
-    control::{Action, ControlRecord, EtaKept},
+    control::{Action, ControlRecord, EtaKept, import_run},
 };
 
 use crate::words;
@@ -33,6 +33,9 @@ pub struct Maintenance {
     pub left_to_ms: Option<i64>,
     /// When it was over: caught up with, withdrawn, or past.
     pub over_ms: Option<i64>,
+    /// It was over because the import that was paused was taken back.
+    #[serde(default)]
+    pub taken_back: bool,
     pub eta: Option<EtaKept>,
 }
 
@@ -106,6 +109,7 @@ impl Maintenance {
         if let Some(over_ms) = self.over_ms {
             let text = match (self.state, &self.run) {
                 (MaintenanceState::Withdrawn, _) => "It was withdrawn.",
+                _ if self.taken_back => "The import was taken back: nothing of it is counted.",
                 (_, Some(_)) => "Everything is counted.",
                 (_, None) => "It is over; nothing was paused for it.",
             };
@@ -121,6 +125,7 @@ const EARLY_MS: i64 = 30 * 60_000;
 /// All maintenances that the control records tell of, the newest first.
 pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> {
     let mut all = plans(control);
+    let undone = undone(control);
     let paused: BTreeSet<&str> = control
         .iter()
         .filter_map(|record| match &record.action {
@@ -129,6 +134,7 @@ pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> 
         })
         .collect();
     for run in paused {
+        let gone_ms = undone.get(run).copied();
         for pause in Hold::of(run, control).pauses {
             let mine = |plan: &&mut Maintenance| {
                 plan.run.is_none()
@@ -139,9 +145,9 @@ pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> 
                 Some(plan) => {
                     let ends_ms = pause.until_ms.or(plan.ends_ms);
                     let (id, announced_ms) = (plan.id, plan.announced_ms);
-                    *plan = Maintenance { id, announced_ms, ends_ms, ..of_pause(run, pause) };
+                    *plan = Maintenance { id, announced_ms, ends_ms, ..of_pause(run, pause, gone_ms) };
                 }
-                None => all.push(of_pause(run, pause)),
+                None => all.push(of_pause(run, pause, gone_ms)),
             }
         }
     }
@@ -175,6 +181,7 @@ fn plans(control: &[ControlRecord]) -> Vec<Maintenance> {
                 resumed_by: None,
                 left_to_ms: None,
                 over_ms: None,
+                taken_back: false,
                 eta: None,
             }),
             Action::MaintenanceCancelled { id: of } => {
@@ -189,16 +196,28 @@ fn plans(control: &[ControlRecord]) -> Vec<Maintenance> {
     plans
 }
 
-fn of_pause(run: &str, pause: Pause) -> Maintenance {
+/// When the imports of runs that are no more had been taken back.
+fn undone(control: &[ControlRecord]) -> BTreeMap<String, i64> {
+    let undone = |record: &ControlRecord| match &record.action {
+        Action::ImportUndone { id } => Some((import_run(id), record.at_ms)),
+        _ => None,
+    };
+    control.iter().filter_map(undone).collect()
+}
+
+/// `gone_ms`: there is no such run any more since then, and nobody ends what was ordered for it.
+fn of_pause(run: &str, pause: Pause, gone_ms: Option<i64>) -> Maintenance {
     let resume = pause.resume.as_ref();
-    let over_ms = resume.and_then(|resume| resume.caught_up_ms);
+    let caught_up_ms = resume.and_then(|resume| resume.caught_up_ms);
+    let over_ms = caught_up_ms.or(gone_ms);
     Maintenance {
         id: pause.by.id,
         state: match (resume, over_ms) {
-            (None, _) => MaintenanceState::UnderWay,
+            (_, Some(_)) => MaintenanceState::Over,
+            (None, None) => MaintenanceState::UnderWay,
             (Some(_), None) => MaintenanceState::CatchingUp,
-            (Some(_), Some(_)) => MaintenanceState::Over,
         },
+        taken_back: caught_up_ms.is_none() && gone_ms.is_some(),
         run: Some(run.to_owned()),
         announced_ms: pause.by.at_ms,
         begins_ms: pause.by.at_ms,
@@ -273,6 +292,25 @@ mod tests {
         assert_eq!((all[1].announced_ms, all[1].begins_ms, all[1].ends_ms), (1, first + 5, Some(first + 1_000)));
         let early = fold(&[planned(1, first), pause(first - EARLY_MS - 1)], first);
         assert_eq!(early.len(), 2, "that is not it: {early:?}");
+    }
+
+    #[test]
+    fn what_was_paused_of_an_import_is_over_when_that_was_taken_back() {
+        let pause = |at_ms, run: &str| {
+            (at_ms, Action::Pause { run: run.into(), id: at_ms, until_ms: None, allow_loss: false })
+        };
+        let mut said = vec![pause(1, "import-x"), pause(2, "import-y"), pause(3, "import-z")];
+        said.push((4, Action::Resume { run: "import-y".into(), id: 4, left_to_ms: None }));
+        let undo = |id: &str| Action::ImportUndo { id: id.into() };
+        said.extend([(5, undo("x")), (6, undo("y"))]);
+        let (waits, goes_on) = (MaintenanceState::UnderWay, MaintenanceState::CatchingUp);
+        assert_eq!(states(&fold(&said, 9)), [(3, waits, None), (2, goes_on, None), (1, waits, None)]);
+        let undone = |id: &str| Action::ImportUndone { id: id.into() };
+        said.extend([(7, undone("x")), (8, undone("y"))]);
+        let all = fold(&said, 9);
+        let over = MaintenanceState::Over;
+        assert_eq!(states(&all), [(3, waits, None), (2, over, Some(8)), (1, over, Some(7))]);
+        assert_eq!(all[2].history().last().unwrap().text, "The import was taken back: nothing of it is counted.");
     }
 
     #[test]

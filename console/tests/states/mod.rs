@@ -149,6 +149,7 @@ fn pause(begins_ms: i64, reason: &str) -> Maintenance {
         resumed_by: None,
         left_to_ms: None,
         over_ms: None,
+        taken_back: false,
         eta: None,
     }
 }
