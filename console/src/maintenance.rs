@@ -6,7 +6,7 @@ use weir_schemas::{
     control::{Action, ControlRecord, EtaKept, import_run},
 };
 
-use crate::words;
+use crate::{snapshot::LIVE, words};
 
 /// One maintenance: a pause from its begin to the end of its catch-up, with the plan that announced it, or a plan alone.
 /// Times are ms since the Unix epoch.
@@ -119,7 +119,7 @@ impl Maintenance {
     }
 }
 
-/// A pause belongs to a plan also when somebody begins this much early.
+/// A pause of live belongs to a plan also when somebody begins this much early.
 const EARLY_MS: i64 = 30 * 60_000;
 
 /// All maintenances that the control records tell of, the newest first.
@@ -136,8 +136,10 @@ pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> 
     for run in paused {
         let gone_ms = undone.get(run).copied();
         for pause in Hold::of(run, control).pauses {
+            // What is announced to users is that of live: another run's is a maintenance of its own.
             let mine = |plan: &&mut Maintenance| {
-                plan.run.is_none()
+                run == LIVE
+                    && plan.run.is_none()
                     && plan.state == MaintenanceState::Planned
                     && (plan.begins_ms - EARLY_MS..plan.ends_ms.unwrap_or(i64::MAX)).contains(&pause.by.at_ms)
             };
@@ -295,10 +297,24 @@ mod tests {
     }
 
     #[test]
-    fn what_was_paused_of_an_import_is_over_when_that_was_taken_back() {
-        let pause = |at_ms, run: &str| {
-            (at_ms, Action::Pause { run: run.into(), id: at_ms, until_ms: None, allow_loss: false })
+    fn a_plan_is_lives_and_not_that_of_another_run_that_is_paused_meanwhile() {
+        let begins_ms = 10_000_000;
+        let of_import =
+            |at_ms| (at_ms, Action::Pause { run: "import-a".into(), id: at_ms, until_ms: None, allow_loss: false });
+        let mut said = vec![planned(1, begins_ms), of_import(begins_ms + 5)];
+        let runs = |said: &[_]| -> Vec<_> {
+            fold(said, begins_ms + 9).into_iter().map(|one| (one.id, one.run.unwrap_or_default())).collect()
         };
+        let import = (begins_ms + 5, "import-a".to_owned());
+        assert_eq!(runs(&said), [import.clone(), (1, String::new())]);
+        said.push(pause(begins_ms + 6));
+        assert_eq!(runs(&said), [(1, "live".to_owned()), import]);
+    }
+
+    #[test]
+    fn what_was_paused_of_an_import_is_over_when_that_was_taken_back() {
+        let pause =
+            |at_ms, run: &str| (at_ms, Action::Pause { run: run.into(), id: at_ms, until_ms: None, allow_loss: false });
         let mut said = vec![pause(1, "import-x"), pause(2, "import-y"), pause(3, "import-z")];
         said.push((4, Action::Resume { run: "import-y".into(), id: 4, left_to_ms: None }));
         let undo = |id: &str| Action::ImportUndo { id: id.into() };
