@@ -10,8 +10,12 @@
 //! - nothing is written without a token of the role, in a header; one in a URL is refused
 //! - a command is answered after its record is durable, and is the one that counts
 //! - times are by the clock of the console
+//! - a log that does not answer keeps from nobody what can be said without it
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicI64, Ordering},
+};
 
 use axum::{
     Json, Router,
@@ -53,8 +57,10 @@ pub struct Desk {
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
     version: SchemaVersion,
-    /// The newest id that was given; one command at a time.
-    turn: Mutex<i64>,
+    /// The newest id that was given.
+    newest_id: AtomicI64,
+    /// One command at a time, as long as the log takes: held by threads that may block.
+    turn: Mutex<()>,
 }
 
 /// The answer to a command.
@@ -83,12 +89,15 @@ pub struct ConsoleClock {
 
 impl Desk {
     pub fn new(tokens: Vec<Token>, log: Arc<dyn Log>, clock: Arc<dyn Clock>, version: SchemaVersion) -> Desk {
-        Desk { tokens, log, clock, version, turn: Mutex::new(0) }
+        Desk { tokens, log, clock, version, newest_id: AtomicI64::new(0), turn: Mutex::new(()) }
     }
 
-    fn next_id(&self, turn: &mut i64) -> i64 {
-        *turn = (*turn + 1).max(self.clock.now_ms());
-        *turn
+    /// An id that was not given before; waits for nobody.
+    fn next_id(&self) -> i64 {
+        let now_ms = self.clock.now_ms();
+        let after = |newest: i64| (newest + 1).max(now_ms);
+        let before = self.newest_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |newest| Some(after(newest)));
+        after(before.expect("there is always one"))
     }
 
     fn read(&self) -> Result<(ControlLog, ControlRecords), Failure> {
@@ -102,7 +111,8 @@ impl Desk {
 
     /// Blocks the thread.
     fn command(&self, run: &str, verb: Verb, command: &Command, token: &Token) -> Result<Reply, Failure> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // What writes nothing waits for nobody.
+        let _turn = (!command.dry_run).then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner));
         let (control, all) = self.read()?;
         let now_ms = self.clock.now_ms();
         if let Some(id) = command.id {
@@ -116,7 +126,7 @@ impl Desk {
                 return Err(Failure::new(StatusCode::BAD_REQUEST, what));
             }
         }
-        let id = command.id.unwrap_or_else(|| self.next_id(&mut turn));
+        let id = command.id.unwrap_or_else(|| self.next_id());
         let known = self.know(run, verb == Verb::Pause, &all, now_ms)?;
         let planned = verbs::decide(&known, verb, command, id)?;
         let who = who(token, &command.user);
@@ -148,11 +158,11 @@ impl Desk {
         token: &Token,
         decide: impl Fn(&Announcement, &[ControlRecord], i64, i64) -> Result<(Action, String), Refusal>,
     ) -> Result<Reply, Failure> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (control, all) = self.read()?;
         let records: Vec<ControlRecord> = all.records.into_iter().map(|(_, record)| record).collect();
         let now_ms = self.clock.now_ms();
-        let id = announcement.id.unwrap_or_else(|| self.next_id(&mut turn));
+        let id = announcement.id.unwrap_or_else(|| self.next_id());
         let planned =
             |record: &&ControlRecord| matches!(record.action, Action::MaintenancePlanned { id: of, .. } if of == id);
         let (record, said) = match records.iter().find(planned) {
@@ -383,8 +393,7 @@ async fn announce(
 }
 
 async fn clock(State(desk): State<Arc<Desk>>, _caller: Caller) -> Json<ConsoleClock> {
-    let mut turn = desk.turn.lock().unwrap_or_else(PoisonError::into_inner);
-    Json(ConsoleClock { at_ms: desk.next_id(&mut turn) })
+    Json(ConsoleClock { at_ms: desk.next_id() })
 }
 
 async fn records(State(desk): State<Arc<Desk>>, _caller: Caller) -> Result<Json<serde_json::Value>, Failure> {
