@@ -38,8 +38,8 @@ pub(crate) fn plan(announcement: &Announcement, id: i64, now_ms: i64) -> Result<
     Ok((Action::MaintenancePlanned { id, begins_ms, ends_ms }, said))
 }
 
-/// Withdraws a plan that has not begun, or for which nothing was paused.
-pub(crate) fn cancel(all: &[Maintenance], id: i64) -> Result<(Action, String), Refusal> {
+/// Withdraws the plan `id`, which has not begun, or for which nothing was paused. `order`: the id of this.
+pub(crate) fn cancel(all: &[Maintenance], id: i64, order: i64) -> Result<(Action, String), Refusal> {
     let Some(found) = all.iter().find(|maintenance| maintenance.id == id) else {
         return Err(Refusal::UnknownRun(format!("there is no maintenance {id} (`weir maintenance list` names them)")));
     };
@@ -48,7 +48,7 @@ pub(crate) fn cancel(all: &[Maintenance], id: i64) -> Result<(Action, String), R
             Err(Refusal::NotNow(format!("maintenance {id} is that of {run} (`weir resume {run}` ends it)")))
         }
         (MaintenanceState::Planned | MaintenanceState::UnderWay, None) => {
-            Ok((Action::MaintenanceCancelled { id }, format!("maintenance {id} is withdrawn")))
+            Ok((Action::MaintenanceCancelled { id, order: Some(order) }, format!("maintenance {id} is withdrawn")))
         }
         (_, None) => Err(Refusal::NotNow(format!("maintenance {id} is over, or was withdrawn already"))),
     }
@@ -99,9 +99,9 @@ mod tests {
             of(2, MaintenanceState::UnderWay, Some("live")),
             of(3, MaintenanceState::Withdrawn, None),
         ];
-        assert_eq!(cancel(&all, 1).unwrap().0, Action::MaintenanceCancelled { id: 1 });
-        assert!(matches!(cancel(&all, 2), Err(Refusal::NotNow(said)) if said.contains("`weir resume live`")));
-        assert!(matches!(cancel(&all, 3), Err(Refusal::NotNow(_))));
-        assert!(matches!(cancel(&all, 4), Err(Refusal::UnknownRun(_))));
+        assert_eq!(cancel(&all, 1, 9).unwrap().0, Action::MaintenanceCancelled { id: 1, order: Some(9) });
+        assert!(matches!(cancel(&all, 2, 9), Err(Refusal::NotNow(said)) if said.contains("`weir resume live`")));
+        assert!(matches!(cancel(&all, 3, 9), Err(Refusal::NotNow(_))));
+        assert!(matches!(cancel(&all, 4, 9), Err(Refusal::UnknownRun(_))));
     }
 }

@@ -120,11 +120,7 @@ impl Desk {
             {
                 return self.answer_again(run, verb, id, record, &all);
             }
-            if !(now_ms - ID_AGE_MAX_MS..=now_ms + ID_AHEAD_MAX_MS).contains(&id) {
-                let what =
-                    format!("id {id} is no time of this console's clock (GET /api/clock gives one, or leave it out)");
-                return Err(Failure::new(StatusCode::BAD_REQUEST, what));
-            }
+            check_id(id, now_ms)?;
         }
         let id = command.id.unwrap_or_else(|| self.next_id());
         let known = self.know(run, verb == Verb::Pause, &all, now_ms)?;
@@ -151,24 +147,28 @@ impl Desk {
         Ok(Reply { id, at_ms: now_ms, who: record.who, action, through_ms: None, safe_until_ms, said, heard_ms })
     }
 
-    /// Blocks the thread. The same announcement again is answered as the first time.
-    fn announce(
-        &self,
-        announcement: &Announcement,
-        token: &Token,
-        decide: impl Fn(&Announcement, &[ControlRecord], i64, i64) -> Result<(Action, String), Refusal>,
-    ) -> Result<Reply, Failure> {
+    /// Announces a maintenance, or withdraws the one of the id `withdraws`. The same again, by its id, is answered as the
+    /// first time. Blocks the thread.
+    fn announce(&self, withdraws: Option<i64>, announcement: &Announcement, token: &Token) -> Result<Reply, Failure> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (control, all) = self.read()?;
         let records: Vec<ControlRecord> = all.records.into_iter().map(|(_, record)| record).collect();
         let now_ms = self.clock.now_ms();
         let id = announcement.id.unwrap_or_else(|| self.next_id());
-        let planned =
-            |record: &&ControlRecord| matches!(record.action, Action::MaintenancePlanned { id: of, .. } if of == id);
-        let (record, said) = match records.iter().find(planned) {
-            Some(record) => (record.clone(), format!("maintenance {id} is announced")),
+        let (record, said) = match records.iter().find(|record| id_of(record) == Some(id)) {
+            Some(record) => match (&record.action, withdraws) {
+                (Action::MaintenancePlanned { .. }, None) => (record.clone(), format!("maintenance {id} is announced")),
+                (Action::MaintenanceCancelled { id: of, .. }, Some(withdrawn)) if *of == withdrawn => {
+                    (record.clone(), format!("maintenance {of} is withdrawn"))
+                }
+                _ => return Err(of_another(id)),
+            },
             None => {
-                let (action, said) = decide(announcement, &records, id, now_ms)?;
+                check_id(id, now_ms)?;
+                let (action, said) = match withdraws {
+                    None => announce::plan(announcement, id, now_ms)?,
+                    Some(of) => announce::cancel(&maintenances(&records, now_ms), of, id)?,
+                };
                 let who = who(token, &announcement.user);
                 let reason = announcement.reason.trim().to_owned();
                 let record = ControlRecord { at_ms: now_ms, who, reason, action };
@@ -196,8 +196,7 @@ impl Desk {
             _ => false,
         };
         if !is_it {
-            let what = format!("id {id} is that of another command (send it with a new id, GET /api/clock gives one)");
-            return Err(Failure::new(StatusCode::CONFLICT, what));
+            return Err(of_another(id));
         }
         let known = self.know(run, false, all, self.clock.now_ms())?;
         Ok(Reply {
@@ -273,9 +272,27 @@ fn runs(control: &[ControlRecord]) -> Vec<String> {
 
 fn id_of(record: &ControlRecord) -> Option<i64> {
     match record.action {
-        Action::Pause { id, .. } | Action::Resume { id, .. } | Action::Throttle { id, .. } => Some(id),
+        Action::Pause { id, .. }
+        | Action::Resume { id, .. }
+        | Action::Throttle { id, .. }
+        | Action::MaintenancePlanned { id, .. } => Some(id),
+        Action::MaintenanceCancelled { order, .. } => order,
         _ => None,
     }
+}
+
+/// One that nobody has used may name a command that is sent now.
+fn check_id(id: i64, now_ms: i64) -> Result<(), Failure> {
+    if (now_ms - ID_AGE_MAX_MS..=now_ms + ID_AHEAD_MAX_MS).contains(&id) {
+        return Ok(());
+    }
+    let what = format!("id {id} is no time of this console's clock (GET /api/clock gives one, or leave it out)");
+    Err(Failure::new(StatusCode::BAD_REQUEST, what))
+}
+
+fn of_another(id: i64) -> Failure {
+    let what = format!("id {id} is that of another command (send it with a new id, GET /api/clock gives one)");
+    Failure::new(StatusCode::CONFLICT, what)
 }
 
 /// Whether the decision is the one that counts.
@@ -364,7 +381,7 @@ async fn command(
 }
 
 async fn plan(State(desk): State<Arc<Desk>>, caller: Caller, body: Bytes) -> Result<Json<Reply>, Failure> {
-    announce(desk, caller, body, |announcement, _, id, now_ms| announce::plan(announcement, id, now_ms)).await
+    announce(desk, caller, body, None).await
 }
 
 async fn cancel(
@@ -373,23 +390,20 @@ async fn cancel(
     Path(of): Path<i64>,
     body: Bytes,
 ) -> Result<Json<Reply>, Failure> {
-    let withdraw = move |_: &Announcement, control: &[ControlRecord], _: i64, now_ms: i64| {
-        announce::cancel(&maintenances(control, now_ms), of)
-    };
-    announce(desk, caller, body, withdraw).await
+    announce(desk, caller, body, Some(of)).await
 }
 
 async fn announce(
     desk: Arc<Desk>,
     caller: Caller,
     body: Bytes,
-    decide: impl Fn(&Announcement, &[ControlRecord], i64, i64) -> Result<(Action, String), Refusal> + Send + 'static,
+    withdraws: Option<i64>,
 ) -> Result<Json<Reply>, Failure> {
     caller.must_be(Role::Operator)?;
     let wrong = |error| Failure::new(StatusCode::BAD_REQUEST, format!("the body is no announcement: {error}"));
     let announcement: Announcement = serde_json::from_slice(&body).map_err(wrong)?;
     verbs::check_words(&announcement.user, &announcement.reason)?;
-    on_a_thread(move || desk.announce(&announcement, &caller.0, decide)).await
+    on_a_thread(move || desk.announce(withdraws, &announcement, &caller.0)).await
 }
 
 async fn clock(State(desk): State<Arc<Desk>>, _caller: Caller) -> Json<ConsoleClock> {

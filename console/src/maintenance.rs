@@ -186,7 +186,7 @@ fn plans(control: &[ControlRecord]) -> Vec<Maintenance> {
                 taken_back: false,
                 eta: None,
             }),
-            Action::MaintenanceCancelled { id: of } => {
+            Action::MaintenanceCancelled { id: of, .. } => {
                 let withdrawn = |plan: &&mut Maintenance| plan.id == of && plan.state == MaintenanceState::Planned;
                 for plan in plans.iter_mut().filter(withdrawn) {
                     (plan.state, plan.over_ms) = (MaintenanceState::Withdrawn, Some(record.at_ms));
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_plan_that_nobody_begins_is_past_when_its_time_is_and_a_withdrawn_one_stays_withdrawn() {
-        let said = [planned(1, 5_000), planned(2, 5_000), (3, Action::MaintenanceCancelled { id: 2 })];
+        let said = [planned(1, 5_000), planned(2, 5_000), (3, Action::MaintenanceCancelled { id: 2, order: None })];
         let withdrawn = (2, MaintenanceState::Withdrawn, Some(3));
         assert_eq!(states(&fold(&said, 4_999)), [withdrawn, (1, MaintenanceState::Planned, None)]);
         assert_eq!(states(&fold(&said, 5_000)), [withdrawn, (1, MaintenanceState::UnderWay, None)]);

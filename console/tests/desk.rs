@@ -59,7 +59,13 @@ impl Log for Gated {
         self.log.grow(topic, partitions)
     }
 
-    fn append(&self, topic: &str, partition: u32, payload: Bytes, stamp_ms: Option<i64>) -> BoxFuture<'static, Result<Appended>> {
+    fn append(
+        &self,
+        topic: &str,
+        partition: u32,
+        payload: Bytes,
+        stamp_ms: Option<i64>,
+    ) -> BoxFuture<'static, Result<Appended>> {
         self.log.append(topic, partition, payload, stamp_ms)
     }
 
@@ -109,7 +115,8 @@ impl Health for Nothing {
 async fn console(gate: Option<mpsc::Receiver<()>>) -> (SocketAddr, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(dir.path(), Arc::new(SystemClock)).unwrap();
-    let log: Arc<dyn Log> = Arc::new(Gated { log, gate: gate.map(std::sync::Mutex::new), asked: AtomicBool::new(false) });
+    let log: Arc<dyn Log> =
+        Arc::new(Gated { log, gate: gate.map(std::sync::Mutex::new), asked: AtomicBool::new(false) });
     ControlLog::open(log.clone()).unwrap();
     let version = SchemaVersion::parse(include_str!("../../schemas/versions/v1.toml"), "v1.toml").unwrap();
     let desk = Desk::new(vec![Token::new("night", Role::Operator, "weir_o")], log, Arc::new(SystemClock), version);
@@ -160,4 +167,35 @@ async fn a_command_that_waits_for_the_log_keeps_nobody_else_waiting() {
     open.send(()).unwrap();
     let (status, reply) = timeout(soon, waiting).await.unwrap().unwrap();
     assert_eq!((status, reply["who"].clone()), (200, json!("night")), "{reply}");
+}
+
+#[tokio::test]
+async fn the_same_announcement_again_is_the_same_and_an_id_is_that_of_one_alone() {
+    let (address, _dir) = console(None).await;
+    let post = |path: String, body: Value| async move { ask(address, "POST", &path, body).await };
+    let id = |clock: (u16, Value)| clock.1["at_ms"].as_i64().unwrap();
+    let planned = id(ask(address, "GET", "/api/clock", Value::Null).await);
+    let plan = |id: i64| json!({ "id": id, "reason": "a disk", "at": "2099-03-01T14:00:00Z", "for": "2h" });
+    let (status, first) = post("/api/maintenances".into(), plan(planned)).await;
+    assert_eq!((status, first["id"].as_i64()), (200, Some(planned)), "{first}");
+    let (status, again) = post("/api/maintenances".into(), plan(planned)).await;
+    assert_eq!((status, &again["at_ms"], &again["action"]), (200, &first["at_ms"], &first["action"]));
+    assert_eq!(post("/api/maintenances".into(), plan(7)).await.0, 400, "no time of the clock");
+
+    let cancel =
+        |of: i64, id: i64| post(format!("/api/maintenances/{of}/cancel"), json!({ "id": id, "reason": "no disk" }));
+    let (status, refused) = cancel(planned, planned).await;
+    assert_eq!(status, 409, "the id is the plan's: {refused}");
+    let withdrawn = id(ask(address, "GET", "/api/clock", Value::Null).await);
+    let (status, first) = cancel(planned, withdrawn).await;
+    assert_eq!((status, first["action"]["id"].as_i64()), (200, Some(planned)), "{first}");
+    let (status, again) = cancel(planned, withdrawn).await;
+    assert_eq!((status, &again["at_ms"], &again["said"]), (200, &first["at_ms"], &first["said"]), "{again}");
+    assert_eq!(cancel(planned, withdrawn + 1).await.0, 409, "it was withdrawn already");
+    assert_eq!(cancel(planned + 1, withdrawn).await.0, 409, "that is another one's");
+    let (status, refused) = post("/api/runs/live/pause".into(), json!({ "id": planned, "reason": "a disk" })).await;
+    assert_eq!(status, 409, "the id is the plan's: {refused}");
+    let (_, log) = ask(address, "GET", "/api/log", Value::Null).await;
+    let said: Vec<_> = log["records"].as_array().unwrap().iter().map(|record| &record["action"]["do"]).collect();
+    assert_eq!(said, [&json!("maintenance_planned"), &json!("maintenance_cancelled")], "each once, and nothing else");
 }

@@ -111,7 +111,8 @@ pub enum Action {
     BackupRestored {
         name: String,
     },
-    /// A maintenance is announced, or withdrawn.
+    /// A maintenance is announced, or the one of this `id` is withdrawn. `order` names the latter; `None`: an earlier version
+    /// has written it.
     MaintenancePlanned {
         id: i64,
         begins_ms: i64,
@@ -119,6 +120,7 @@ pub enum Action {
     },
     MaintenanceCancelled {
         id: i64,
+        order: Option<i64>,
     },
 }
 
