@@ -145,7 +145,8 @@ pub struct RunStatus {
     /// worse. Over 1,000: some of it may be gone. `None`: it is kept for ever, or that is not known.
     #[serde(default)]
     pub retention_used_permille: Option<i64>,
-    /// Windows that somebody has given up, ascending: they are not in the table, and will not be.
+    /// Windows that somebody has given up, ascending: they are not in the table, and will not be. Those of the run that fills
+    /// gaps are live's.
     #[serde(default)]
     pub missing: Vec<Missing>,
     /// The topic was there, and is not any more.
@@ -430,7 +431,7 @@ impl RunStatus {
             lag_records: 0,
             lag_ms: 0,
             partitions: Vec::new(),
-            missing: Recoveries::of(run, control).missing,
+            missing: Recoveries::missing_of(run, control),
             paused: Hold::of(run, control).paused().map(|pause| PausedStatus {
                 since_ms: pause.by.at_ms,
                 who: pause.by.who.clone(),

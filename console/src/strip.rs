@@ -63,3 +63,30 @@ fn of_hour(snapshot: &Snapshot, from_ms: i64) -> Hour {
 fn stands(run: &RunStatus) -> bool {
     run.topic_gone || run.paused.is_some() || run.progress.as_ref().is_some_and(|progress| progress.stopped.is_some())
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_schemas::{
+        Repair,
+        control::{Action, ControlRecord, GAP_RUN},
+    };
+
+    use super::*;
+    use crate::RunStatus;
+
+    #[test]
+    fn an_hour_of_which_the_gap_run_has_given_up_something_is_missing_when_there_is_no_gap_any_more() {
+        let repair = Repair::GiveUp { from_ms: 2 * HOUR_MS + 600_000, to_ms: 2 * HOUR_MS + 660_000 };
+        let action = Action::Recover { run: GAP_RUN.into(), id: 1, repair, topic_is: None };
+        let given_up = ControlRecord { at_ms: 1, who: "ops".into(), reason: "a disk".into(), action };
+        let hours = |control: &[ControlRecord]| {
+            let mut live = RunStatus::unknown("live", "weir.events", control);
+            live.progress.get_or_insert_default().complete_through_ms = Some(5 * HOUR_MS);
+            let snapshot = Snapshot { at_ms: 5 * HOUR_MS, began_ms: Some(0), runs: vec![live], ..Snapshot::default() };
+            days(&snapshot, 1)[0].1[..6].to_vec()
+        };
+        use Hour::{Ahead, Complete, Missing};
+        assert_eq!(hours(&[]), [Complete, Complete, Complete, Complete, Complete, Ahead]);
+        assert_eq!(hours(&[given_up]), [Complete, Complete, Missing, Complete, Complete, Ahead]);
+    }
+}

@@ -10,9 +10,12 @@ use std::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use states::world::{MINUTE_MS, SECOND_MS, World};
-use weir_console::{Computing, Eta, Held, Kind, MaintenanceState, ask_kept, troubles};
+use weir_console::{Computing, Eta, Held, Kind, MaintenanceState, Memory, ask_kept, troubles};
 use weir_log::{Appended, Bounds, Clock, Committed, Log, LogError, Reader, TopicKind};
-use weir_schemas::control::{Action, EtaKept};
+use weir_schemas::{
+    Repair,
+    control::{Action, EtaKept},
+};
 
 /// 2026-11-27 12:00:00 UTC.
 const BEGAN_MS: i64 = 1_795_780_800_000;
@@ -68,8 +71,14 @@ fn what_live_has_left_is_a_run_of_its_own_between_its_two_times_until_it_is_fill
     assert_eq!(kept, EtaKept { half_ms, said_ms: earliest_ms.midpoint(latest_ms), came_ms });
     assert_eq!(world.seen.eta_kept("gap", came_ms, came_ms), None, "that was another backlog");
 
+    let (to_give_up, given_up) = (from_ms + MINUTE_MS, from_ms + 2 * MINUTE_MS);
+    let repair = Repair::GiveUp { from_ms: to_give_up, to_ms: given_up };
+    world.say(Action::Recover { run: "gap".into(), id: 3, repair, topic_is: None });
     world.say(Action::CaughtUp { run: live(), id: 2, eta: Some(kept) });
     let over = world.look();
+    let missing = Memory::default().view(over.clone()).missing;
+    assert_eq!(missing.len(), 1, "what the gap run has given up stays named without it");
+    assert_eq!((missing[0].from_ms, missing[0].to_ms, missing[0].who.as_str()), (to_give_up, given_up, "ops@db1"));
     assert_eq!((over.runs.len(), over.maintenances[0].state), (1, MaintenanceState::Over));
     assert_eq!(over.maintenances[0].eta, Some(kept));
 }

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Action, ControlRecord};
+use crate::control::{Action, ControlRecord, GAP_RUN};
 
 /// What is done about a run before it goes on. Each may be done twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,27 @@ impl Recoveries {
         }
         all.missing.sort_by_key(|missing| missing.from_ms);
         all
+    }
+
+    /// Windows of `run` that are not in the table and will not be, ascending, by the control records in their order.
+    ///
+    /// What the gap run has given up is missing in live, as what live has: there is one table, and the gap run goes with its
+    /// gap. Live asks for all of its windows again, whoever has given them up.
+    pub fn missing_of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Vec<Missing> {
+        let (mut own, mut of_gap) = (Recoveries::default(), Recoveries::default());
+        for record in control {
+            let Action::Recover { run: of, id, repair, .. } = &record.action else { continue };
+            if of == run && run != GAP_RUN {
+                own.recover(*id, repair, record);
+            }
+            let asks_again = of == "live" && matches!(repair, Repair::AskAgain { .. });
+            if run == "live" && (of == GAP_RUN || asks_again) {
+                of_gap.recover(*id, repair, record);
+            }
+        }
+        own.missing.append(&mut of_gap.missing);
+        own.missing.sort_by_key(|missing| missing.from_ms);
+        own.missing
     }
 
     /// The newest one's id; a run that has reported another one has not heard of it.
@@ -155,6 +176,26 @@ mod tests {
         assert_eq!((ranges(&all), all.first_ms(70)), (vec![(100, 200), (300, 400)], 70));
         assert_eq!(all.given_up_to_ms(), Some(400), "for ever");
         assert_eq!((all.missing[0].who.as_str(), all.missing[0].reason.as_str()), ("ops", "a disk"));
+    }
+
+    #[test]
+    fn what_the_gap_run_has_given_up_is_missing_in_live_until_it_is_asked_for_again() {
+        let of_gap = |id, repair| record(id, Action::Recover { run: "gap".into(), id, repair, topic_is: None });
+        let mut control = vec![
+            recover(1, Repair::GiveUp { from_ms: 300, to_ms: 400 }),
+            of_gap(2, Repair::GiveUp { from_ms: 100, to_ms: 200 }),
+            of_gap(3, Repair::GiveUp { from_ms: 500, to_ms: 600 }),
+        ];
+        let missing = |control: &[ControlRecord], run| -> Vec<_> {
+            let all = Recoveries::missing_of(run, control);
+            all.iter().map(|missing| (missing.from_ms, missing.to_ms)).collect()
+        };
+        assert_eq!(missing(&control, "live"), [(100, 200), (300, 400), (500, 600)]);
+        assert_eq!((missing(&control, "gap"), missing(&control, "import-a")), (vec![], vec![]), "each is said once");
+        control.push(of_gap(4, Repair::AskAgain { from_ms: 550 }));
+        assert_eq!(missing(&control, "live"), [(100, 200), (300, 400), (500, 550)]);
+        control.push(recover(5, Repair::AskAgain { from_ms: 150 }));
+        assert_eq!(missing(&control, "live"), [(100, 150)]);
     }
 
     #[test]
