@@ -36,7 +36,8 @@ impl Parts {
     pub(crate) const CONSOLE: Parts = Parts { ingest: false, pipeline: false };
 }
 
-/// How long a start waits for the log before a collector that remembers what it needs begins without it.
+/// How long a start waits for the log before what can do without it begins: the console, and a collector that remembers what
+/// it needs.
 const REACH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often a log that is away at the start is asked again; each question takes seconds by itself.
@@ -48,8 +49,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// Runs the parts until SIGTERM or Ctrl-C, then stops them in the order in which nothing is lost: collector (what it
 /// has acknowledged is in the log or the spool), runs, ClickHouse.
 ///
-/// A collector whose spool knows what it needs takes events although the log is away at the start; the rest begins when
-/// the log is there.
+/// Although the log is away at the start the console answers, and a collector whose spool knows what it needs takes events;
+/// the rest begins when the log is there. A collector that knows nothing does not start without it.
 pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     if parts.pipeline && config.clickhouse.url.is_empty() {
@@ -65,17 +66,23 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
 
     let spool = if parts.ingest { open_spool(config, clock.clone())? } else { None };
     let remembered = spool.as_ref().and_then(Spool::partitions);
-    let mut reaching = reach(config, log.clone(), clock.clone(), remembered.is_some());
-    let mut reached = match (&spool, remembered) {
-        (Some(spool), Some(_)) => match timeout(REACH_PATIENCE, &mut reaching).await {
+    let patient = !parts.ingest || remembered.is_some();
+    let mut reaching = reach(config, log.clone(), clock.clone(), patient);
+    let mut reached = match patient {
+        true => match timeout(REACH_PATIENCE, &mut reaching).await {
             Ok(control) => Some(control??),
             Err(_) => {
-                warn!("the log is away: the collector takes events into its spool until it is there");
-                spool.hold();
+                match &spool {
+                    Some(spool) => {
+                        warn!("the log is away: the collector takes events into its spool until it is there");
+                        spool.hold();
+                    }
+                    None => warn!("the log is away: the console alone answers until it is there"),
+                }
                 None
             }
         },
-        _ => Some((&mut reaching).await??),
+        false => Some((&mut reaching).await??),
     };
 
     let ingest = match parts.ingest {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::{Place, WEIR, children_of, get, signal, wait_for};
+use support::{Place, WEIR, children_of, get, kafka, signal, wait_for};
 use weir_log::{Committed, ControlLog, Log, SystemClock, TopicKind};
 use weir_schemas::{
     control::{Action, ControlRecord, EVENTS_TOPIC},
@@ -168,6 +168,41 @@ fn one_status_looks_for_as_long_as_it_takes_to_say_when_a_run_will_have_caught_u
     assert!((10.0..40.0).contains(&live["rates"]["drain_per_s"].as_f64().unwrap()), "{live}");
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     assert_eq!((&status["status"], &status["troubles"][0]["kind"]), (&json!("yellow"), &json!("late")));
+}
+
+#[test]
+fn a_log_that_is_away_is_said_also_by_a_console_that_starts_meanwhile_and_goes_on_when_it_is_back() {
+    let Some(mut broker) = kafka() else { return };
+    // Without a spool: nothing is known to keep hits meanwhile.
+    let place = Place::new(&format!(
+        "[log]\nkind = \"kafka\"\n[kafka]\nbootstrap = \"{}\"\n[ingest.spool]\nbytes_max = 0",
+        broker.bootstrap()
+    ));
+    let serve = place.start();
+    send(&place);
+    place.wait_complete();
+    assert_eq!(serve.stop(), Some(0));
+
+    broker.kill();
+    let shown = |part: &str| {
+        let part = place.start_part(&[part]);
+        let red = wait_status(&place, "red");
+        assert_eq!(red["troubles"][0]["kind"], "log_away", "{red}");
+        assert!(text(&place, "/").contains("The log that keeps hits does not answer"));
+        part
+    };
+    let console = shown("console");
+    broker.start_again();
+    let live = wait_for("the runs", || place.status()?["runs"].get(0).cloned());
+    assert_eq!((&live["run"], place.status().unwrap()["log_away"].clone()), (&json!("live"), Value::Null));
+    assert_eq!(console.stop(), Some(0));
+
+    broker.kill();
+    let pipeline = shown("pipeline");
+    broker.start_again();
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(1));
+    assert_eq!(pipeline.stop(), Some(0));
 }
 
 /// Names of weir's metrics in a text.
