@@ -382,10 +382,11 @@ impl Health for Process {
             Err(error) => snapshot.spool_unreadable = Some(error.to_string()),
         }
         snapshot.disk = status::disk(&self.config);
-        snapshot.collector = self.ingest.as_ref().map(|_| match self.unready() {
-            None => Part::Up,
-            Some(reason) => Part::Down { reason },
-        });
+        snapshot.collector =
+            self.ingest.as_ref().map(|ingest| match self.unready().or_else(|| ingest.collector().failing()) {
+                None => Part::Up,
+                Some(reason) => Part::Down { reason },
+            });
         snapshot.clickhouse = tokio::runtime::Handle::current().block_on(status::clickhouse(&self.config));
         Ok(snapshot)
     }

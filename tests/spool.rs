@@ -219,6 +219,47 @@ fn a_disk_without_room_is_answered_503_with_retry_after_and_what_was_acknowledge
     end([collector, pipeline]);
 }
 
+#[test]
+fn hits_that_find_no_room_turn_the_light_red_until_one_is_taken_again() {
+    let Some(mut broker) = kafka() else { return };
+    let bootstrap = broker.bootstrap();
+    let place = Place::new(&format!(
+        "[log]\nkind = \"kafka\"\n[kafka]\nbootstrap = \"{bootstrap}\"\n[ingest.spool]\nbytes_max = 1048576"
+    ));
+    let collector = place.start_part(&["ingest"]);
+    ready(&place);
+    broker.kill();
+    let mut sent = 0;
+    let mut answer = || {
+        sent += 1;
+        post(&place, &hits(&format!("/p/{sent}"), 1, &format!("{sent:x>2000}"))).0
+    };
+    while answer() == 202 {}
+    let red = wait_for("the light", || {
+        let full = answer() == 503;
+        place.status().filter(|status| full && status["troubles"][0]["kind"] == "collection_fails")
+    });
+    assert_eq!(red["status"], "red");
+    assert!(red["collector"]["reason"].as_str().unwrap().contains("the spool does not take the events"), "{red}");
+    let collection = &red["components"][0];
+    assert_eq!(collection, &json!({ "component": "collection", "status": "major_outage" }));
+    let collected = |trouble: &Value| trouble["sentence"].as_str().unwrap().contains("are collected");
+    assert!(!red["troubles"].as_array().unwrap().iter().any(collected), "{red}");
+    let indicator = || {
+        let text = get(&format!("http://{}/api/v2/status.json", place.console))?.1;
+        Some(serde_json::from_str::<Value>(&text).ok()?["status"]["indicator"].clone())
+    };
+    assert_eq!(indicator(), Some(json!("critical")));
+
+    broker.start_again();
+    wait_for("hits to be taken", || (answer() == 202).then_some(()));
+    wait_for("the light", || {
+        let status = place.status()?;
+        (status["collector"]["is"] == "up" && status["components"][0]["status"] == "operational").then_some(())
+    });
+    assert_eq!(collector.stop(), Some(0));
+}
+
 /// A POST's status, and its `Retry-After`.
 fn post(place: &Place, body: &str) -> (u16, Option<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -100,6 +100,18 @@ fn the_worst_decides_and_the_rest_is_said_too() {
 }
 
 #[test]
+fn no_room_is_not_said_to_be_a_room_into_which_hits_are_still_collected() {
+    for (name, mut snapshot) in states::all() {
+        let full = ["spool full", "disk full", "spooling"].contains(&name);
+        snapshot.collector = Some(Part::Down { reason: "the spool is full".into() });
+        let all = troubles(&snapshot, Held::default()).0;
+        assert_eq!(all[0].sentence, "Hits are not collected at the moment: those that cannot be sent again are lost.");
+        let claims = |sentence: &str| sentence.contains("Hits are collected") || sentence.contains("still collected");
+        assert!(!full || !all.iter().any(|trouble| claims(&trouble.sentence)), "{name}: {all:?}");
+    }
+}
+
+#[test]
 fn a_paused_run_is_neither_silent_nor_late() {
     let mut snapshot = states::paused();
     snapshot.at_ms += 3_600_000;

@@ -16,6 +16,7 @@ use weir_schemas::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Event, control::EVENTS_TOP
 
 use crate::{
     CollectorConfig,
+    answers::Answers,
     spool::{Spool, Waiting},
     telemetry,
 };
@@ -55,6 +56,7 @@ struct Shared {
     /// Names this collector, from its start to its end.
     uuid: [u8; 16],
     bytes_in_flight: AtomicUsize,
+    answers: Answers,
     state: Mutex<State>,
     /// How many batches are open or under way.
     unfinished: watch::Sender<usize>,
@@ -141,6 +143,7 @@ impl Collector {
             partitions,
             uuid: uuid::Uuid::new_v4().into_bytes(),
             bytes_in_flight: AtomicUsize::new(0),
+            answers: Answers::default(),
             state: Mutex::new(state),
             unfinished: watch::Sender::new(0),
         };
@@ -164,6 +167,12 @@ impl Collector {
     /// Bytes of events that are not yet durable.
     pub fn bytes_in_flight(&self) -> usize {
         self.shared.bytes_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Why no events are taken although some were sent: the log or the spool has refused the last ones. `None`: they are taken,
+    /// or nobody has sent any for five minutes.
+    pub fn failing(&self) -> Option<String> {
+        self.shared.answers.failing(Instant::now())
     }
 
     /// Takes no more events, and resolves when those taken are durable or given up. What waits in the spool stays there.
@@ -202,7 +211,9 @@ impl Shared {
         // A single request over the whole bound is taken when nothing else is there: it could never be otherwise.
         if before > 0 && before + bytes > bytes_max {
             self.bytes_in_flight.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(AppendError::Busy { bytes: before, bytes_max });
+            let busy = AppendError::Busy { bytes: before, bytes_max };
+            self.answers.refused(&busy, Instant::now());
+            return Err(busy);
         }
         let mut waiters = Vec::with_capacity(1);
         let mut state = self.lock();
@@ -282,6 +293,10 @@ impl Shared {
                 self.append_or_spool(spool, batch).await
             }
         };
+        match &answer {
+            Ok(_) => self.answers.taken(Instant::now()),
+            Err(error) => self.answers.refused(error, Instant::now()),
+        }
         telemetry::BatchAppended { events, bytes, partition, seconds: begun.elapsed(), answer: &answer }.emit();
         for waiter in waiters {
             // One that hung up is told nothing.

@@ -18,6 +18,7 @@
 //! Start at [`serve()`]; [`Collector`] alone is the way in for events that do not come by HTTP. Not here: bots, browsers
 //! and sources, which the pipeline derives, so that a conversion can improve them for the past.
 
+mod answers;
 mod body;
 mod check;
 mod client;
