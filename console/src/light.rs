@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use weir_schemas::{Fault, control::GAP_RUN};
 
 use crate::{
-    Computing, Maintenance, MaintenanceState, Part, RunStatus, Snapshot, snapshot::LIVE, text::SILENT_MS, words,
+    Computing, Maintenance, MaintenanceState, Part, RunStatus, Snapshot,
+    pace::{catch_up_ms, log_pace},
+    snapshot::LIVE,
+    text::SILENT_MS,
+    words,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -390,7 +394,8 @@ fn of_pause(maintenance: &Maintenance, snapshot: &Snapshot, is_collected: bool) 
                 None => "new statistics come later".to_owned(),
             };
             let collected = if is_collected { "hits are collected, " } else { "" };
-            format!("Paused for maintenance since {begins}{why}{planned}: {collected}{after}.")
+            let rest = maintenance.ends_ms.map(|ends_ms| of_rest(maintenance, ends_ms, snapshot)).unwrap_or_default();
+            format!("Paused for maintenance since {begins}{why}{planned}: {collected}{after}.{rest}")
         }
         run => format!(
             "{} is paused for maintenance since {begins}{why}{planned}.{}",
@@ -403,6 +408,25 @@ fn of_pause(maintenance: &Maintenance, snapshot: &Snapshot, is_collected: bool) 
 
 fn everything(is_collected: bool) -> &'static str {
     if is_collected { " Everything is collected." } else { "" }
+}
+
+/// When what comes later will be there, to follow that it does: what lies behind at the end of the pause, at the pace at which
+/// the run caught up the last time.
+fn of_rest(paused: &Maintenance, ends_ms: i64, snapshot: &Snapshot) -> String {
+    let at = |ms| words::time(ms, snapshot.at_ms);
+    let goes_on_ms = ends_ms.max(snapshot.at_ms);
+    let of_run = snapshot.maintenances.iter().filter(|one| one.run == paused.run);
+    // The newest comes first.
+    let pace = of_run.filter_map(|one| log_pace(one.paused_ms?, one.resumed_ms?, one.over_ms?)).next();
+    let behind_ms = goes_on_ms - paused.paused_ms.unwrap_or(paused.begins_ms);
+    match pace.and_then(|pace| catch_up_ms(pace, behind_ms)) {
+        Some(takes_ms) => format!(
+            " They are computed from {} on, and will be ready at about {}, if it goes as fast as the last time.",
+            at(goes_on_ms),
+            at(goes_on_ms.saturating_add(takes_ms))
+        ),
+        None => format!(" They are computed from {} on; how long that takes is not known yet.", at(goes_on_ms)),
+    }
 }
 
 fn why(maintenance: &Maintenance) -> String {

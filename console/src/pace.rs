@@ -69,6 +69,18 @@ impl Paces {
     }
 }
 
+/// Seconds of log in a second, of a run that was complete through `paused_ms`, went on at `resumed_ms` and had caught up at
+/// `caught_up_ms`. `None`: it had caught up at once.
+pub(crate) fn log_pace(paused_ms: i64, resumed_ms: i64, caught_up_ms: i64) -> Option<f64> {
+    let (covered_ms, took_ms) = (caught_up_ms - paused_ms, caught_up_ms - resumed_ms);
+    (took_ms > 0).then(|| covered_ms as f64 / took_ms as f64)
+}
+
+/// How long it takes at this pace until nothing is left of so much log, while more comes; `None`: it never does.
+pub(crate) fn catch_up_ms(log_pace: f64, behind_ms: i64) -> Option<i64> {
+    (log_pace > 1.0).then(|| (behind_ms as f64 / (log_pace - 1.0)).min(AFTER_MAX_MS) as i64)
+}
+
 /// The longest span over which a rate is taken.
 const SPAN_MAX_MS: i64 = 300_000;
 /// Rates are taken over each, as far as looks reach back: how much they differ is how sure one can be.
@@ -353,6 +365,15 @@ mod tests {
             prop_assert!((rates.arrival_per_s - arrival).abs() < arrival / 30.0 + 1.0, "{:?}", rates);
             prop_assert_eq!(told.last().unwrap().1.of_partitions[&0], rates);
         }
+    }
+
+    #[test]
+    fn a_catch_up_takes_what_is_behind_divided_by_what_is_gained() {
+        // An hour and six minutes of log in six minutes: eleven seconds in one, of which one comes meanwhile.
+        assert_eq!(log_pace(0, 3_600_000, 3_960_000), Some(11.0));
+        assert_eq!(catch_up_ms(11.0, 3_600_000), Some(360_000));
+        assert_eq!(log_pace(0, 5, 5), None);
+        assert_eq!((catch_up_ms(1.0, 1_000), catch_up_ms(0.5, 1_000)), (None, None));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use weir_schemas::{Hold, UNHINDERED_PERMILLE, WindowWidth, control::Action, prog
 
 use crate::{
     guard::{BySize, Kept, margin_ms},
+    pace::{catch_up_ms, log_pace},
     text::instant,
     words::span,
 };
@@ -312,12 +313,11 @@ fn say_backlog(known: &Known, until_ms: Option<i64>) -> Vec<String> {
 
 /// How long catching up takes with so much of the log.
 fn say_catch_up(known: &Known, behind_ms: i64) -> String {
-    match pace(&known.hold) {
-        Some(pace) if pace > 1.0 => format!(
-            "catching up takes about {}: last time it did {pace:.1} seconds of log in a second",
-            span((behind_ms as f64 / (pace - 1.0)) as i64)
-        ),
-        Some(pace) => format!("it does not catch up at its last pace, {pace:.1} seconds of log in a second"),
+    match pace(&known.hold).map(|pace| (pace, catch_up_ms(pace, behind_ms))) {
+        Some((pace, Some(takes_ms))) => {
+            format!("catching up takes about {}: last time it did {pace:.1} seconds of log in a second", span(takes_ms))
+        }
+        Some((pace, None)) => format!("it does not catch up at its last pace, {pace:.1} seconds of log in a second"),
         None => "how long catching up takes is not known before it has caught up once".to_owned(),
     }
 }
@@ -326,9 +326,7 @@ fn say_catch_up(known: &Known, behind_ms: i64) -> String {
 fn pace(hold: &Hold) -> Option<f64> {
     hold.pauses.iter().rev().find_map(|pause| {
         let resume = pause.resume.as_ref()?;
-        let caught_up_ms = resume.caught_up_ms?;
-        let (covered_ms, took_ms) = (caught_up_ms - pause.paused_ms?, caught_up_ms - resume.by.at_ms);
-        (took_ms > 0).then(|| covered_ms as f64 / took_ms as f64)
+        log_pace(pause.paused_ms?, resume.by.at_ms, resume.caught_up_ms?)
     })
 }
 

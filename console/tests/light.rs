@@ -27,7 +27,8 @@ fn each_state_has_its_colour_and_a_sentence_that_a_user_understands() {
         nothing yet: Green · Everything is collected. No statistics were computed yet.
         planned: Green · Statistics are complete through 14:04 UTC. Everything is collected. Maintenance is planned from 2026-11-28 10:00 UTC until 2026-11-28 12:00 UTC (new disk).
         paused: Yellow · Paused for maintenance since 12:00 UTC: hits are collected, statistics after 12:00 UTC come later.
-        paused and told until when: Yellow · Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later.
+        paused and told until when: Yellow · Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later. They are computed from 15:00 UTC on, and will be ready at about 15:54 UTC, if it goes as fast as the last time.
+        paused for the first time: Yellow · Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later. They are computed from 15:00 UTC on; how long that takes is not known yet.
         catching up: Yellow · Catching up after maintenance: hits are collected, statistics are complete through 13:10 UTC. They will be ready between 14:20 and 14:26 UTC.
         filling: Yellow · Statistics from 14:00 UTC on are up to date; those from 12:30 UTC to 14:00 UTC are still being computed. They will be ready between 14:20 and 14:26 UTC.
         not converging: Yellow · Statistics are late: they are complete through 13:10 UTC. They fall further behind. Hits are collected, nothing is lost.
@@ -56,7 +57,7 @@ fn an_operator_reads_the_same_and_who_decided_what() {
         render(&Memory::default().view(snapshot))
     };
     expect![[r#"
-        YELLOW: Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later.
+        YELLOW: Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later. They are computed from 15:00 UTC on, and will be ready at about 15:54 UTC, if it goes as fast as the last time.
         live: PAUSED · complete through 2026-11-27 12:00:00 UTC · for 2h 4m by ops@db1 until 2026-11-27 15:00:00 UTC "new disk" · 400 records to go
           watermark unknown yet
           0 events read, 0 of them late · 0 rows written
@@ -109,6 +110,23 @@ fn no_room_is_not_said_to_be_a_room_into_which_hits_are_still_collected() {
         let claims = |sentence: &str| sentence.contains("Hits are collected") || sentence.contains("still collected");
         assert!(!full || !all.iter().any(|trouble| claims(&trouble.sentence)), "{name}: {all:?}");
     }
+}
+
+#[test]
+fn a_pause_that_goes_on_after_its_end_is_not_said_to_be_ready_before_now() {
+    let mut snapshot = states::paused_until();
+    // 17:04: it was to end at 15:00. Five hours and four minutes are behind, at four and a third a second.
+    snapshot.at_ms += 3 * 3_600_000;
+    let said = light(&troubles(&snapshot, Held::default()).0, &snapshot).1;
+    assert!(said.contains("computed from 17:04 UTC on, and will be ready at about 18:35 UTC"), "{said}");
+}
+
+#[test]
+fn the_pace_of_another_run_says_nothing_of_live() {
+    let mut snapshot = states::paused_until();
+    snapshot.maintenances[1].run = Some("import-i1".to_owned());
+    let said = light(&troubles(&snapshot, Held::default()).0, &snapshot).1;
+    assert!(said.ends_with("how long that takes is not known yet."), "{said}");
 }
 
 #[test]

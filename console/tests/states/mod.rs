@@ -36,6 +36,7 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
         ("planned", planned()),
         ("paused", paused()),
         ("paused and told until when", paused_until()),
+        ("paused for the first time", paused_first()),
         ("catching up", catching_up()),
         ("filling", filling()),
         ("not converging", not_converging()),
@@ -197,6 +198,12 @@ pub(crate) fn paused() -> Snapshot {
 pub(crate) fn paused_until() -> Snapshot {
     static PAUSED: LazyLock<Snapshot> = LazyLock::new(|| observed_pause("new disk", Some(AT_14_MS + HOUR_MS)));
     PAUSED.clone()
+}
+
+pub(crate) fn paused_first() -> Snapshot {
+    let mut snapshot = paused_until();
+    snapshot.maintenances.retain(|one| one.state != MaintenanceState::Over);
+    snapshot
 }
 
 fn behind(through_ms: i64, eta: Option<Eta>) -> RunStatus {
