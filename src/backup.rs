@@ -185,6 +185,9 @@ impl Backups {
         restored.with_context(|| {
             format!("copy {name} was not brought back to the end: runs wait until it is (begin it again)")
         })?;
+        // A supervisor makes the views at its start, and may have made them in a ClickHouse that is gone.
+        let shown = weir_sink::show(&self.target, &self.version, &self.config.timezones()).await;
+        shown.with_context(|| format!("copy {name} is back, and cannot be shown (begin it again)"))?;
         self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned() }).await?;
         println!("the tables are those of copy {name}");
         for Point { order, through } in self.points().await? {
