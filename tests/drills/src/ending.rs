@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use weir_log::{Clock as _, SystemClock};
+use weir_log::SystemClock;
 use weir_schemas::{WindowStart, control::EVENTS_TOPIC};
 
 use crate::{
@@ -49,7 +49,8 @@ impl Ending {
     ) -> anyhow::Result<Ending> {
         let known = finish_load(&mut stage)?;
         stage.drained()?;
-        let through_ms = complete(&mut stage)?;
+        // All that is in the log came before it.
+        let through_ms = stage.windows_from_now_on("the table to be complete", None)?;
         let from = from(&stage)?;
         let Stage { runtime, site, target, begin, pipeline, collector, clickhouse, broker, disk, readers, .. } = stage;
         let (seen, kills) = (readers.seen.clone(), stage.done.kills);
@@ -124,6 +125,7 @@ impl Ending {
         report.add("failed_queries", of(&seen.failed_queries), "while ClickHouse was there");
         report.add("queries", of(&seen.queries), "while ClickHouse was there");
         report.add("queries_while_away", of(&seen.queries_while_away), "");
+        report.add("failed_while_away", of(&seen.failed_while_away), "of those");
         report.add("steps_back", self.steps_back(), "of complete-through, in the table and in the status");
         report.add("steps_back_in_status", of(&seen.steps_back_in_status), "");
         report.add("longest_gap_ms", known.longest_gap.as_millis() as u64, "between two acknowledgements");
@@ -136,6 +138,12 @@ impl Ending {
                 eprintln!("drill: not what the oracle says: {difference}");
             }
         }
+    }
+
+    /// Whether every POST was answered 202 the first time it was sent.
+    pub(crate) fn answered_at_once(&self) -> bool {
+        let Known { failed_requests, told_to_wait, unanswered_tries, .. } = self.known;
+        failed_requests + told_to_wait + unanswered_tries == 0
     }
 
     fn steps_back(&self) -> u64 {
@@ -171,14 +179,4 @@ fn finish_load(stage: &mut Stage<'_>) -> anyhow::Result<Known> {
         Ok(if stage.load.has_ended() { Ok(()) } else { Err(acknowledged()) })
     })?;
     Ok(stage.load.known(Known::clone))
-}
-
-/// Waits until the table is complete through an instant after all that is in the log; through when it then is.
-fn complete(stage: &mut Stage<'_>) -> anyhow::Result<i64> {
-    let now_ms = SystemClock.now_ms();
-    wait_while_it_moves("the table to be complete", || {
-        stage.pipeline.lives()?;
-        let through_ms = stage.readers.seen.complete_through_ms.load(Ordering::SeqCst);
-        Ok(if through_ms > now_ms { Ok(through_ms) } else { Err(through_ms) })
-    })
 }

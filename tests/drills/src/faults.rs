@@ -114,7 +114,8 @@ impl<'a> Stage<'a> {
         if disk.is_none() {
             eprintln!("drill: no file system can be mounted here: of the spool its bound is full, not its disk");
         }
-        let collector = site.start_collector(&[])?;
+        let mut collector = site.start_collector(&[])?;
+        ready(runtime, site, &mut collector)?;
         let pipeline = site.start_pipeline("pipeline", &target)?;
         let log = LogConfig::Kafka { bootstrap: broker.bootstrap(), options: Default::default() };
         let partitions = partitions_in_use(&log)?;
@@ -225,8 +226,7 @@ impl<'a> Stage<'a> {
                 self.readers.seen.away(false);
             }
             Victim::Broker => {
-                self.broker.kill()?;
-                self.done.of_broker += 1;
+                self.end_broker()?;
                 self.broker.start_again()?;
             }
             Victim::Pipeline => {
@@ -260,16 +260,7 @@ impl<'a> Stage<'a> {
         self.done.of_collector += 1;
         self.count();
         self.collector = self.site.start_collector(&[])?;
-        self.collector_ready()
-    }
-
-    fn collector_ready(&mut self) -> anyhow::Result<()> {
-        let (runtime, url) = (self.runtime, format!("http://{}/readyz", self.site.collector));
-        let collector = &mut self.collector;
-        wait_for("the collector", || {
-            collector.lives()?;
-            Ok(answers(runtime, &url).then_some(()))
-        })
+        ready(self.runtime, self.site, &mut self.collector)
     }
 
     /// Kills the live run, once there is one; its process id.
@@ -285,8 +276,7 @@ impl<'a> Stage<'a> {
     fn broker_away(&mut self, away: Duration) -> anyhow::Result<()> {
         self.say(&format!("the broker is away for {} s; meanwhile SIGKILL to Collector and Run", away.as_secs()));
         let begin = Instant::now();
-        self.broker.kill()?;
-        self.done.of_broker += 1;
+        self.end_broker()?;
         sleep(away / 3)?;
         self.kill_collector()?;
         self.kill_run()?;
@@ -298,15 +288,36 @@ impl<'a> Stage<'a> {
     fn clickhouse_away(&mut self, away: Duration) -> anyhow::Result<()> {
         self.say(&format!("ClickHouse is away for {} s; meanwhile SIGKILL to Run", away.as_secs()));
         self.readers.seen.away(true);
-        let server = self.clickhouse.take().context("clickhouse is away")?;
-        self.runtime.block_on(server.stop());
-        self.done.of_clickhouse += 1;
+        self.end_clickhouse()?;
         sleep(away / 2)?;
         self.kill_run()?;
         sleep(away / 2)?;
+        self.start_clickhouse()?;
+        self.readers.seen.away(false);
+        Ok(())
+    }
+
+    /// SIGKILL to ClickHouse, which nobody starts again.
+    pub(crate) fn end_clickhouse(&mut self) -> anyhow::Result<()> {
+        let server = self.clickhouse.take().context("clickhouse is away")?;
+        self.runtime.block_on(server.stop());
+        self.done.of_clickhouse += 1;
+        self.count();
+        Ok(())
+    }
+
+    /// On the same folder and port.
+    pub(crate) fn start_clickhouse(&mut self) -> anyhow::Result<()> {
         let again = parts::clickhouse(&self.clickhouse_dir, self.clickhouse_port);
         self.clickhouse = Some(self.runtime.block_on(again)?);
-        self.readers.seen.away(false);
+        Ok(())
+    }
+
+    /// SIGKILL to the broker, which nobody starts again.
+    pub(crate) fn end_broker(&mut self) -> anyhow::Result<()> {
+        self.broker.kill()?;
+        self.done.of_broker += 1;
+        self.count();
         Ok(())
     }
 
@@ -316,21 +327,21 @@ impl<'a> Stage<'a> {
         let pid = wait_for("a run", || Ok(self.pipeline.children("run").first().copied()))?;
         signal(pid, libc::SIGSTOP);
         let mut second = self.site.start_pipeline("second", &self.target)?;
-        self.windows_from_now_on("another run to take over", &mut second)?;
+        self.windows_from_now_on("another run to take over", Some(&mut second))?;
         signal(pid, libc::SIGCONT);
-        self.windows_from_now_on("windows after it", &mut second)?;
+        self.windows_from_now_on("windows after it", Some(&mut second))?;
         self.done.takeovers += 1;
         second.stop()
     }
 
-    /// Waits until windows that have only begun now are in the table.
-    fn windows_from_now_on(&mut self, what: &str, second: &mut Process) -> anyhow::Result<()> {
+    /// Waits until windows that have only begun now are in the table: through when it is complete then.
+    pub(crate) fn windows_from_now_on(&mut self, what: &str, mut second: Option<&mut Process>) -> anyhow::Result<i64> {
         let (seen, now_ms) = (self.readers.seen.clone(), SystemClock.now_ms());
         wait_while_it_moves(what, || {
             self.pipeline.lives()?;
-            second.lives()?;
+            second.as_mut().map_or(Ok(()), |second| second.lives())?;
             let through_ms = seen.complete_through_ms.load(Ordering::SeqCst);
-            Ok(if through_ms > now_ms { Ok(()) } else { Err(through_ms) })
+            Ok(if through_ms > now_ms { Ok(through_ms) } else { Err(through_ms) })
         })
     }
 
@@ -345,12 +356,11 @@ impl<'a> Stage<'a> {
                 self.done.of_collector += 1;
                 let bound = format!("ingest.spool.bytes_max={}", 2 * SPOOL_ROOM_BYTES);
                 self.collector = self.site.start_collector(&[bound])?;
-                self.collector_ready()?;
+                ready(self.runtime, self.site, &mut self.collector)?;
             }
         }
         let before = self.load.known(|known| known.told_to_wait);
-        self.broker.kill()?;
-        self.done.of_broker += 1;
+        self.end_broker()?;
         let load = &self.load;
         wait_while_it_moves("clients to be told to wait", || {
             let (told, acknowledged) = load.known(|known| (known.told_to_wait, known.acknowledged_events));
@@ -389,6 +399,15 @@ fn partitions_in_use(log: &LogConfig) -> anyhow::Result<Vec<PartitionInUse>> {
         };
         let in_use = weir_log::partitions_in_use(all.records.iter().map(|(_, record)| record));
         Ok((!in_use.is_empty()).then_some(in_use))
+    })
+}
+
+/// Waits until the collector takes requests.
+fn ready(runtime: &Runtime, site: &Site, collector: &mut Process) -> anyhow::Result<()> {
+    let url = format!("http://{}/readyz", site.collector);
+    wait_for("the collector", || {
+        collector.lives()?;
+        Ok(answers(runtime, &url).then_some(()))
     })
 }
 

@@ -13,14 +13,16 @@
 //! - what is drawn comes from one seed, which is printed first
 //! - a wait ends when there is no progress, never because of a time that somebody thought would do
 //!
-//! Start at [`crash`], [`pause`], [`retention`] and [`replay`], which are `./dev drill NAME`; what they print is in `docs/drills.md`. Not here: how
-//! the product is built, or any way into it that an operator does not have.
+//! Start at [`crash`], [`outage`], [`pause`], [`backup`], [`retention`] and [`replay`], which are `./dev drill NAME`; what they
+//! print is in `docs/drills.md`. Not here: how the product is built, or any way into it that an operator does not have.
 
+pub mod backup;
 mod compare;
 pub mod crash;
 mod ending;
 mod faults;
 mod load;
+pub mod outage;
 pub mod parts;
 mod patience;
 pub mod pause;

@@ -11,6 +11,10 @@ enum Drill {
     Crash(weir_drills::crash::Args),
     /// Paused under load, killed while it is paused, resumed with the present first
     Pause(weir_drills::pause::Args),
+    /// The broker is away under load, then ClickHouse; who sends hits does not notice
+    Outage(weir_drills::outage::Args),
+    /// Copies under load, then ClickHouse's disk is lost, and a copy and the log give the table back
+    Backup(weir_drills::backup::Args),
     /// A forgotten pause on a log that keeps little ends by itself, and nothing is lost
     Retention(weir_drills::retention::Args),
     /// One log, replayed over and over in different ways; every table must be the same
@@ -21,6 +25,8 @@ fn main() -> ExitCode {
     let drilled = match Drill::parse() {
         Drill::Crash(args) => weir_drills::crash::main(&args),
         Drill::Pause(args) => weir_drills::pause::main(&args),
+        Drill::Outage(args) => weir_drills::outage::main(&args),
+        Drill::Backup(args) => weir_drills::backup::main(&args),
         Drill::Retention(args) => weir_drills::retention::main(&args),
         Drill::Replay(args) => weir_drills::replay::main(&args),
     };

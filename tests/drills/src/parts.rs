@@ -86,14 +86,14 @@ impl Broker {
     }
 }
 
-/// An embedded ClickHouse, started again when it dies; `port` 0: any that is free.
+/// An embedded ClickHouse, started again when it dies; `port` 0: any that is free. Its copies are in a folder beside `dir`.
 pub async fn clickhouse(dir: &Path, port: u16) -> anyhow::Result<Server> {
     let lib = std::env::var_os("WEIR_CHDB_LIB").context("WEIR_CHDB_LIB is not set (run it by `./dev`)")?;
     let spec = ServerSpec {
         program: Program::Embedded { lib: PathBuf::from(lib) },
         child_command: vec![weir()?.into(), "clickhouse".into()],
         dir: std::path::absolute(dir)?,
-        backups: std::path::absolute(dir.join("backups"))?,
+        backups: std::path::absolute(dir.with_extension("copies"))?,
         listen_host: "127.0.0.1".to_owned(),
         http_port: port,
         database: "weir".to_owned(),

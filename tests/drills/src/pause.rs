@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -132,7 +131,5 @@ fn through_ms(stage: &Stage<'_>) -> anyhow::Result<i64> {
 
 /// A number of the newest control record that does this.
 pub(crate) fn newest(site: &Site, what: &str, number: &str) -> anyhow::Result<Option<i64>> {
-    let records = site.ordered()?;
-    let of = |record: &&Value| record["action"]["do"] == what;
-    Ok(records.iter().rev().find(of).and_then(|record| record["action"][number].as_i64()))
+    Ok(site.newest(what)?.and_then(|action| action[number].as_i64()))
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -32,9 +32,12 @@ pub(crate) struct Seen {
     pub(crate) queries: AtomicU64,
     /// Queries without an answer although ClickHouse had not been taken away.
     pub(crate) failed_queries: AtomicU64,
-    /// Queries while it was.
+    /// Queries while it was, and those of them without an answer.
     pub(crate) queries_while_away: AtomicU64,
-    /// How often complete-through was earlier than before: by the table, and by the status.
+    pub(crate) failed_while_away: AtomicU64,
+    /// The table is on its way back to a copy: complete-through goes back with it.
+    pub(crate) going_back: AtomicBool,
+    /// How often complete-through was earlier than before, though it was not: by the table, and by the status.
     pub(crate) steps_back_in_table: AtomicU64,
     pub(crate) steps_back_in_status: AtomicU64,
     /// By the table, ms since the Unix epoch.
@@ -53,6 +56,30 @@ impl Seen {
     }
 }
 
+/// Somebody who may read the public views.
+pub(crate) struct Analyst {
+    client: Client,
+    url: String,
+}
+
+impl Analyst {
+    pub(crate) fn of(target: &Target) -> anyhow::Result<Analyst> {
+        // A connection for each query: one that was left open to a server that was killed is nobody's fault.
+        let client = Client::builder().no_proxy().timeout(QUERY_PATIENCE).pool_max_idle_per_host(0).build()?;
+        Ok(Analyst { client, url: format!("{}/?user={ANALYST}&database={}", target.url, target.database) })
+    }
+
+    /// What ClickHouse answers.
+    pub(crate) async fn query(&self, sql: &str) -> anyhow::Result<String> {
+        let answer = self.client.post(&self.url).body(sql.to_owned()).send().await?;
+        let status = answer.status();
+        // A query that fails half-way says so in its answer.
+        let text = answer.text().await?;
+        ensure!(status.is_success() && !text.contains("DB::Exception"), "{status} {text}");
+        Ok(text)
+    }
+}
+
 /// Ended when dropped.
 pub(crate) struct Readers {
     pub(crate) seen: Arc<Seen>,
@@ -64,11 +91,8 @@ impl Readers {
     pub(crate) fn start(runtime: &Runtime, site: &Site, target: &Target, from: WindowStart) -> anyhow::Result<Readers> {
         let seen = Arc::new(Seen::default());
         let client = Client::builder().no_proxy().timeout(ANSWER_WAIT).build()?;
-        // A connection for each query: one that was left open to a server that was killed is nobody's fault.
-        let asking = Client::builder().no_proxy().timeout(QUERY_PATIENCE).pool_max_idle_per_host(0).build()?;
-        let analyst = format!("{}/?user={ANALYST}&database={}", target.url, target.database);
         let tasks = vec![
-            runtime.spawn(ask(seen.clone(), asking, analyst, from)),
+            runtime.spawn(ask(seen.clone(), Analyst::of(target)?, from)),
             runtime.spawn(watch_table(seen.clone(), target.clone(), site.version.clone(), from)),
             runtime.spawn(watch_status(seen.clone(), client, format!("http://{}/status.json", site.console))),
         ];
@@ -82,16 +106,17 @@ impl Drop for Readers {
     }
 }
 
-async fn ask(seen: Arc<Seen>, client: Client, url: String, from: WindowStart) {
+async fn ask(seen: Arc<Seen>, analyst: Analyst, from: WindowStart) {
     // Before the first window there is nothing that could be asked for.
     while seen.complete_through_ms.load(Ordering::SeqCst) <= from.ms() {
         sleep(QUERY_EVERY).await;
     }
     loop {
         let before = seen.away.load(Ordering::SeqCst);
-        let answered = query(&client, &url).await;
+        let answered = analyst.query(QUERY).await;
         if before % 2 == 1 || seen.away.load(Ordering::SeqCst) != before {
             seen.queries_while_away.fetch_add(1, Ordering::SeqCst);
+            seen.failed_while_away.fetch_add(u64::from(answered.is_err()), Ordering::SeqCst);
         } else {
             seen.queries.fetch_add(1, Ordering::SeqCst);
             if let Err(error) = answered {
@@ -103,20 +128,11 @@ async fn ask(seen: Arc<Seen>, client: Client, url: String, from: WindowStart) {
     }
 }
 
-async fn query(client: &Client, url: &str) -> anyhow::Result<()> {
-    let answer = client.post(url).body(QUERY).send().await?;
-    let status = answer.status();
-    // A query that fails half-way says so in its answer.
-    let text = answer.text().await?;
-    ensure!(status.is_success() && !text.contains("DB::Exception"), "{status} {text}");
-    Ok(())
-}
-
 async fn watch_table(seen: Arc<Seen>, target: Target, version: weir_schemas::SchemaVersion, from: WindowStart) {
     loop {
         if let Ok(through) = weir_sink::checkpoint(&target, "live", &version, "", from).await {
             let before_ms = seen.complete_through_ms.swap(through.ms(), Ordering::SeqCst);
-            if through.ms() < before_ms {
+            if through.ms() < before_ms && !seen.going_back.load(Ordering::SeqCst) {
                 eprintln!("drill: complete-through stepped back in the table, from {before_ms} to {} ms", through.ms());
                 seen.steps_back_in_table.fetch_add(1, Ordering::SeqCst);
             }
@@ -131,7 +147,7 @@ async fn watch_status(seen: Arc<Seen>, client: Client, url: String) {
         let status = async { client.get(&url).send().await.ok()?.json::<Value>().await.ok() }.await.unwrap_or_default();
         let through_ms = status["runs"][0]["progress"]["complete_through_ms"].as_i64();
         if let Some(through_ms) = through_ms {
-            if through_ms < before_ms {
+            if through_ms < before_ms && !seen.going_back.load(Ordering::SeqCst) {
                 eprintln!("drill: complete-through stepped back in the status, from {before_ms} to {through_ms} ms");
                 seen.steps_back_in_status.fetch_add(1, Ordering::SeqCst);
             }

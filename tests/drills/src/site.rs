@@ -114,11 +114,13 @@ impl Site {
     pub(crate) fn operate(&self, words: &[&str]) -> anyhow::Result<String> {
         let console = format!("http://{}", self.console);
         let words = [words, &["--reason", "a drill", "--console", &console]].concat();
-        let output = self.command("operator", &words, &[]).env("WEIR_TOKEN", OPERATOR).output()?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        anyhow::ensure!(output.status.success(), "weir {words:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
-        eprint!("{said}");
-        Ok(said)
+        told(&words, self.command("operator", &words, &[]).env("WEIR_TOKEN", OPERATOR))
+    }
+
+    /// `weir backup` with these words, about this ClickHouse; what it printed.
+    pub(crate) fn backup(&self, target: &Target, words: &[&str]) -> anyhow::Result<String> {
+        let words = [&["backup"], words].concat();
+        told(&words, &mut self.command("operator", &words, &settings(target)))
     }
 
     /// The control records, as `weir log` has them.
@@ -127,6 +129,12 @@ impl Site {
         let said = String::from_utf8_lossy(&output.stdout);
         let read: Value = serde_json::from_str(said.trim()).with_context(|| format!("weir log said {said}"))?;
         Ok(read["records"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// What the newest control record says that does this.
+    pub(crate) fn newest(&self, what: &str) -> anyhow::Result<Option<Value>> {
+        let mut actions = self.ordered()?.into_iter().rev().map(|mut record| record["action"].take());
+        Ok(actions.find(|action| action["do"] == what))
     }
 
     /// What `weir digest` prints of the windows from an instant to another one, ms, but for the digits' grouping: rows and
@@ -143,6 +151,15 @@ impl Site {
         let (rows, digest) = rows.zip(digest).with_context(|| format!("weir digest said {said}"))?;
         Ok(format!("{rows} rows {digest}"))
     }
+}
+
+/// What the command printed; an error if it did not end well.
+fn told(words: &[&str], command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    anyhow::ensure!(output.status.success(), "weir {words:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    eprint!("{said}");
+    Ok(said)
 }
 
 fn settings(target: &Target) -> Vec<String> {
