@@ -7,13 +7,14 @@ use std::{
 
 use anyhow::{Context, ensure};
 use tokio::runtime::Runtime;
+use weir_schemas::control::EtaKept;
 
 use crate::{
     ending::{EVENTS_MIN, Ending},
     faults::{Stage, Victim},
     parts::Broker,
     patience::{sleep, wait_for, wait_while_it_moves},
-    report::{Report, seconds},
+    report::{Report, rounded, seconds},
     setting::{Flags, play},
     site::Site,
 };
@@ -28,6 +29,8 @@ pub struct Args {
     flags: Flags,
 }
 
+/// The share of the time that the gap run works. At its usual half it would be done before anything could be said of when.
+const GAP_SHARE: &str = "0.05";
 /// After a window and the lateness, rows of the present are there within so much.
 const PRESENT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -78,6 +81,7 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     let seconds_to_fill = resumed.elapsed();
     let caught_up = wait_for("the catch-up in weir log", || newest(&site, "caught_up", "id"))?;
     let of = newest(&site, "resume", "id")?;
+    let eta = eta_kept(&site)?;
     stage.say("caught up");
 
     let ending = Ending::reach(stage, |stage| Ok(stage.from))?;
@@ -98,11 +102,18 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     report.add("seconds_promised", seconds(promised), "a window, the lateness, and 3 s");
     report.add("seconds_to_fill", seconds(seconds_to_fill), "until the gap was filled");
     report.add("gap_filled", gap_filled, "and the catch-up was told");
+    let after = |ms: fn(EtaKept) -> i64| eta.map(|eta| (ms(eta) - eta.half_ms) as f64 / 1000.0);
+    let (said, came) = (after(|eta| eta.said_ms), after(|eta| eta.came_ms));
+    let off = said.zip(came).map(|(said, came)| came - said);
+    report.add("eta_said_seconds", said, "at half of the gap, of how long the rest of it would take");
+    report.add("eta_came_seconds", came, "how long it took, and was told to have");
+    report.add("eta_error_seconds", off.map(|off| rounded(off, 10.0)), "above 0: it came later than was said");
+    report.add("eta_error_share", off.zip(came).map(|(off, came)| rounded(off.abs() / came, 100.0)), "of what it took");
     report.print(args.flags.json);
-    Ok(ending.held() && stood_still && gap_filled && in_time)
+    Ok(ending.held() && stood_still && gap_filled && in_time && eta.is_some())
 }
 
-/// Orders the resume, and waits for rows of the window in which that was: how long it took.
+/// Orders the resume, with the gap run held back, and waits for rows of the window in which that was: how long it took.
 fn present(stage: &Stage<'_>) -> anyhow::Result<Duration> {
     let site = stage.site;
     let begin = Instant::now();
@@ -114,12 +125,16 @@ fn present(stage: &Stage<'_>) -> anyhow::Result<Duration> {
     );
     std::thread::scope(|scope| {
         let ordered = scope.spawn(|| site.operate(&["resume", "live", "--live-first"]));
+        // There is no gap run to hold back before the resume is in the log.
+        let held_back =
+            scope.spawn(|| wait_for("the gap run", || Ok(site.operate(&["throttle", "gap", GAP_SHARE]).ok())));
         let seen = wait_for("rows of the present", || {
             let rows = stage.runtime.block_on(stage.target.client().query(&sql).fetch_one::<u64>());
             Ok(rows.is_ok_and(|rows| rows > 0).then(|| begin.elapsed()))
         });
         let said = ordered.join().ok().context("the command's thread")??;
         ensure!(said.contains("\nresumed: goes on from "), "the resume was not acknowledged: {said}");
+        held_back.join().ok().context("the other command's thread")??;
         seen
     })
 }
@@ -132,4 +147,10 @@ fn through_ms(stage: &Stage<'_>) -> anyhow::Result<i64> {
 /// A number of the newest control record that does this.
 pub(crate) fn newest(site: &Site, what: &str, number: &str) -> anyhow::Result<Option<i64>> {
     Ok(site.newest(what)?.and_then(|action| action[number].as_i64()))
+}
+
+/// What was said when half of the gap was filled of when all of it would be; `None`: nothing could be said then.
+fn eta_kept(site: &Site) -> anyhow::Result<Option<EtaKept>> {
+    let caught_up = site.newest("caught_up")?.context("the catch-up is not told any more")?;
+    Ok(serde_json::from_value(caught_up["eta"].clone())?)
 }

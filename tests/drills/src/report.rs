@@ -29,5 +29,10 @@ impl Report {
 
 /// Seconds to a tenth.
 pub(crate) fn seconds(duration: std::time::Duration) -> f64 {
-    (duration.as_secs_f64() * 10.0).round() / 10.0
+    rounded(duration.as_secs_f64(), 10.0)
+}
+
+/// To a tenth, or another part of one.
+pub(crate) fn rounded(number: f64, parts: f64) -> f64 {
+    (number * parts).round() / parts
 }
