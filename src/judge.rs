@@ -7,7 +7,7 @@
 //!  emissions (checkpoint)              ─┘
 //! ```
 
-use jiff::Timestamp;
+pub(crate) use weir_schemas::instant as at;
 use weir_schemas::{Fault, Repair};
 
 /// What is known when a run begins, and again while it goes on.
@@ -145,14 +145,6 @@ pub(crate) fn say(fault: &Fault, run: &str) -> String {
             if *findings == 1 { "" } else { "s" },
             at(ranges.first().map_or(0, |(from_ms, _)| *from_ms)),
         ),
-    }
-}
-
-/// An instant for a person.
-pub(crate) fn at(ms: i64) -> String {
-    match Timestamp::from_millisecond(ms) {
-        Ok(at) => at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        Err(_) => format!("{ms} ms"),
     }
 }
 

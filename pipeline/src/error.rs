@@ -7,7 +7,8 @@ pub enum PipelineError {
     Log(#[from] LogError),
     #[error(
         "topic {topic} partition {partition}: retention has cut the log at offset {start}, and what run {run} needs from \
-         {from_ms} ms on is not surely whole (`weir recover {run} --accept-loss` goes on after the cut)"
+         {} on is not surely whole (`weir recover {run} --accept-loss` goes on after the cut)",
+        weir_schemas::instant(*.from_ms)
     )]
     Cut { run: String, topic: String, partition: u32, start: i64, from_ms: i64 },
     #[error(

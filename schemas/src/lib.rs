@@ -36,5 +36,5 @@ pub use hold::{Decision, GAP_PERMILLE, Hold, Pause, Resume, UNHINDERED_PERMILLE}
 pub use interner::Interner;
 pub use limits::*;
 pub use recovery::{Missing, Recoveries, Repair};
-pub use time::{WindowStart, WindowWidth};
+pub use time::{WindowStart, WindowWidth, instant};
 pub use version::{Dimension, Measure, SchemaVersion, VersionError};

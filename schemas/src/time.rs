@@ -2,6 +2,14 @@ use serde::{Deserialize, Serialize};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
+/// An instant, ms since the Unix epoch, as every part of weir says it to a person: `2026-03-01 14:00:00 UTC`.
+pub fn instant(at_ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(at_ms) {
+        Ok(at) => at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => format!("{at_ms} ms"),
+    }
+}
+
 /// Width of a tumbling window, ms. Invariant: positive and divides a day, so windows are aligned to midnight UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WindowWidth(i64);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use weir_schemas::tables::{quote, stats_table};
-use weir_schemas::{Origin, SchemaVersion, WindowWidth};
+use weir_schemas::{Origin, SchemaVersion, WindowWidth, instant};
 
 use crate::SinkError;
 use crate::connection::{Connection, LONG, QUICK, Target};
@@ -53,17 +53,21 @@ impl fmt::Display for Finding {
         match self {
             Finding::Differs { origin, from_ms, to_ms, recorded, held } => write!(
                 f,
-                "{}: windows {from_ms} to {to_ms} ms were recorded with {} rows, the table holds {}{}",
+                "{}: the windows from {} to {} were recorded with {} rows, the table holds {}{}",
                 of(origin),
+                instant(*from_ms),
+                instant(*to_ms),
                 recorded.rows,
                 held.rows,
                 if recorded.rows == held.rows { ", and other ones" } else { "" }
             ),
             Finding::Uncovered { origin, window_ms, held } => {
-                write!(f, "{}: window {window_ms} ms has {} rows that no finished batch covers", of(origin), held.rows)
+                let (of, at) = (of(origin), instant(*window_ms));
+                write!(f, "{of}: the window of {at} has {} rows that no finished batch covers", held.rows)
             }
             Finding::Overlaps { origin, from_ms, to_ms } => {
-                write!(f, "{}: windows {from_ms} to {to_ms} ms were recorded more than once", of(origin))
+                let (of, from, to) = (of(origin), instant(*from_ms), instant(*to_ms));
+                write!(f, "{of}: the windows from {from} to {to} were recorded more than once")
             }
         }
     }
@@ -327,9 +331,9 @@ mod tests {
         let said: Vec<String> = found.iter().map(ToString::to_string).collect();
         expect_test::expect![[r#"
             [
-                "live: windows 0 to 3000 ms were recorded with 5 rows, the table holds 2",
-                "live: windows 2000 to 4000 ms were recorded more than once",
-                "import i: windows 0 to 2000 ms were recorded with 1 rows, the table holds 2",
+                "live: the windows from 1970-01-01 00:00:00 UTC to 1970-01-01 00:00:03 UTC were recorded with 5 rows, the table holds 2",
+                "live: the windows from 1970-01-01 00:00:02 UTC to 1970-01-01 00:00:04 UTC were recorded more than once",
+                "import i: the windows from 1970-01-01 00:00:00 UTC to 1970-01-01 00:00:02 UTC were recorded with 1 rows, the table holds 2",
             ]
         "#]]
         .assert_debug_eq(&said);

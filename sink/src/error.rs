@@ -15,8 +15,9 @@ pub enum SinkError {
     #[error("table {} is not as this version of weir makes it: {} ({})", .0.table, .0.differs, .0.way_out())]
     Altered(Altered),
     #[error(
-        "what run {run} had recorded before {held_from_ms} ms is not recorded any more: a copy was brought back, or \
-         `emissions` was changed by hand (start the run again: it begins at its checkpoint)"
+        "what run {run} had recorded before {} is not recorded any more: a copy was brought back, or \
+         `emissions` was changed by hand (start the run again: it begins at its checkpoint)",
+        weir_schemas::instant(*.held_from_ms)
     )]
     CheckpointMoved { run: String, held_from_ms: i64 },
     #[error("live rows cannot be undone: give the import's id")]

@@ -435,8 +435,9 @@ impl<T: Table> Writer<'_, T> {
         }
         self.waits = true;
         tell(News::Waits(format!(
-            "the windows from {} ms on do not come out as they were written: {} rows, and {} times the table held others,              now {held} (does somebody else write to {}? system.query_log says who)",
-            batch.from.ms(),
+            "the windows from {} on do not come out as they were written: {} rows, and {} times the table held others, now \
+             {held} (does somebody else write to {}? system.query_log says who)",
+            weir_schemas::instant(batch.from.ms()),
             batch.wanted.rows,
             self.differed,
             self.table.name(),
