@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tracing::info;
 use weir_schemas::{
-    Hold,
+    Hold, SchemaVersion,
     control::{ControlRecord, GAP_RUN},
+    progress::RunProgress,
 };
 use weir_sink::table::Windows;
 
@@ -18,6 +19,13 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// What was left although nobody has heard of it, by a live that was paused again at once, is found so soon.
 const ASK_ANYWAY: Duration = Duration::from_secs(60);
 const ASK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether live is late.
+const LIVE_EVERY: Duration = Duration::from_secs(1);
+/// Live is late when its windows come so much after they were due: an INSERT takes seconds.
+const LATE_MS: i64 = 5_000;
+/// The gap run gives way until live was not late for so long: of its share one part of so many is left to it.
+const GIVES_WAY: Duration = Duration::from_secs(30);
+const GIVEN_WAY_PARTS: u16 = 10;
 
 /// What is known of gaps.
 #[derive(Debug, Default)]
@@ -29,6 +37,9 @@ pub(crate) struct Gaps {
     asked: Option<Instant>,
     /// How their run is held while there is none.
     pub(crate) holding: Holding,
+    /// When live was looked at, and when it was late last.
+    looked: Option<Instant>,
+    late: Option<Instant>,
 }
 
 impl Gaps {
@@ -54,6 +65,27 @@ impl Gaps {
         }
         (self.at_hand, self.asked_at) = (found, Some(took_effect));
         Ok(())
+    }
+
+    /// Whether it is time to look whether live is late; then it has been looked now.
+    pub(crate) fn is_live_due(&mut self, now: Instant) -> bool {
+        let due = self.looked.is_none_or(|looked| now - looked >= LIVE_EVERY);
+        if due {
+            self.looked = Some(now);
+        }
+        due
+    }
+
+    pub(crate) fn live_is_late(&mut self, now: Instant) {
+        if self.late.replace(now).is_none_or(|late| now - late >= GIVES_WAY) {
+            info!("live is late: the run that fills the gap gives way");
+        }
+    }
+
+    /// The share of the time that is left to the gap run of the `permille` that are its own.
+    pub(crate) fn share(&self, permille: u16, now: Instant) -> u16 {
+        let gives_way = self.late.is_some_and(|late| now - late < GIVES_WAY);
+        if gives_way { (permille / GIVEN_WAY_PARTS).max(1) } else { permille }
     }
 
     /// The run of the one at hand has come to its end.
@@ -85,4 +117,56 @@ fn left(control: &[ControlRecord]) -> (bool, usize) {
     let resumes: Vec<_> = live.pauses.iter().filter_map(|pause| pause.resume.as_ref()).collect();
     let took_effect = resumes.iter().filter(|resume| resume.resumed_ms.is_some()).count();
     (resumes.iter().any(|resume| resume.left_to_ms.is_some()), took_effect)
+}
+
+/// Whether live, which has said `told` last, is later than it should be for want of time: one that is paused, has stopped, or
+/// waits for ClickHouse, gets no earlier if others work less.
+pub(crate) fn is_late(live: &Hold, told: &RunProgress, version: &SchemaVersion, now_ms: i64) -> bool {
+    let resume = live.catching_up().and_then(|pause| pause.resume.as_ref());
+    let begins = resume.is_some_and(|resume| resume.resumed_ms.is_none());
+    let stands = live.paused().is_some() || begins || told.stopped.is_some() || told.waiting.is_some();
+    let due_ms = now_ms - version.width.ms() - version.lateness_ms;
+    !stands && told.complete_through_ms.is_some_and(|through_ms| due_ms - through_ms > LATE_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_schemas::{control::Action, progress::Waiting};
+
+    use super::*;
+
+    #[test]
+    fn live_is_late_when_it_works_and_its_windows_do_not_come() {
+        let version = SchemaVersion::builtin(1).unwrap();
+        let due_ms = version.width.ms() + version.lateness_ms;
+        let through = |through_ms| RunProgress { complete_through_ms: Some(through_ms), ..RunProgress::default() };
+        let record = |action| ControlRecord { at_ms: 0, who: String::new(), reason: String::new(), action };
+        let run = || "live".to_owned();
+        let pause = record(Action::Pause { run: run(), id: 1, until_ms: None, allow_loss: false });
+        let resume = record(Action::Resume { run: run(), id: 2, left_to_ms: None });
+        let resumed = record(Action::Resumed { run: run(), id: 2, through_ms: 0 });
+        let held = |control: &[ControlRecord]| Hold::of("live", control);
+        let late = |hold: &Hold, told: &RunProgress| is_late(hold, told, &version, due_ms + LATE_MS + 1);
+        let free = held(&[]);
+        assert!(late(&free, &through(0)) && !late(&free, &through(1)) && !late(&free, &RunProgress::default()));
+        assert!(!late(&held(&[pause.clone()]), &through(0)), "paused");
+        assert!(!late(&held(&[pause.clone(), resume.clone()]), &through(0)), "it has not begun");
+        assert!(late(&held(&[pause, resume, resumed]), &through(0)));
+        assert!(!late(&free, &RunProgress { stopped: Some("a table".into()), ..through(0) }));
+        let waiting = Some(Waiting { since_ms: 0, reason: "clickhouse".into() });
+        assert!(!late(&free, &RunProgress { waiting, ..through(0) }));
+    }
+
+    #[test]
+    fn the_gap_run_gives_way_while_live_is_late_and_for_a_while_after() {
+        let mut gaps = Gaps::default();
+        let begin = Instant::now();
+        assert_eq!(gaps.share(500, begin), 500);
+        gaps.live_is_late(begin);
+        assert_eq!((gaps.share(500, begin), gaps.share(5, begin)), (50, 1), "it never stands still");
+        gaps.live_is_late(begin + LIVE_EVERY);
+        assert_eq!(gaps.share(500, begin + GIVES_WAY), 50);
+        assert_eq!(gaps.share(500, begin + LIVE_EVERY + GIVES_WAY), 500);
+        assert!(gaps.is_live_due(begin) && !gaps.is_live_due(begin) && gaps.is_live_due(begin + LIVE_EVERY));
+    }
 }

@@ -254,7 +254,7 @@ impl Supervisor {
         seen.eta_kept(run, since_ms, self.clock.now_ms())
     }
 
-    async fn told(&self, order: &RunOrder) -> anyhow::Result<Option<RunProgress>> {
+    pub(crate) async fn told(&self, order: &RunOrder) -> anyhow::Result<Option<RunProgress>> {
         let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
         let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
         Ok(report::told(&committed))

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing::warn;
 use weir_log::{Clock, Committed, Log, LogError, SystemClock};
-use weir_pipeline::{PartitionStatus, Status};
+use weir_pipeline::{Pace, PartitionStatus, Spent, Status};
 use weir_schemas::{
     Fault, WindowStart,
     progress::{Metadata, Moved, PartitionProgress, RunProgress, Waiting, group_of},
@@ -50,6 +50,7 @@ pub(crate) struct Reporter {
     generation: u32,
     log: Arc<dyn Log>,
     status: Arc<Status>,
+    pace: Pace,
     done: Done,
     /// What the sink tells, and what is seen of ClickHouse while the sink waits for an answer.
     waiting: Mutex<Option<Waiting>>,
@@ -64,13 +65,13 @@ impl Reporter {
         order: &RunOrder,
         generation: u32,
         log: Arc<dyn Log>,
-        status: Arc<Status>,
+        (status, pace): (Arc<Status>, Pace),
         done: Done,
         moved: Option<Moved>,
     ) -> Reporter {
         let (waiting, unanswered, moved) = (Mutex::default(), Mutex::default(), Mutex::new(moved));
-        let order = order.clone();
-        Reporter { order, generation, log, status, done, waiting, unanswered, moved, reported: AtomicBool::new(false) }
+        let (order, reported) = (order.clone(), AtomicBool::new(false));
+        Reporter { order, generation, log, status, pace, done, waiting, unanswered, moved, reported }
     }
 
     /// What the sink tells.
@@ -138,7 +139,7 @@ impl Reporter {
     pub(crate) fn say(&self, change: impl Fn(&mut RunProgress)) -> anyhow::Result<()> {
         let group = group_of(&self.order.run);
         let status = self.status.snapshot();
-        count(&self.order.run, &status);
+        count(&self.order.run, &status, self.pace.spent());
         let before = self.log.committed(&group, &self.order.topic)?;
         if self.is_overtaken(&before) {
             return Ok(());
@@ -212,7 +213,7 @@ impl Reporter {
 }
 
 /// What the pipeline counts, as metrics.
-fn count(run: &str, status: &weir_pipeline::Snapshot) {
+fn count(run: &str, status: &weir_pipeline::Snapshot, spent: Spent) {
     use metrics::{counter, gauge};
     let run = || run.to_owned();
     gauge!("weir_pipeline_open_bytes", "run" => run()).set(status.bytes_open as f64);
@@ -223,6 +224,8 @@ fn count(run: &str, status: &weir_pipeline::Snapshot) {
     counter!("weir_pipeline_stamps_bounded_total", "run" => run()).absolute(status.stamps_bounded);
     counter!("weir_pipeline_records_unreadable_total", "run" => run()).absolute(status.records_unreadable);
     counter!("weir_pipeline_runs_spilled_total", "run" => run()).absolute(status.runs_spilled);
+    counter!("weir_pipeline_worked_milliseconds_total", "run" => run()).absolute(spent.worked.as_millis() as u64);
+    counter!("weir_pipeline_rested_milliseconds_total", "run" => run()).absolute(spent.rested.as_millis() as u64);
 }
 
 /// What the run has reported last; `None` if nothing is there, or somebody else has written over it.

@@ -339,7 +339,8 @@ async fn run(
     }
     info!(run = order.run, checkpoint_ms = checkpoint.ms(), workers = order.workers, "goes on from its checkpoint");
     let status = Arc::new(Status::default());
-    let reporter = Reporter::new(order, version.number, log.clone(), status.clone(), Done::new(checkpoint), moved);
+    let told = (status.clone(), pace.clone());
+    let reporter = Reporter::new(order, version.number, log.clone(), told, Done::new(checkpoint), moved);
     let reporter = Arc::new(reporter);
     let stop = Arc::new(AtomicBool::new(false));
     let reports = {

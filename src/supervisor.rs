@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     control::Control,
     exposition::OfRuns,
-    gaps::Gaps,
+    gaps::{Gaps, is_late},
     hold::Holding,
     judge, report,
     run::{RunOrder, STOPPED_FOR_GOOD, Told},
@@ -283,7 +283,13 @@ impl Supervisor {
                 None => Ok(()),
             };
         };
-        let order = RunOrder::gap(&self.config, &self.target, records, gap)?;
+        let mut order = RunOrder::gap(&self.config, &self.target, records, gap)?;
+        let now = Instant::now();
+        // What cannot be asked keeps nobody from filling the gap.
+        if gaps.is_live_due(now) && self.live_is_late(records).await.unwrap_or(false) {
+            gaps.live_is_late(now);
+        }
+        order.permille = gaps.share(order.permille, now);
         self.keep_up(order, &hold, true, runs).await?;
         if runs.get(GAP_RUN).is_some_and(|running| running.ended) && hold.catching_up().is_none() {
             runs.remove(GAP_RUN);
@@ -305,6 +311,13 @@ impl Supervisor {
             let differs = self.stays_stopped(&order).await?;
             let first = Running {
                 child: None,
+    async fn live_is_late(&self, records: &[ControlRecord]) -> anyhow::Result<bool> {
+        let live = RunOrder::live(&self.config, &self.target, records)?;
+        let told = self.told(&live).await?;
+        let (hold, version) = (Hold::of("live", records), live.version()?);
+        Ok(told.is_some_and(|told| is_late(&hold, &told, &version, self.clock.now_ms())))
+    }
+
                 started: Instant::now() - RESTART_MAX,
                 wait: RESTART_MIN,
                 over: differs,
@@ -314,6 +327,7 @@ impl Supervisor {
                 stopped: if differs { Stopped::now(None) } else { None },
                 pending: false,
                 unsettled: None,
+        metrics::gauge!("weir_pipeline_share_permille", "run" => run.clone()).set(order.permille);
                 ended: false,
                 began_ms: None,
                 left: order.left,

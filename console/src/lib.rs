@@ -48,7 +48,7 @@ pub use pace::{Eta, Rates};
 pub use recovered::Recovery;
 pub use snapshot::{
     Computing, DiskStatus, ImportState, ImportStatus, Part, PartitionStatus, PausedStatus, RunStatus, Seen, Snapshot,
-    SpoolStatus, ask_kept, observe,
+    SpoolStatus, ThrottledStatus, ask_kept, observe,
 };
 pub use text::render;
 pub use token::{Role, Token};

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_log::{Log, LogError};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Hold, Missing, Recoveries, STEP_BACK_MAX_MS,
+    DEDUP_HORIZON_MS, Hold, Missing, Recoveries, STEP_BACK_MAX_MS, UNHINDERED_PERMILLE,
     control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept, GAP_RUN, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
@@ -155,6 +155,9 @@ pub struct RunStatus {
     /// It is paused; `None`: it is not.
     #[serde(default)]
     pub paused: Option<PausedStatus>,
+    /// Somebody has said for which share of the time it works at most; `None`: nobody has, or not less than all of it.
+    #[serde(default)]
+    pub throttled: Option<ThrottledStatus>,
     /// `None`: it was not looked at for long enough.
     #[serde(default)]
     pub rates: Option<Rates>,
@@ -176,6 +179,16 @@ pub struct PausedStatus {
     pub until_ms: Option<i64>,
     /// Everything before is in the table; `None`: it has not stopped yet.
     pub through_ms: Option<i64>,
+}
+
+/// By whom, why and how far a run is slowed down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottledStatus {
+    pub since_ms: i64,
+    pub who: String,
+    pub reason: String,
+    /// Thousandths of the time that it works at most.
+    pub permille: u16,
 }
 
 /// What one partition still has for a run.
@@ -424,6 +437,21 @@ pub(crate) fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
 impl RunStatus {
     /// A run of which the log says nothing.
     pub(crate) fn unknown(run: &str, topic: &str, control: &[ControlRecord]) -> Self {
+        let hold = Hold::of(run, control);
+        let paused = hold.paused().map(|pause| PausedStatus {
+            since_ms: pause.by.at_ms,
+            who: pause.by.who.clone(),
+            reason: pause.by.reason.clone(),
+            until_ms: pause.until_ms,
+            through_ms: pause.paused_ms,
+        });
+        let permille = hold.permille;
+        let throttled = hold.throttle.filter(|_| permille < UNHINDERED_PERMILLE).map(|by| ThrottledStatus {
+            since_ms: by.at_ms,
+            who: by.who,
+            reason: by.reason,
+            permille,
+        });
         Self {
             run: run.to_owned(),
             topic: topic.to_owned(),
@@ -432,13 +460,8 @@ impl RunStatus {
             lag_ms: 0,
             partitions: Vec::new(),
             missing: Recoveries::missing_of(run, control),
-            paused: Hold::of(run, control).paused().map(|pause| PausedStatus {
-                since_ms: pause.by.at_ms,
-                who: pause.by.who.clone(),
-                reason: pause.by.reason.clone(),
-                until_ms: pause.until_ms,
-                through_ms: pause.paused_ms,
-            }),
+            paused,
+            throttled,
             ..Self::default()
         }
     }

@@ -3,7 +3,7 @@ use weir_schemas::{control::EtaKept, progress::RunProgress};
 
 use crate::{
     Colour, DiskStatus, Eta, ImportState, Maintenance, MaintenanceState, PartitionStatus, PausedStatus, Rates,
-    RunStatus, Snapshot, SpoolStatus, View, light::RETENTION_USED_PERMILLE, words::span,
+    RunStatus, Snapshot, SpoolStatus, ThrottledStatus, View, light::RETENTION_USED_PERMILLE, words::span,
 };
 
 /// Everything as a person reads it in a terminal: the light, then one paragraph a run, the reason for waiting always named.
@@ -155,6 +155,7 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
             count(run.lag_records, "record"),
         ));
     }
+    lines.extend(run.throttled.as_ref().filter(|_| !progress.ended).map(render_throttled));
     render_troubles(progress, now_ms, lines);
     render_missing(run, lines);
     let mut watermark = format!("  watermark {}", instant(progress.watermark_ms));
@@ -218,6 +219,12 @@ fn render_paused(run: &RunStatus, paused: &PausedStatus, now_ms: i64) -> String 
         paused.reason,
         count(run.lag_records, "record"),
     )
+}
+
+fn render_throttled(throttled: &ThrottledStatus) -> String {
+    let ThrottledStatus { since_ms, who, reason, permille } = throttled;
+    let percent = f64::from(*permille) / 10.0;
+    format!("  THROTTLED to {percent} % of the time since {} by {who} \"{reason}\"", instant(Some(*since_ms)))
 }
 
 /// When the run will have caught up, and how much to make of that.
@@ -349,6 +356,25 @@ mod tests {
             retention_headroom_ms: Some(90_061_000),
             ..RunStatus::default()
         }
+    }
+
+    #[test]
+    fn who_slows_a_run_down_is_said_as_long_as_it_has_something_to_do() {
+        let shown = |permille, ended| {
+            let throttled = ThrottledStatus {
+                since_ms: 1_700_000_040_000,
+                who: "ops@db1".into(),
+                reason: "a day".into(),
+                permille,
+            };
+            let progress = RunProgress { at_ms: 1_700_000_060_000, ended, ..RunProgress::default() };
+            let run = RunStatus { throttled: Some(throttled), ..run(Some(progress)) };
+            let snapshot = Snapshot { at_ms: 1_700_000_061_000, runs: vec![run], ..Snapshot::default() };
+            render_snapshot(&snapshot).lines().filter(|line| line.contains("THROTTLED")).collect::<String>()
+        };
+        expect![[r#"  THROTTLED to 2.5 % of the time since 2023-11-14 22:14:00 UTC by ops@db1 "a day""#]]
+            .assert_eq(&shown(25, false));
+        assert_eq!(shown(25, true), "");
     }
 
     #[test]

@@ -56,7 +56,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use error::PipelineError;
 pub use limit::OTHER;
-pub use pace::Pace;
+pub use pace::{Pace, Spent};
 pub use run::{Ended, run};
 pub use source::whole_from;
 pub use status::{PartitionStatus, Snapshot, Status};

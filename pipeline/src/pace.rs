@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,25 +13,47 @@ const REST_MIN: Duration = Duration::from_millis(20);
 
 /// The share of the time that each worker of a run works at most, in thousandths. It may be set while the run goes on; all
 /// clones are one.
-#[derive(Debug, Clone)]
-pub struct Pace(Arc<AtomicU16>);
+#[derive(Debug, Clone, Default)]
+pub struct Pace(Arc<Shared>);
 
-impl Default for Pace {
+#[derive(Debug)]
+struct Shared {
+    permille: AtomicU16,
+    worked_us: AtomicU64,
+    rested_us: AtomicU64,
+}
+
+impl Default for Shared {
     /// Unhindered.
     fn default() -> Self {
-        Pace(Arc::new(1000.into()))
+        Shared { permille: 1000.into(), worked_us: 0.into(), rested_us: 0.into() }
     }
+}
+
+/// What all workers of a run have done with their time; what they waited for something to do is in neither.
+///
+/// Law: under a share of `p` thousandths, `worked × (1000 − p) ÷ p ≤ rested`, but for the rest that each worker still owes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    pub worked: Duration,
+    /// Because of the share.
+    pub rested: Duration,
 }
 
 impl Pace {
     /// From now on; what is not within 1 to 1000 counts as the nearest that is.
     pub fn set(&self, permille: u16) {
-        self.0.store(permille.clamp(1, 1000), Ordering::Relaxed);
+        self.0.permille.store(permille.clamp(1, 1000), Ordering::Relaxed);
+    }
+
+    pub fn spent(&self) -> Spent {
+        let of = |us: &AtomicU64| Duration::from_micros(us.load(Ordering::Relaxed));
+        Spent { worked: of(&self.0.worked_us), rested: of(&self.0.rested_us) }
     }
 
     /// How long to rest after so much work.
     fn rest(&self, worked: Duration) -> Duration {
-        let permille = u32::from(self.0.load(Ordering::Relaxed));
+        let permille = u32::from(self.0.permille.load(Ordering::Relaxed));
         worked * (1000 - permille) / permille
     }
 }
@@ -44,21 +66,23 @@ pub(crate) struct Rests {
     since: Option<Instant>,
     /// What it has not rested yet.
     owed: Duration,
-    until: Option<Instant>,
+    /// It rests, since when and until when.
+    rests: Option<(Instant, Instant)>,
 }
 
 impl Rests {
     pub(crate) fn new(pace: Pace) -> Rests {
-        Rests { pace, since: None, owed: Duration::ZERO, until: None }
+        Rests { pace, since: None, owed: Duration::ZERO, rests: None }
     }
 
     /// Before a turn: how long the worker has to rest first.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Duration> {
-        if let Some(left) = self.until.map(|until| until.saturating_duration_since(now)) {
-            if !left.is_zero() {
-                return Some(left);
+        if let Some((since, until)) = self.rests {
+            if now < until {
+                return Some(until - now);
             }
-            self.until = None;
+            count(&self.pace.0.rested_us, now - since);
+            self.rests = None;
         }
         self.breaks(now);
         if self.owed < REST_MIN {
@@ -66,14 +90,20 @@ impl Rests {
             return None;
         }
         let rest = std::mem::take(&mut self.owed);
-        self.until = Some(now + rest);
+        self.rests = Some((now, now + rest));
         Some(rest)
     }
 
     /// There is nothing to do: what follows is no work, and no rest that was owed either.
     pub(crate) fn breaks(&mut self, now: Instant) {
-        self.owed += self.since.take().map_or(Duration::ZERO, |since| self.pace.rest(now - since));
+        let worked = self.since.take().map_or(Duration::ZERO, |since| now - since);
+        count(&self.pace.0.worked_us, worked);
+        self.owed += self.pace.rest(worked);
     }
+}
+
+fn count(us: &AtomicU64, spent: Duration) {
+    us.fetch_add(spent.as_micros() as u64, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -107,8 +137,15 @@ mod tests {
         assert_eq!(worker.worked_ms(3), 3_000);
         for permille in [500, 999, 250, 20] {
             pace.set(permille);
+            let before = pace.spent();
             let (worked, most) = (worker.worked_ms(60), 60 * u64::from(permille));
             assert!((most * 9 / 10..=most * 11 / 10).contains(&worked), "{permille}: {worked} ms of a minute");
+            let after = pace.spent();
+            let (worked_more, rested) = (after.worked - before.worked, after.rested - before.rested);
+            // What was owed from before, and what is owed still.
+            let owed = REST_MIN + pace.rest(Duration::from_millis(6));
+            assert!(pace.rest(worked_more) <= rested + owed, "{permille}: {worked_more:?} {rested:?}");
+            assert!(worked_more.as_millis().abs_diff(worked.into()) <= 6, "{permille}: {worked_more:?}, {worked} ms");
         }
         pace.set(0);
         assert!((1..600).contains(&worker.worked_ms(60)), "it never stands still");
