@@ -71,21 +71,20 @@ impl Holding {
 impl Supervisor {
     /// Stops the run's process, if there is one; then sees to it that the pause is told, and ends.
     ///
-    /// Whether the run has come to its end by itself: to a good one, or one that needs a person.
+    /// `ended` becomes the exit code of a run that has come to its end by itself: to a good one, or one that needs a person.
     pub(crate) async fn hold_still(
         &self,
         order: &RunOrder,
         pause: &Pause,
-        child: &mut Option<Child>,
+        (child, ended): (&mut Option<Child>, &mut Option<i32>),
         holding: &mut Holding,
-    ) -> anyhow::Result<Option<i32>> {
+    ) -> anyhow::Result<()> {
         let run = &order.run;
-        let mut ended = None;
         if let Some(process) = child {
             match process.try_wait()? {
                 Some(status) => {
                     (*child, holding.stopping) = (None, None);
-                    ended = status.code().filter(|code| [0, STOPPED_FOR_GOOD].contains(code));
+                    *ended = status.code().filter(|code| [0, STOPPED_FOR_GOOD].contains(code));
                 }
                 None => {
                     if holding.stopping.is_none() {
@@ -103,7 +102,7 @@ impl Supervisor {
                         warn!(run, "did not finish its batch in time, is killed");
                         process.kill()?;
                     }
-                    return Ok(None);
+                    return Ok(());
                 }
             }
         }
@@ -111,7 +110,7 @@ impl Supervisor {
             Some(through_ms) => Some(through_ms),
             None => self.stopped_through(order, holding).await?,
         };
-        let Some(through_ms) = through_ms else { return Ok(ended) };
+        let Some(through_ms) = through_ms else { return Ok(()) };
         if pause.paused_ms.is_none() {
             let (run, id) = (run.clone(), pause.by.id);
             self.write(holding, ("paused", id), String::new(), Action::Paused { run, id, through_ms }).await?;
@@ -122,7 +121,7 @@ impl Supervisor {
             holding.safe_until_ms = tokio::task::spawn_blocking(kept).await??.safe_until_ms();
         }
         let (id, reason) = match guard::next_step(pause, holding.safe_until_ms, self.clock.now_ms()) {
-            Step::Hold => return Ok(ended),
+            Step::Hold => return Ok(()),
             Step::ResumeAsTold { until_ms } => (until_ms, format!("it was paused until {}", at(until_ms))),
             Step::ResumeForLog { safe_until_ms } => (
                 safe_until_ms,
@@ -130,8 +129,7 @@ impl Supervisor {
             ),
         };
         let resume = Action::Resume { run: run.clone(), id, left_to_ms: None };
-        self.write(holding, ("resume", id), reason, resume).await?;
-        Ok(ended)
+        self.write(holding, ("resume", id), reason, resume).await
     }
 
     /// Sees to it that it is known from where on a run leaves something, also when its pause was ended before it had taken

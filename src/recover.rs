@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Fault, Recoveries, Repair, WindowWidth,
+    DEDUP_HORIZON_MS, Fault, Hold, Recoveries, Repair, WindowWidth,
     control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, TopicId, import_topic},
     progress::{RunProgress, group_of},
 };
@@ -206,6 +206,16 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
     }
     let id = write(&control, &plan, run, args.reason.as_deref().unwrap_or_default())?;
     println!("ordered: {}", words(&plan, run));
+    let records = control.read_all()?.records;
+    if let Some(pause) = Hold::of(run, records.iter().map(|(_, record)| record)).paused() {
+        println!(
+            "{run} is paused since {} by {}, \"{}\": it is done when the run goes on (`weir resume {run}`)",
+            at(pause.by.at_ms),
+            pause.by.who,
+            pause.by.reason
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     wait(log.as_ref(), run, &topic, id)
 }
 

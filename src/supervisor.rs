@@ -105,8 +105,8 @@ struct Running {
     topic: String,
     /// The audit has stopped it.
     differs: bool,
-    /// It needs a person; its reason, if it could not be told yet, and what it has said last otherwise.
-    stopped: Option<Stopped>,
+    /// It has no process, and needs a person or is paused: what it has said last stays known.
+    quiet: Option<Quiet>,
     /// A repair is pending, by the last look.
     pending: bool,
     /// When a repair was last seen to be pending, or done: what the audit began to look for before says nothing.
@@ -123,16 +123,17 @@ struct Running {
     holding: Holding,
 }
 
-/// What keeps it known why a run has stopped.
-struct Stopped {
+/// What keeps it known what a run without a process has said last: why it has stopped, and how far it is.
+struct Quiet {
+    /// Why it has stopped, if that could not be told yet.
     unsaid: Option<Fault>,
     kept: Vec<Committed>,
     looked: Instant,
 }
 
-impl Stopped {
+impl Quiet {
     /// Tells it, if that is still to be done, and puts it back, if somebody has written over it.
-    fn keep(mut self, log: &dyn Log, (run, topic): (&str, &str), recovery: Option<i64>) -> Stopped {
+    fn keep(mut self, log: &dyn Log, (run, topic): (&str, &str), recovery: Option<i64>) -> Quiet {
         self.looked = Instant::now();
         if let Some(fault) = &self.unsaid {
             let said = report::say_stopped(log, (run, topic), recovery, &judge::say(fault, run), Some(fault));
@@ -152,8 +153,20 @@ impl Stopped {
         self
     }
 
-    fn now(unsaid: Option<Fault>) -> Option<Stopped> {
-        Some(Stopped { unsaid, kept: Vec::new(), looked: Instant::now() - KEEP_EVERY })
+    fn now(unsaid: Option<Fault>) -> Option<Quiet> {
+        Some(Quiet { unsaid, kept: Vec::new(), looked: Instant::now() - KEEP_EVERY })
+    }
+}
+
+impl Running {
+    /// Looks whether it is still known what the run has said last, if it is time to; whether it was.
+    async fn keep_known(&mut self, log: &Arc<dyn Log>, run: &str) -> anyhow::Result<bool> {
+        let due = |quiet: &mut Quiet| quiet.looked.elapsed() >= KEEP_EVERY;
+        let Some(quiet) = self.quiet.take_if(due) else { return Ok(false) };
+        let (log, run, topic, recovery) = (log.clone(), run.to_owned(), self.topic.clone(), self.recovery);
+        let keep = move || quiet.keep(log.as_ref(), (&run, &topic), recovery);
+        self.quiet = Some(tokio::task::spawn_blocking(keep).await?);
+        Ok(true)
     }
 }
 
@@ -298,6 +311,13 @@ impl Supervisor {
         Ok(())
     }
 
+    async fn live_is_late(&self, records: &[ControlRecord]) -> anyhow::Result<bool> {
+        let live = RunOrder::live(&self.config, &self.target, records)?;
+        let told = self.told(&live).await?;
+        let (hold, version) = (Hold::of("live", records), live.version()?);
+        Ok(told.is_some_and(|told| is_late(&hold, &told, &version, self.clock.now_ms())))
+    }
+
     /// Sees to it that the run has a process, or an end; or none, while it is paused. `filled`: no gap is left.
     async fn keep_up(
         &self,
@@ -307,27 +327,20 @@ impl Supervisor {
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
         let run = order.run.clone();
+        metrics::gauge!("weir_pipeline_share_permille", "run" => run.clone()).set(order.permille);
         if !runs.contains_key(&run) {
             let differs = self.stays_stopped(&order).await?;
             let first = Running {
                 child: None,
-    async fn live_is_late(&self, records: &[ControlRecord]) -> anyhow::Result<bool> {
-        let live = RunOrder::live(&self.config, &self.target, records)?;
-        let told = self.told(&live).await?;
-        let (hold, version) = (Hold::of("live", records), live.version()?);
-        Ok(told.is_some_and(|told| is_late(&hold, &told, &version, self.clock.now_ms())))
-    }
-
                 started: Instant::now() - RESTART_MAX,
                 wait: RESTART_MIN,
                 over: differs,
                 recovery: order.recovery,
                 topic: order.topic.clone(),
                 differs,
-                stopped: if differs { Stopped::now(None) } else { None },
+                quiet: if differs { Quiet::now(None) } else { None },
                 pending: false,
                 unsettled: None,
-        metrics::gauge!("weir_pipeline_share_permille", "run" => run.clone()).set(order.permille);
                 ended: false,
                 began_ms: None,
                 left: order.left,
@@ -345,7 +358,7 @@ impl Supervisor {
                 tokio::task::spawn_blocking(move || stop(&run, child)).await?;
             }
             (running.recovery, running.wait) = (order.recovery, RESTART_MIN);
-            (running.over, running.differs, running.stopped) = (false, false, None);
+            (running.over, running.differs, running.quiet) = (false, false, None);
         }
         let pending = !order.repairs.is_empty();
         if pending || running.pending {
@@ -355,10 +368,19 @@ impl Supervisor {
         running.held = hold.paused().is_some();
         if let Some(pause) = hold.paused() {
             running.wait = RESTART_MIN;
-            let ended = self.hold_still(&order, pause, &mut running.child, &mut running.holding).await?;
+            running.keep_known(&self.log, &run).await?;
+            let mut ended = None;
+            let held = self.hold_still(&order, pause, (&mut running.child, &mut ended), &mut running.holding).await;
             running.over |= ended.is_some();
             running.ended |= ended == Some(0);
-            return Ok(());
+            if running.child.is_none() && running.quiet.is_none() {
+                running.quiet = Quiet::now(None);
+            }
+            return held;
+        }
+        if !running.over {
+            // It was paused: from now on its process says it all.
+            running.quiet = None;
         }
         if matches!(order.left, Left::To(_)) && running.left != order.left {
             // Paused and resumed before anybody has looked, or told otherwise: what it leaves is said at the beginning.
@@ -394,7 +416,7 @@ impl Supervisor {
                         }
                         Some(STOPPED_FOR_GOOD) => {
                             error!(run, "has stopped and needs a person (see `weir status`)");
-                            (running.over, running.stopped) = (true, Stopped::now(None));
+                            (running.over, running.quiet) = (true, Quiet::now(None));
                         }
                         _ => warn!(run, %status, again_ms = running.wait.as_millis() as u64, "ended, is started again"),
                     }
@@ -402,10 +424,7 @@ impl Supervisor {
                 Err(error) => warn!(run, %error, "cannot be waited for"),
             }
         }
-        if let Some(stopped) = running.stopped.take_if(|stopped| stopped.looked.elapsed() >= KEEP_EVERY) {
-            let (log, topic, recovery) = (self.log.clone(), running.topic.clone(), running.recovery);
-            let keep = move || stopped.keep(log.as_ref(), (&run, &topic), recovery);
-            running.stopped = Some(tokio::task::spawn_blocking(keep).await?);
+        if running.keep_known(&self.log, &run).await? {
             return Ok(());
         }
         if running.over || running.started.elapsed() < running.wait {
@@ -457,7 +476,7 @@ impl Supervisor {
                 continue;
             }
             error!(run, reason = judge::say(&fault, &run), "stopped; a person is needed");
-            (running.over, running.differs, running.stopped) = (true, true, Stopped::now(Some(fault)));
+            (running.over, running.differs, running.quiet) = (true, true, Quiet::now(Some(fault)));
             if let Some(child) = running.child.take() {
                 tokio::task::spawn_blocking(move || stop(&run, child)).await?;
             }
