@@ -163,7 +163,14 @@ fn an_import_is_counted_as_awk_counts_it_and_taken_back_whole() {
     assert!(!again.status.success(), "the same file again is refused");
 
     let id = import["id"].as_str().unwrap();
+    let counted = place.page_views();
+    let dry = place.weir(&["import", "undo", id, "--dry-run"]);
+    let said = String::from_utf8_lossy(&dry.stdout).into_owned();
+    assert!(dry.status.success() && said.starts_with("would be so: ") && said.contains(id), "{said}");
+    assert_eq!(place.page_views(), counted, "who only asks takes nothing back");
     assert!(place.weir(&["import", "undo", id]).status.success());
+    let again = place.weir(&["import", "undo", id, "--dry-run"]);
+    assert!(String::from_utf8_lossy(&again.stdout).contains("was taken back already"));
     wait_for("the import to be taken back", || (place.page_views()? == 0).then_some(()));
     assert_eq!(serve.stop(), Some(0));
 }

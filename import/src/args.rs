@@ -24,6 +24,9 @@ pub enum ImportTask {
         /// Gives up waiting after so many seconds; it is taken back nevertheless as soon as the pipeline runs
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         wait: u64,
+        /// Says what would be taken back
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Lists all imports and what became of them
     List,
@@ -87,7 +90,7 @@ mod tests {
         assert_eq!(files.files.unwrap().files, [PathBuf::from("a.log"), PathBuf::from("-")]);
         let undo = parsed(&["undo", "id", "--json"]).unwrap();
         assert!(undo.json && undo.files.is_none());
-        assert!(matches!(undo.task, Some(ImportTask::Undo { id, wait: 60 }) if id == "id"));
+        assert!(matches!(undo.task, Some(ImportTask::Undo { id, wait: 60, dry_run: false }) if id == "id"));
         assert!(matches!(parsed(&["list"]).unwrap().task, Some(ImportTask::List)));
         assert!(parsed(&["a.log"]).unwrap_err().contains("--site"));
         assert!(parsed(&["--site", "s"]).unwrap_err().contains("FILE"));

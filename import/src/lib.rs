@@ -97,7 +97,12 @@ pub trait LiveDays: Send + Sync {
 pub async fn run(command: ImportCommand, environment: Environment) -> anyhow::Result<ExitCode> {
     let json = command.json;
     match (command.task, command.files) {
-        (Some(ImportTask::Undo { id, wait }), _) => {
+        (Some(ImportTask::Undo { id, dry_run: true, .. }), _) => {
+            let past = list(&environment)?.into_iter().find(|past| past.import.id == id);
+            let past = past.ok_or(ImportError::UnknownImport(id))?;
+            print(json, &past, || undo::rehearsal(&past));
+        }
+        (Some(ImportTask::Undo { id, wait, dry_run: false }), _) => {
             let undone = undo(&id, Duration::from_secs(wait), &environment).await?;
             print(json, &undone, || format!("import {id} was taken back: nothing of it is counted any more"));
         }

@@ -57,6 +57,22 @@ fn look(id: &str, asked: bool, environment: &Environment) -> Result<PastImport, 
     }
 }
 
+/// What an undo of it would do, for people.
+pub(crate) fn rehearsal(past: &PastImport) -> String {
+    let PastImport { import, events, .. } = past;
+    let (id, site) = (&import.id, &import.site);
+    match past.state {
+        State::Unfinished => {
+            format!("would be so: import {id} of {site}, of which nothing is counted, goes from the log")
+        }
+        State::Written => {
+            format!("would be so: {events} events of {site} by import {id} go from the statistics and the log")
+        }
+        State::Undoing | State::UndoingUnfinished => format!("import {id} is being taken back already"),
+        State::Undone => format!("import {id} was taken back already"),
+    }
+}
+
 /// All imports, oldest first. Makes nothing in the log.
 pub fn list(environment: &Environment) -> Result<Vec<PastImport>, ImportError> {
     History::open(environment, true)?.imports()
