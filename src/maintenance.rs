@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use reqwest::Method;
-use weir_console::{Announcement, ConsoleClock, MaintenanceState, Reply};
+use weir_console::{Announcement, MaintenanceState, Reply};
 use weir_log::{Clock, ControlLog, SystemClock};
 
 use crate::{
@@ -40,8 +40,11 @@ pub(crate) enum MaintenanceCommand {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct How {
     /// Why: everybody can read it
+    #[arg(long, required_unless_present = "dry_run")]
+    reason: Option<String>,
+    /// Says what would be announced, or withdrawn
     #[arg(long)]
-    reason: String,
+    dry_run: bool,
     /// The console, `http://HOST:PORT`; without it the one at listen.console
     #[arg(long, value_name = "URL")]
     console: Option<String>,
@@ -61,10 +64,10 @@ pub(crate) async fn main(config: &Config, command: &MaintenanceCommand) -> anyho
         MaintenanceCommand::List => return list(config),
     };
     let console = Console::of(config, how.console.as_deref(), how.token_file.as_deref())?;
-    let clock: ConsoleClock = console.get("/api/clock").await?;
-    let announcement = Announcement { id: Some(clock.at_ms), user: user(), reason: how.reason, ..announcement };
+    let (id, reason, dry_run) = (Some(console.id().await?), how.reason.unwrap_or_default(), how.dry_run);
+    let announcement = Announcement { id, user: user(), reason, dry_run, ..announcement };
     let reply: Reply = console.ask(Method::POST, &path, Some(&announcement)).await?;
-    println!("{}", reply.said.join("\n"));
+    println!("{}{}", if dry_run { "would be so: " } else { "" }, reply.said.join("\n"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -27,6 +27,7 @@ const SILENT_MS: i64 = 10_000;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct OrderArgs {
     /// The run, as `weir status` names it: `live`, `gap`, `import-…`
+    #[arg(value_parser = parse_run)]
     run: String,
     /// Why: it is kept for ever, with who and when
     #[arg(long, required_unless_present = "dry_run")]
@@ -40,6 +41,13 @@ pub(crate) struct OrderArgs {
     /// A file with the token; without it WEIR_TOKEN, or the one that `weir serve` has made in data_dir
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+/// What can be no run's name is refused before it is a part of a URL.
+fn parse_run(word: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_name = !word.is_empty() && word != "." && word != ".." && word.bytes().all(is_plain);
+    if is_name { Ok(word.to_owned()) } else { Err("it is no run's name (`weir status` names them)".to_owned()) }
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -93,13 +101,8 @@ pub(crate) async fn throttle(config: &Config, args: &ThrottleArgs) -> anyhow::Re
 
 async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) -> anyhow::Result<ExitCode> {
     let console = Console::of(config, order.console.as_deref(), order.token_file.as_deref())?;
-    let asked_ms = SystemClock.now_ms();
-    let clock: ConsoleClock = console.get("/api/clock").await?;
-    if let Some(differ) = clocks_differ(asked_ms, clock.at_ms, SystemClock.now_ms()) {
-        eprintln!("weir: {differ}");
-    }
     let command = Command {
-        id: Some(clock.at_ms),
+        id: Some(console.id().await?),
         user: user(),
         reason: order.reason.clone().unwrap_or_default(),
         dry_run: order.dry_run,
@@ -113,7 +116,7 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     let path = format!("/api/runs/{}/{word}", order.run);
     let reply: Reply = console.ask(Method::POST, &path, Some(&command)).await?;
     println!("{}{}", if order.dry_run { "would be so: " } else { "ordered: " }, reply.said.join("\n  "));
-    if order.dry_run || verb == Verb::Throttle {
+    if order.dry_run || verb == Verb::Throttle || (verb == Verb::Resume && reply.stopped) {
         return Ok(ExitCode::SUCCESS);
     }
     let silent = reply.heard_ms.is_none_or(|heard_ms| reply.at_ms - heard_ms > SILENT_MS);
@@ -151,6 +154,9 @@ pub(crate) fn user() -> String {
     std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default()
 }
 
+/// Where a console says what time it is.
+const CLOCK: &str = "/api/clock";
+
 /// The console, and who asks it.
 pub(crate) struct Console {
     url: String,
@@ -171,8 +177,14 @@ impl Console {
         Ok(Console { url: url.trim_end_matches('/').to_owned(), secret, client })
     }
 
-    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(Method::GET, path, None::<&()>).await
+    /// An id for a command, by the console's clock; says so when ours is another one.
+    pub(crate) async fn id(&self) -> anyhow::Result<i64> {
+        let asked_ms = SystemClock.now_ms();
+        let clock: ConsoleClock = self.ask(Method::GET, CLOCK, None::<&()>).await?;
+        if let Some(differ) = clocks_differ(asked_ms, clock.at_ms, SystemClock.now_ms()) {
+            eprintln!("weir: {differ}");
+        }
+        Ok(clock.at_ms)
     }
 
     /// Asks until there is an answer: what was asked before counts once.
@@ -198,7 +210,17 @@ impl Console {
                         });
                     }
                     let read: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-                    let said = read["error"].as_str().map_or_else(|| format!("{status} {text}"), str::to_owned);
+                    // Every console has a clock.
+                    let is_console = status != StatusCode::NOT_FOUND || path != CLOCK;
+                    let said = read["error"].as_str().filter(|_| is_console).map_or_else(
+                        || {
+                            format!(
+                                "{} answered {status}: that is no console of weir's (--console says where it is)",
+                                self.url
+                            )
+                        },
+                        str::to_owned,
+                    );
                     if status != StatusCode::SERVICE_UNAVAILABLE {
                         bail!("{said}");
                     }

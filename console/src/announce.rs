@@ -21,6 +21,8 @@ pub struct Announcement {
     pub at: String,
     /// How long it takes, as in `2h`.
     pub r#for: String,
+    /// Nothing is written.
+    pub dry_run: bool,
 }
 
 /// The plan that is written, and its sentence.

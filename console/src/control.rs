@@ -30,14 +30,15 @@ use serde_json::json;
 use tracing::{info, warn};
 use weir_log::{Clock, ControlLog, ControlRecords, Log, LogError};
 use weir_schemas::{
-    Hold, SchemaVersion,
+    Hold, Recoveries, SchemaVersion,
     control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, import_run, import_topic},
+    progress::RunProgress,
 };
 
 use crate::{
     Announcement, announce, guard,
     maintenance::maintenances,
-    snapshot::{ImportState, RunStatus, fold_imports, observe_run},
+    snapshot::{ImportState, LIVE, RunStatus, fold_imports, observe_run},
     token::{self, Role, Token},
     verbs::{self, Command, Known, Planned, Refusal, Verb},
 };
@@ -79,6 +80,9 @@ pub struct Reply {
     pub said: Vec<String>,
     /// When the run was last heard of.
     pub heard_ms: Option<i64>,
+    /// It has stopped over something, and goes on only when a person has said so.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// The answer of `/api/clock`, and the body of a refusal.
@@ -123,12 +127,18 @@ impl Desk {
             check_id(id, now_ms)?;
         }
         let id = command.id.unwrap_or_else(|| self.next_id());
-        let known = self.know(run, verb == Verb::Pause, &all, now_ms)?;
+        let mut known = self.know(run, verb == Verb::Pause, &all, now_ms)?;
+        if run == LIVE && command.live_first && !command.dry_run && known.hold.paused().is_some() {
+            // Where the present begins is for the log's clock to say, which stamps what is appended to it.
+            let tick = weir_schemas::wire::tick_record(now_ms).into();
+            known.log_now_ms = futures::executor::block_on(self.log.append(EVENTS_TOPIC, 0, tick, None))?.stamp_ms;
+        }
         let planned = verbs::decide(&known, verb, command, id)?;
         let who = who(token, &command.user);
         let reason = command.reason.trim().to_owned();
         let record = ControlRecord { at_ms: now_ms, who, reason, action: planned.action.clone() };
         let heard_ms = known.progress.as_ref().map(|progress| progress.at_ms);
+        let stopped = known.stopped;
         if !command.dry_run {
             futures::executor::block_on(control.append(&record))?;
             info!(run, ?verb, who = record.who, reason = record.reason, "ordered");
@@ -144,7 +154,8 @@ impl Desk {
             }
         }
         let Planned { action, safe_until_ms, said } = planned;
-        Ok(Reply { id, at_ms: now_ms, who: record.who, action, through_ms: None, safe_until_ms, said, heard_ms })
+        let (at_ms, who) = (now_ms, record.who);
+        Ok(Reply { id, at_ms, who, action, through_ms: None, safe_until_ms, said, heard_ms, stopped })
     }
 
     /// Announces a maintenance, or withdraws the one of the id `withdraws`. The same again, by its id, is answered as the
@@ -172,13 +183,16 @@ impl Desk {
                 let who = who(token, &announcement.user);
                 let reason = announcement.reason.trim().to_owned();
                 let record = ControlRecord { at_ms: now_ms, who, reason, action };
-                futures::executor::block_on(control.append(&record))?;
-                info!(said, who = record.who, reason = record.reason, "announced");
+                if !announcement.dry_run {
+                    futures::executor::block_on(control.append(&record))?;
+                    info!(said, who = record.who, reason = record.reason, "announced");
+                }
                 (record, said)
             }
         };
         let ControlRecord { at_ms, who, action, .. } = record;
-        Ok(Reply { id, at_ms, who, action, through_ms: None, safe_until_ms: None, said: vec![said], heard_ms: None })
+        let (through_ms, safe_until_ms, said, heard_ms, stopped) = (None, None, vec![said], None, false);
+        Ok(Reply { id, at_ms, who, action, through_ms, safe_until_ms, said, heard_ms, stopped })
     }
 
     fn answer_again(
@@ -207,6 +221,7 @@ impl Desk {
             through_ms: verbs::effect(&known.hold, id),
             safe_until_ms: known.kept.and_then(|kept| kept.safe_until_ms()),
             said: vec![format!("ordered at {}", crate::text::instant(Some(record.at_ms)))],
+            stopped: known.stopped,
             heard_ms: known.progress.map(|progress| progress.at_ms),
         })
     }
@@ -227,10 +242,18 @@ impl Desk {
             Some(through_ms) => Some(guard::kept(self.log.as_ref(), &topic, through_ms, now_ms)?),
             None => None,
         };
+        let told = |of: fn(&RunProgress) -> bool| status.progress.as_ref().is_some_and(of);
+        let stopped = told(|progress| progress.stopped.is_some()) && Recoveries::of(run, &control).pending.is_empty();
+        // What the gap run has said may be of another gap than the one that live has left last.
+        let live = Hold::of(LIVE, &control);
+        let left = live.catching_up().and_then(|pause| pause.resume.as_ref()?.left_to_ms).is_some();
+        let ended = told(|progress| progress.ended) && !(run == GAP_RUN && left);
         Ok(Known {
             run: run.to_owned(),
             runs,
             hold,
+            stopped,
+            ended,
             progress: status.progress,
             lag_records: status.lag_records,
             arrival_per_s: if arrival && topic == EVENTS_TOPIC { self.arrival_per_s(&control, now_ms)? } else { 0.0 },
@@ -238,6 +261,7 @@ impl Desk {
             width: self.version.width,
             lateness_ms: self.version.lateness_ms,
             now_ms,
+            log_now_ms: now_ms + kept.map_or(0, |kept| kept.ahead_ms),
         })
     }
 
@@ -267,7 +291,7 @@ fn runs(control: &[ControlRecord]) -> Vec<String> {
     let gap = control.iter().any(left).then(|| GAP_RUN.to_owned());
     let imports = fold_imports(control).into_iter().filter(|import| import.state == ImportState::Counting);
     let imports = imports.map(|import| import_run(&import.id));
-    ["live".to_owned()].into_iter().chain(gap).chain(imports).collect()
+    [LIVE.to_owned()].into_iter().chain(gap).chain(imports).collect()
 }
 
 fn id_of(record: &ControlRecord) -> Option<i64> {
@@ -360,7 +384,9 @@ impl Caller {
             return Ok(());
         }
         let Token { name, role: has, .. } = &self.0;
-        let what = format!("token {name} has the role {has}, this takes {role} (`weir token --role {role}` makes one)");
+        let what = format!(
+            "token {name} has the role {has}, this takes {role} (`weir token --name … --role {role}` makes one)"
+        );
         Err(Failure::new(StatusCode::FORBIDDEN, what))
     }
 }
@@ -399,10 +425,12 @@ async fn announce(
     body: Bytes,
     withdraws: Option<i64>,
 ) -> Result<Json<Reply>, Failure> {
-    caller.must_be(Role::Operator)?;
     let wrong = |error| Failure::new(StatusCode::BAD_REQUEST, format!("the body is no announcement: {error}"));
     let announcement: Announcement = serde_json::from_slice(&body).map_err(wrong)?;
-    verbs::check_words(&announcement.user, &announcement.reason)?;
+    caller.must_be(if announcement.dry_run { Role::Viewer } else { Role::Operator })?;
+    if !announcement.dry_run || !announcement.reason.is_empty() {
+        verbs::check_words(&announcement.user, &announcement.reason)?;
+    }
     on_a_thread(move || desk.announce(withdraws, &announcement, &caller.0)).await
 }
 
@@ -463,5 +491,98 @@ impl IntoResponse for Failure {
             StatusCode::SERVICE_UNAVAILABLE => (self.status, [(header::RETRY_AFTER, "5")], body).into_response(),
             status => (status, body).into_response(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weir_log::{Committed, EmbeddedLog, TopicKind};
+    use weir_schemas::progress::{Metadata, PartitionProgress, group_of};
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_795_780_800_000;
+    const HOUR_MS: i64 = 60 * 60_000;
+
+    /// A clock that stands.
+    struct At(i64);
+
+    impl Clock for At {
+        fn now_ms(&self) -> i64 {
+            self.0
+        }
+    }
+
+    /// A desk, and a log of which the clock is so much ahead of the desk's: a hit came just now, and live is complete.
+    fn desk(ahead_ms: i64) -> (Desk, Arc<dyn Log>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let log_now_ms = NOW_MS + ahead_ms;
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.path(), Arc::new(At(log_now_ms))).unwrap());
+        let retention = Duration::from_secs(12 * 60 * 60);
+        log.create_topic(EVENTS_TOPIC, &TopicKind::Events { partitions: 1, retention }).unwrap();
+        ControlLog::open(log.clone()).unwrap();
+        futures::executor::block_on(log.append(EVENTS_TOPIC, 0, b"a hit".as_slice().into(), None)).unwrap();
+        let run = RunProgress { complete_through_ms: Some(log_now_ms), ..RunProgress::default() };
+        let partition = PartitionProgress { arrival_ms: Some(log_now_ms), offset: Some(1) };
+        let metadata = serde_json::to_string(&Metadata { partition, run: Some(run) }).unwrap();
+        log.commit(&group_of(LIVE), EVENTS_TOPIC, &[Committed { partition: 0, offset: 1, metadata }]).unwrap();
+        let version = SchemaVersion::builtin(1).unwrap();
+        (Desk::new(Vec::new(), log.clone(), Arc::new(At(NOW_MS)), version), log, dir)
+    }
+
+    fn order(desk: &Desk, verb: Verb, live_first: bool, dry_run: bool) -> Reply {
+        let command = Command { reason: "a disk".into(), live_first, dry_run, ..Command::default() };
+        let reply = desk.command(LIVE, verb, &command, &Token::new("night", Role::Operator, "weir_t"));
+        reply.unwrap_or_else(|failure| panic!("{}", failure.said))
+    }
+
+    #[test]
+    fn a_log_whose_clock_is_another_one_is_told_of_and_deletes_and_begins_the_present_by_its_own() {
+        let right_ms = order(&desk(0).0, Verb::Pause, false, true).safe_until_ms.unwrap();
+        for (ahead_ms, words) in [(0, None), (2 * HOUR_MS, Some("2h ahead of")), (-2 * HOUR_MS, Some("2h behind"))] {
+            let (desk, log, _dir) = desk(ahead_ms);
+            // The run is complete through now by the log's clock, by which its records go: as late as if there were one clock.
+            // That a clock is behind does not show before something is appended; a pause is then over sooner than need be.
+            let pause = order(&desk, Verb::Pause, false, false);
+            assert_eq!(pause.safe_until_ms, Some(right_ms + ahead_ms.min(0)));
+            let end = log.bounds(EVENTS_TOPIC, 0).unwrap().end;
+            order(&desk, Verb::Resume, true, true);
+            assert_eq!(log.bounds(EVENTS_TOPIC, 0).unwrap().end, end, "who only asks writes nothing");
+            let first = order(&desk, Verb::Resume, true, false);
+            let version = SchemaVersion::builtin(1).unwrap();
+            let present = version.width.window_of(NOW_MS + ahead_ms - version.lateness_ms).ms();
+            assert!(
+                matches!(first.action, Action::Resume { left_to_ms: Some(left_to_ms), .. } if left_to_ms == present),
+                "{first:?}"
+            );
+            let clocks: Vec<_> = first.said.iter().filter(|said| said.starts_with("CLOCKS: ")).collect();
+            match words {
+                None => assert!(clocks.is_empty(), "{clocks:?}"),
+                Some(words) => assert!(clocks[0].contains(words), "{clocks:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_gap_run_is_done_only_while_live_has_left_nothing() {
+        let (desk, log, _dir) = desk(0);
+        let run = RunProgress { ended: true, ..RunProgress::default() };
+        let partition = PartitionProgress { arrival_ms: None, offset: Some(1) };
+        let metadata = serde_json::to_string(&Metadata { partition, run: Some(run) }).unwrap();
+        log.commit(&group_of(GAP_RUN), EVENTS_TOPIC, &[Committed { partition: 0, offset: 1, metadata }]).unwrap();
+        let command = Command { dry_run: true, ..Command::default() };
+        let token = Token::new("night", Role::Operator, "weir_t");
+        let pause = || desk.command(GAP_RUN, Verb::Pause, &command, &token).map_err(|failure| failure.said);
+        assert!(pause().unwrap_err().contains("there is no run gap"));
+        order(&desk, Verb::Pause, false, false);
+        let id = order(&desk, Verb::Resume, true, false).id;
+        assert!(pause().is_ok(), "{:?}", pause());
+        let caught_up = Action::CaughtUp { run: LIVE.into(), id, eta: None };
+        let record =
+            ControlRecord { at_ms: NOW_MS, who: "supervisor".into(), reason: String::new(), action: caught_up };
+        futures::executor::block_on(ControlLog::open(log).unwrap().append(&record)).unwrap();
+        assert!(pause().unwrap_err().contains("gap is done: there is nothing to pause"));
     }
 }

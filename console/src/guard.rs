@@ -14,10 +14,12 @@ use weir_schemas::{DEDUP_HORIZON_MS, Pause, STEP_BACK_MAX_MS};
 const RATE_OVER_MS: i64 = 10 * 60 * 1000;
 /// So many of the newest records of a partition tell how large records are.
 const SAMPLE_RECORDS: i64 = 200;
+/// Clocks that differ by less are not told of: an answer takes its time.
+pub(crate) const APART_MS: i64 = 5_000;
 /// The most of a margin.
 const MARGIN_MAX_MS: i64 = 60 * 60 * 1000;
 
-/// How long the log keeps what a run needs next. Times are ms since the Unix epoch.
+/// How long the log keeps what a run needs next. Times are ms since the Unix epoch, by the log's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// The run needs what the log has stamped from here on.
@@ -25,6 +27,8 @@ pub struct Kept {
     /// How long the log keeps a record, ms; `None`: for ever.
     pub retention_ms: Option<i64>,
     pub by_size: BySize,
+    /// So much the log's clock is ahead of ours: it deletes so much sooner. 0: it is not, as far as its records show.
+    pub ahead_ms: i64,
 }
 
 /// What a bound on a topic's bytes leaves.
@@ -40,20 +44,39 @@ pub enum BySize {
 
 /// A pause that is not held on to waits for so long before the log deletes what the run needs: a fifth of the time that the
 /// log keeps a record, an hour at the most. Within it the run must have read what is deleted next.
-pub fn margin_ms(retention_ms: i64) -> i64 {
+fn margin_ms(retention_ms: i64) -> i64 {
     (retention_ms / 5).min(MARGIN_MAX_MS)
 }
 
 impl Kept {
-    /// The run loses nothing that goes on before; `None`: whenever it goes on, as far as can be known.
+    /// The run loses nothing that goes on before, by our clock; `None`: whenever it goes on, as far as can be known.
     pub fn safe_until_ms(&self) -> Option<i64> {
-        let by_time = self.retention_ms.map(|retention_ms| self.needed_ms + retention_ms - margin_ms(retention_ms));
+        self.bound().map(|bound| bound.safe_until_ms)
+    }
+
+    /// The bound that is reached first.
+    pub(crate) fn bound(&self) -> Option<Bound> {
+        let of = |lost_ms: i64, margin_ms: i64, by_size| {
+            let lost_ms = lost_ms - self.ahead_ms;
+            Bound { safe_until_ms: lost_ms - margin_ms, lost_ms, by_size }
+        };
+        let by_time = self.retention_ms.map(|kept_ms| of(self.needed_ms + kept_ms, margin_ms(kept_ms), false));
         let by_size = match self.by_size {
-            BySize::Until(lost_ms) => Some(lost_ms - margin_ms((lost_ms - self.needed_ms).max(0))),
+            BySize::Until(lost_ms) => Some(of(lost_ms, margin_ms((lost_ms - self.needed_ms).max(0)), true)),
             BySize::Unbounded | BySize::NotKnown { .. } => None,
         };
-        by_time.into_iter().chain(by_size).min()
+        by_time.into_iter().chain(by_size).min_by_key(|bound| bound.safe_until_ms)
     }
+}
+
+/// What ends the time for which the log keeps what a run needs; by our clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) safe_until_ms: i64,
+    /// From when on it is deleted.
+    pub(crate) lost_ms: i64,
+    /// The bound on bytes, not on time.
+    pub(crate) by_size: bool,
 }
 
 /// What is done about a run that is paused.
@@ -83,15 +106,54 @@ pub fn next_step(pause: &Pause, safe_until_ms: Option<i64>, now_ms: i64) -> Step
     }
 }
 
-/// How long `topic` keeps what a run needs that is complete through `through_ms`.
+/// How long `topic` keeps what a run needs that is complete through `through_ms`; `now_ms` is by our clock.
 pub fn kept(log: &dyn Log, topic: &str, through_ms: i64, now_ms: i64) -> Result<Kept, LogError> {
     let needed_ms = through_ms - DEDUP_HORIZON_MS - STEP_BACK_MAX_MS;
     let retention_ms = log.retention(topic)?.map(|kept| kept.as_millis() as i64);
-    let by_size = match log.retention_bytes(topic)? {
+    let bytes = log.retention_bytes(topic)?;
+    let ahead_ms = if retention_ms.is_some() || bytes.is_some() { ahead_ms(log, topic, now_ms)? } else { 0 };
+    let by_size = match bytes {
         None => BySize::Unbounded,
-        Some(bytes) => by_size(log, topic, bytes, needed_ms, now_ms)?,
+        Some(bytes) => by_size(log, topic, bytes, needed_ms, now_ms + ahead_ms)?,
     };
-    Ok(Kept { needed_ms, retention_ms, by_size })
+    Ok(Kept { needed_ms, retention_ms, by_size, ahead_ms })
+}
+
+/// How far the log's clock is ahead of ours, by the newest record of each partition. One that is behind does not show: its
+/// records look old, as those of a log to which nobody writes.
+fn ahead_ms(log: &dyn Log, topic: &str, now_ms: i64) -> Result<i64, LogError> {
+    let mut ahead_ms = 0;
+    for partition in 0..log.partitions(topic)? {
+        if log.offset_at(topic, partition, now_ms + APART_MS)?.is_none() {
+            continue;
+        }
+        let end = log.bounds(topic, partition)?.end;
+        newest(log, topic, partition, end - 1, |stamp_ms, _| ahead_ms = ahead_ms.max(stamp_ms - now_ms))?;
+    }
+    Ok(ahead_ms)
+}
+
+/// Gives stamp and size of the records of a partition from `first` on, as far as it ends now.
+fn newest(
+    log: &dyn Log,
+    topic: &str,
+    partition: u32,
+    first: i64,
+    mut each: impl FnMut(i64, usize),
+) -> Result<(), LogError> {
+    let bounds = log.bounds(topic, partition)?;
+    let mut next = first.max(bounds.start);
+    let mut reader = log.reader(topic)?;
+    reader.assign(partition, next)?;
+    let mut silent = 0;
+    while next < bounds.end && silent < 10 {
+        let given = reader.poll(SAMPLE_RECORDS as usize, Duration::from_millis(500), &mut |record| {
+            next = record.offset + 1;
+            each(record.stamp_ms, record.payload.len());
+        })?;
+        silent = if given == 0 { silent + 1 } else { 0 };
+    }
+    Ok(())
 }
 
 /// The bound is on each partition: the one that fills up first decides.
@@ -116,19 +178,12 @@ fn by_size(log: &dyn Log, topic: &str, bytes: u64, needed_ms: i64, now_ms: i64) 
 
 /// How large the newest records of a partition are on average; at least 1.
 fn record_bytes(log: &dyn Log, topic: &str, partition: u32) -> Result<i64, LogError> {
-    let bounds = log.bounds(topic, partition)?;
-    let first = (bounds.end - SAMPLE_RECORDS).max(bounds.start);
+    let end = log.bounds(topic, partition)?.end;
     let (mut records, mut bytes) = (0, 0);
-    let mut reader = log.reader(topic)?;
-    reader.assign(partition, first)?;
-    let mut silent = 0;
-    while records < bounds.end - first && silent < 10 {
-        let given = reader.poll(SAMPLE_RECORDS as usize, Duration::from_millis(500), &mut |record| {
-            records += 1;
-            bytes += record.payload.len() as i64;
-        })?;
-        silent = if given == 0 { silent + 1 } else { 0 };
-    }
+    newest(log, topic, partition, end - SAMPLE_RECORDS, |_, size| {
+        records += 1;
+        bytes += size as i64;
+    })?;
     Ok((bytes / records.max(1)).max(1))
 }
 
@@ -147,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_pause_is_safe_until_the_first_bound_less_its_margin() {
-        let kept = |retention_ms, by_size| Kept { needed_ms: 1_000, retention_ms, by_size }.safe_until_ms();
+        let kept =
+            |retention_ms, by_size| Kept { needed_ms: 1_000, retention_ms, by_size, ahead_ms: 0 }.safe_until_ms();
         assert_eq!(kept(None, BySize::Unbounded), None);
         assert_eq!(kept(None, BySize::NotKnown { bytes: 7 }), None);
         assert_eq!(kept(Some(500), BySize::Unbounded), Some(1_400));
@@ -155,6 +211,8 @@ mod tests {
         assert_eq!(kept(Some(500), BySize::Until(1_100)), Some(1_080));
         assert_eq!(kept(Some(500), BySize::Until(9_000)), Some(1_400));
         assert_eq!(kept(None, BySize::Until(900)), Some(900), "what is gone already leaves no time");
+        let ahead = Kept { needed_ms: 1_000, retention_ms: Some(500), by_size: BySize::Unbounded, ahead_ms: 300 };
+        assert_eq!(ahead.safe_until_ms(), Some(1_100), "the log deletes by its own clock");
     }
 
     /// Every order of now, the told end and the safe end, with and without the word that something may be lost.

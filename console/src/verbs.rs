@@ -9,10 +9,14 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use weir_schemas::{Hold, UNHINDERED_PERMILLE, WindowWidth, control::Action, progress::RunProgress};
+use weir_schemas::{
+    Hold, UNHINDERED_PERMILLE, WindowWidth,
+    control::{Action, GAP_RUN},
+    progress::RunProgress,
+};
 
 use crate::{
-    guard::{BySize, Kept, margin_ms},
+    guard::{APART_MS, Bound, BySize, Kept},
     pace::{catch_up_ms, log_pace},
     text::instant,
     words::span,
@@ -59,6 +63,10 @@ pub(crate) struct Known {
     pub(crate) runs: Vec<String>,
     pub(crate) hold: Hold,
     pub(crate) progress: Option<RunProgress>,
+    /// It has stopped over something, and nobody has recovered it since.
+    pub(crate) stopped: bool,
+    /// It has done all there is for it.
+    pub(crate) ended: bool,
     /// Records that the run has not read.
     pub(crate) lag_records: i64,
     /// Records that come in a second, lately.
@@ -69,6 +77,8 @@ pub(crate) struct Known {
     pub(crate) width: WindowWidth,
     pub(crate) lateness_ms: i64,
     pub(crate) now_ms: i64,
+    /// The same by the log's clock, as far as it is known.
+    pub(crate) log_now_ms: i64,
 }
 
 /// What is written, and what that means, a sentence each.
@@ -101,11 +111,13 @@ pub(crate) fn decide(known: &Known, verb: Verb, command: &Command, id: i64) -> R
     if !command.dry_run || !command.reason.is_empty() {
         check_words(&command.user, &command.reason)?;
     }
-    match verb {
+    let mut planned = match verb {
         Verb::Pause => pause(known, command, id),
         Verb::Resume => resume(known, command, id),
         Verb::Throttle => throttle(known, command, id),
-    }
+    }?;
+    planned.said.extend(say_clocks(known));
+    Ok(planned)
 }
 
 pub(crate) fn check_words(user: &str, reason: &str) -> Result<(), Refusal> {
@@ -133,33 +145,43 @@ fn pause(known: &Known, command: &Command, id: i64) -> Result<Planned, Refusal> 
             pause.by.reason
         )));
     }
-    if known.progress.as_ref().is_some_and(|progress| progress.ended) {
+    if known.ended {
         return Err(Refusal::NotNow(format!("{run} is done: there is nothing to pause")));
     }
     let until_ms = until_ms(command, *now_ms)?;
     let safe_until_ms = known.kept.and_then(|kept| kept.safe_until_ms());
-    let wanted_ms = until_ms.unwrap_or(*now_ms);
-    if let Some(safe_until_ms) =
-        safe_until_ms.filter(|safe_until_ms| wanted_ms >= *safe_until_ms && !command.allow_loss)
-    {
-        return Err(Refusal::NotNow(format!(
-            "a pause until {} would lose data: the log keeps what {run} needs for a pause until {} (make it shorter, raise \
-             the topic's retention, or say --allow-loss if what the log deletes meanwhile may be missing)",
-            instant(Some(wanted_ms)),
-            instant(Some(safe_until_ms)),
-        )));
-    }
-    let mut said = vec![match until_ms {
-        Some(until_ms) => format!(
-            "{run} stops at its next batch boundary, for {}, until {}; hits are collected on",
-            span(until_ms - now_ms),
-            instant(Some(until_ms))
-        ),
-        None => {
-            format!("{run} stops at its next batch boundary, until `weir resume {run}`; hits are collected on")
+    if let Some(safe_until_ms) = safe_until_ms.filter(|_| !command.allow_loss) {
+        let anyway = "or say --allow-loss if what the log deletes meanwhile may be missing";
+        if *now_ms >= safe_until_ms {
+            return Err(Refusal::NotNow(format!(
+                "any pause would lose data: {run} is so far behind that the log deletes what it needs next, a pause was safe \
+                 until {} (let it catch up, raise the topic's retention, {anyway})",
+                instant(Some(safe_until_ms)),
+            )));
         }
+        if let Some(until_ms) = until_ms.filter(|until_ms| *until_ms >= safe_until_ms) {
+            return Err(Refusal::NotNow(format!(
+                "a pause until {} would lose data: the log keeps what {run} needs for a pause until {} (make it shorter, raise \
+                 the topic's retention, {anyway})",
+                instant(Some(until_ms)),
+                instant(Some(safe_until_ms)),
+            )));
+        }
+    }
+    let until = match until_ms {
+        Some(until_ms) => format!("for {}, until {}", span(until_ms - now_ms), instant(Some(until_ms))),
+        None => format!("until `weir resume {run}`"),
+    };
+    let mut said = vec![match known.stopped {
+        true => format!(
+            "{run} has STOPPED already (`weir status` says why): it stays so, recovered or not, {until}; hits are collected on"
+        ),
+        false => format!("{run} stops at its next batch boundary, {until}; hits are collected on"),
     }];
     said.extend(say_kept(known, command.allow_loss));
+    if command.allow_loss && safe_until_ms.is_some_and(|safe_ms| until_ms.is_none_or(|until_ms| until_ms > safe_ms)) {
+        said.push("what the log deletes after that is MISSING in the statistics, for ever".to_owned());
+    }
     said.extend(say_backlog(known, until_ms));
     let (run, allow_loss) = (run.clone(), command.allow_loss);
     Ok(Planned { action: Action::Pause { run, id, until_ms, allow_loss }, safe_until_ms, said })
@@ -211,21 +233,33 @@ fn resume(known: &Known, command: &Command, id: i64) -> Result<Planned, Refusal>
         return Err(Refusal::Wrong(format!("--live-first is for live: {run} has no present (leave it out)")));
     }
     let Some(pause) = hold.paused() else {
-        return Err(Refusal::NotNow(format!("{run} is not paused, there is nothing to resume")));
+        let instead = match known.stopped {
+            true => format!(": it has stopped (`weir status` says why, `weir recover {run}` lets it go on)"),
+            false => ", there is nothing to resume".to_owned(),
+        };
+        return Err(Refusal::NotNow(format!("{run} is not paused{instead}")));
     };
     let through_ms = pause.paused_ms.or_else(|| through_ms(known));
-    let left_to_ms = command.live_first.then(|| known.width.window_of(now_ms - known.lateness_ms).ms());
+    let left_to_ms = command.live_first.then(|| known.width.window_of(known.log_now_ms - known.lateness_ms).ms());
+    let from = match through_ms {
+        Some(_) => instant(through_ms),
+        None => "where it was".to_owned(),
+    };
     let mut said = vec![match left_to_ms {
         Some(left_to_ms) if through_ms.is_some_and(|through_ms| through_ms >= left_to_ms) => {
-            format!("{run} goes on from {}: nothing lies before the present", instant(through_ms))
+            format!("{run} goes on from {from}: nothing lies before the present")
         }
         Some(left_to_ms) => format!(
-            "{run} goes on at {}; what lies between {} and there is filled by the run gap, beside it",
+            "{run} goes on at {}; what lies between {from} and there is filled by the run gap, beside it",
             instant(Some(left_to_ms)),
-            instant(through_ms)
         ),
-        None => format!("{run} goes on from {}, in order", instant(through_ms)),
+        None => format!("{run} goes on from {from}, in order"),
     }];
+    if known.stopped {
+        said.push(format!(
+            "it has STOPPED, and goes on only after `weir recover {run}` (`weir status` says why it has)"
+        ));
+    }
     said.push(format!("{} records wait for it", known.lag_records));
     said.extend(through_ms.map(|through_ms| say_catch_up(known, now_ms - through_ms)));
     said.extend(say_kept(known, true));
@@ -241,6 +275,9 @@ fn throttle(known: &Known, command: &Command, id: i64) -> Result<Planned, Refusa
         return Err(Refusal::Wrong(format!(
             "a share of {share} is not above 0 and at most 1 (0.25: the run works a quarter of the time; 1: unhindered)"
         )));
+    }
+    if known.ended && run != GAP_RUN {
+        return Err(Refusal::NotNow(format!("{run} is done: there is nothing to slow down")));
     }
     let permille = permille as u16;
     let percent = |permille: u16| f64::from(permille) / 10.0;
@@ -272,6 +309,18 @@ fn through_ms(known: &Known) -> Option<i64> {
     known.progress.as_ref()?.complete_through_ms
 }
 
+/// That the log has another clock than the console.
+fn say_clocks(known: &Known) -> Option<String> {
+    let apart_ms = known.log_now_ms - known.now_ms;
+    let words = if apart_ms > 0 { "ahead of" } else { "behind" };
+    (apart_ms.abs() > APART_MS).then(|| {
+        format!(
+            "CLOCKS: the log's is {} {words} the console's, by which `until` and `safe until` are (run NTP on both machines)",
+            span(apart_ms.abs())
+        )
+    })
+}
+
 /// Until when the log keeps what the run needs.
 fn say_kept(known: &Known, only_tells: bool) -> Vec<String> {
     let Known { run, kept, .. } = known;
@@ -279,14 +328,17 @@ fn say_kept(known: &Known, only_tells: bool) -> Vec<String> {
         return vec![format!("how long the log keeps what {run} needs is not known: it has not said how far it is")];
     };
     let mut said = Vec::new();
-    match (kept.safe_until_ms(), kept.retention_ms) {
-        (None, _) => said.push("the log keeps what it needs for ever: no pause is too long".to_owned()),
-        (Some(safe_until_ms), retention_ms) => {
-            let margin = retention_ms.map_or(String::new(), |retention_ms| {
-                format!(" (it keeps {}; {} before is the margin)", span(retention_ms), span(margin_ms(retention_ms)))
-            });
-            let then = if only_tells { "" } else { "; it is resumed by itself then" };
-            said.push(format!("safe until {}{then}{margin}", instant(Some(safe_until_ms))));
+    match kept.bound() {
+        None => said.push("the log keeps what it needs for ever: no pause is too long".to_owned()),
+        Some(Bound { safe_until_ms, lost_ms, by_size }) => {
+            let because = match kept.retention_ms.filter(|_| !by_size) {
+                Some(retention_ms) => format!("it keeps {}", span(retention_ms)),
+                None => "then its bytes a partition are nearly full, if as much is appended as lately".to_owned(),
+            };
+            let (then, margin) =
+                (if only_tells { "" } else { "; it is resumed by itself then" }, lost_ms - safe_until_ms);
+            let until = instant(Some(safe_until_ms));
+            said.push(format!("safe until {until}{then} ({because}; {} before is the margin)", span(margin)));
         }
     }
     if let BySize::NotKnown { bytes } = kept.by_size {
@@ -342,10 +394,9 @@ pub(crate) fn effect(hold: &Hold, id: i64) -> Option<i64> {
 
 /// Whether the clocks of who asked and who answered differ, for a person: the question took from `asked_ms` to `heard_ms`.
 pub fn clocks_differ(asked_ms: i64, answered_ms: i64, heard_ms: i64) -> Option<String> {
-    const MAX_MS: i64 = 5_000;
     let ahead_ms = if answered_ms < asked_ms { asked_ms - answered_ms } else { (heard_ms - answered_ms).min(0) };
     let words = if ahead_ms > 0 { "ahead of" } else { "behind" };
-    (ahead_ms.abs() > MAX_MS).then(|| {
+    (ahead_ms.abs() > APART_MS).then(|| {
         let by = humantime::format_duration(Duration::from_secs(ahead_ms.unsigned_abs() / 1000));
         format!("this machine's clock is {by} {words} the console's: all times are by the console's")
     })
@@ -368,9 +419,17 @@ mod tests {
             runs: vec!["live".into()],
             hold: Hold::of("live", control),
             progress: Some(progress),
+            stopped: false,
+            ended: false,
             lag_records: 12,
             arrival_per_s: 2.0,
-            kept: Some(Kept { needed_ms: NOW - HOUR, retention_ms: Some(10 * HOUR), by_size: BySize::Unbounded }),
+            kept: Some(Kept {
+                needed_ms: NOW - HOUR,
+                retention_ms: Some(10 * HOUR),
+                by_size: BySize::Unbounded,
+                ahead_ms: 0,
+            }),
+            log_now_ms: NOW,
             width: WindowWidth::new(60_000).unwrap(),
             lateness_ms: 10_000,
             now_ms: NOW,
@@ -416,10 +475,39 @@ mod tests {
     fn a_pause_past_what_the_log_keeps_is_refused_unless_loss_is_allowed() {
         let long = Command { r#for: Some("9h".into()), ..command() };
         assert!(said(decide(&known(&[]), Verb::Pause, &long, 9)).contains("--allow-loss"));
-        assert!(decide(&known(&[]), Verb::Pause, &Command { allow_loss: true, ..long }, 9).is_ok());
+        let allowed = decide(&known(&[]), Verb::Pause, &Command { allow_loss: true, ..long }, 9).unwrap();
+        assert!(allowed.said.iter().any(|said| said.contains("MISSING")), "{allowed:?}");
+        let short = Command { r#for: Some("1h".into()), allow_loss: true, ..command() };
+        let short = decide(&known(&[]), Verb::Pause, &short, 9).unwrap();
+        assert!(!short.said.iter().any(|said| said.contains("MISSING")), "{short:?}");
         let mut late = known(&[]);
         late.kept = late.kept.map(|kept| Kept { needed_ms: NOW - 10 * HOUR, ..kept });
-        assert!(said(decide(&late, Verb::Pause, &command(), 9)).contains("would lose data"), "there is no time left");
+        expect_test::expect!["any pause would lose data: live is so far behind that the log deletes what it needs next, a pause was safe until 2026-03-01 12:20:00 UTC (let it catch up, raise the topic's retention, or say --allow-loss if what the log deletes meanwhile may be missing)"]
+        .assert_eq(&said(decide(&late, Verb::Pause, &command(), 9)));
+    }
+
+    #[test]
+    fn of_a_run_that_has_stopped_or_is_done_every_verb_says_so() {
+        let stopped = |control: &[ControlRecord]| Known { stopped: true, ..known(control) };
+        let pause = decide(&stopped(&[]), Verb::Pause, &command(), 9).unwrap();
+        assert!(pause.said[0].starts_with("live has STOPPED already (`weir status` says why)"), "{pause:?}");
+        let resume = decide(&stopped(&paused()), Verb::Resume, &command(), 9).unwrap();
+        assert!(resume.said[1].contains("goes on only after `weir recover live`"), "{resume:?}");
+        let resume = said(decide(&stopped(&[]), Verb::Resume, &command(), 9));
+        expect_test::expect![
+            "live is not paused: it has stopped (`weir status` says why, `weir recover live` lets it go on)"
+        ]
+        .assert_eq(&resume);
+
+        let done = |run: &str| Known { run: run.into(), runs: vec![run.into()], ended: true, ..known(&[]) };
+        let slower = Command { share: Some(0.5), ..command() };
+        assert!(said(decide(&done("import-i"), Verb::Pause, &command(), 9)).contains("is done"));
+        assert!(said(decide(&done("import-i"), Verb::Throttle, &slower, 9)).contains("is done"));
+        assert!(decide(&done("gap"), Verb::Throttle, &slower, 9).is_ok(), "there may be another gap");
+
+        let new = Known { progress: None, ..known(&paused()[..1]) };
+        let resume = decide(&new, Verb::Resume, &command(), 9).unwrap();
+        assert_eq!(resume.said[0], "live goes on from where it was, in order");
     }
 
     #[test]
