@@ -2,11 +2,15 @@
 
 mod support;
 
-use std::{process::Output, sync::Arc};
+use std::{
+    io::{BufRead as _, Write as _},
+    process::Output,
+    sync::Arc,
+};
 
 use futures::executor::block_on;
 use serde_json::{Value, json};
-use support::{Place, Serve, get, http, kafka, wait_for};
+use support::{Place, Serve, get, hold_gap, http, kafka, signal, wait_for, write};
 use weir_log::{Clock, Committed, ControlLog, EmbeddedLog, Log, SystemClock, TopicKind};
 use weir_schemas::{
     control::{Action, CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, GAP_RUN},
@@ -156,6 +160,11 @@ fn a_maintenance_is_announced_ahead_and_withdrawn() {
         run(&place, &["maintenance", "plan", "--at", "2099-03-01T14:00:00Z", "--for", "2h", "--reason", "a disk"]);
     assert!(planned.contains("is announced, 2099-03-01 14:00:00 UTC to 2099-03-01 16:00:00 UTC"), "{planned}");
     let listed = run(&place, &["maintenance", "list"]);
+    let dry = ["maintenance", "plan", "--at", "2099-04-01T14:00:00Z", "--for", "2h", "--dry-run"];
+    assert!(run(&place, &dry).starts_with("would be so: maintenance "));
+    let id = listed.split_whitespace().next().unwrap();
+    assert!(run(&place, &["maintenance", "cancel", id, "--dry-run"]).starts_with("would be so: maintenance "));
+    assert_eq!(run(&place, &["maintenance", "list"]), listed, "nothing was written");
     assert!(listed.contains("planned") && listed.trim_end().ends_with("a disk"), "{listed}");
     let announced = |place: &Place| -> Option<usize> {
         let upcoming = get(&format!("http://{}/api/v2/scheduled-maintenances/upcoming.json", place.console))?.1;
@@ -165,6 +174,9 @@ fn a_maintenance_is_announced_ahead_and_withdrawn() {
     wait_for("everybody to see it", || (announced(&place)? == 1).then_some(()));
     let id = listed.split_whitespace().next().unwrap().to_owned();
     assert!(refused(&place, &["maintenance", "cancel", "7", "--reason", "x"]).contains("there is no maintenance 7"));
+    let elsewhere = format!("http://{}", place.collector);
+    let elsewhere = refused(&place, &["maintenance", "cancel", &id, "--reason", "x", "--console", &elsewhere]);
+    assert!(elsewhere.contains("that is no console of weir's (--console says where it is)"), "{elsewhere}");
     let past = ["maintenance", "plan", "--at", "2020-03-01T14:00:00Z", "--for", "2h", "--reason", "x"];
     assert!(refused(&place, &past).contains("is not ahead"));
     assert!(run(&place, &["maintenance", "cancel", &id, "--reason", "no disk"]).contains("is withdrawn"));
@@ -293,6 +305,10 @@ fn wrong_use_is_refused_with_the_way_out_and_writes_nothing() {
     assert!(long.contains("would lose data") && long.contains("--allow-loss"), "{long}");
     let past = refused(&place, &["pause", "live", "--reason", "a test", "--until", "2020-01-01T00:00:00Z"]);
     assert!(past.contains("is not ahead"), "{past}");
+    for name in ["", "..", "live/resume", "live?token=weir_o", "liv\u{e9}"] {
+        let output = place.weir(&["pause", name, "--reason", "a test"]);
+        assert!(!output.status.success() && text(&output).contains("it is no run's name"), "{}", text(&output));
+    }
     for share in ["0", "-1", "1.5"] {
         let refused = refused(&place, &["throttle", "live", share, "--reason", "a test"]);
         assert!(refused.contains("above 0 and at most 1"), "{refused}");
@@ -320,6 +336,214 @@ fn wrong_use_is_refused_with_the_way_out_and_writes_nothing() {
     assert!(history.contains("night@anna") && history.contains("pause live, loss allowed"), "{history}");
     assert!(history.contains("\n1 record was set aside"), "{history}");
     assert_eq!(console.stop(), Some(0));
+}
+
+#[test]
+fn a_run_that_stops_for_good_while_it_is_paused_stays_known_and_goes_on_after_both_verbs() {
+    let place = Place::new("");
+    let serve = place.start();
+    let mut sent = place.hits("/before", 3);
+    place.wait_complete();
+    // Nobody may write; the run looks for seconds when it begins before it says that it stops for that.
+    write(&place, "DROP TABLE weir.owners SYNC");
+    let killed = serve.children("run")[0];
+    signal(killed, libc::SIGKILL);
+    wait_for("the run to begin again", || serve.children("run").into_iter().find(|pid| *pid != killed));
+    let paused = run(&place, &["pause", "live", "--reason", "a test"]);
+    assert!(paused.contains("live stops at its next batch boundary"), "it had stopped before: {paused}");
+    assert!(paused.contains("\npaused: complete through "), "{paused}");
+    let stopped = || {
+        let told = place.status()?["runs"][0].clone();
+        (told["progress"]["fault"]["kind"] == "owners_gone" && told["paused"]["through_ms"].is_i64()).then_some(())
+    };
+    wait_for("the reason to be told", stopped);
+
+    let log = EmbeddedLog::open(place.dir.path().join("data/log"), Arc::new(SystemClock)).unwrap();
+    let group = group_of("live");
+    let committed = log.committed(&group, EVENTS_TOPIC).unwrap();
+    let moved: Vec<_> =
+        committed.iter().map(|of| Committed { offset: 0, metadata: String::new(), ..of.clone() }).collect();
+    // What the supervisor has looked at is put back when another tool has written over it.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    log.commit(&group, EVENTS_TOPIC, &moved).unwrap();
+    wait_for("it to be put back", || (log.committed(&group, EVENTS_TOPIC).unwrap() == committed).then_some(()));
+
+    let again = refused(&place, &["pause", "live", "--reason", "again"]);
+    assert!(again.contains("live is paused since "), "{again}");
+    let early = run(&place, &["resume", "live", "--dry-run"]);
+    assert!(early.contains("it has STOPPED, and goes on only after `weir recover live`"), "{early}");
+    let recovered = run(&place, &["recover", "live", "--reason", "a test"]);
+    assert!(recovered.contains("live is paused since ") && recovered.contains("(`weir resume live`)"), "{recovered}");
+    sent += place.hits("/meanwhile", 2);
+    assert!(serve.children("run").is_empty());
+    let resumed = run(&place, &["resume", "live", "--reason", "a test"]);
+    assert!(!resumed.contains("STOPPED") && resumed.contains("\nresumed: goes on from "), "{resumed}");
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent));
+
+    // The other way round: it stops, and is paused and resumed, which lets nothing go on by itself.
+    write(&place, "DROP TABLE weir.owners SYNC");
+    signal(serve.children("run")[0], libc::SIGKILL);
+    let owners_gone = || (place.status()?["runs"][0]["progress"]["fault"]["kind"] == "owners_gone").then_some(());
+    wait_for("the run to stop", owners_gone);
+    let resume = refused(&place, &["resume", "live", "--reason", "a test"]);
+    assert!(resume.contains("live is not paused: it has stopped"), "{resume}");
+    let paused = run(&place, &["pause", "live", "--reason", "a test"]);
+    assert!(paused.contains("live has STOPPED already"), "{paused}");
+    let resumed = run(&place, &["resume", "live", "--reason", "a test"]);
+    assert!(resumed.contains("it has STOPPED, and goes on only after `weir recover live`"), "{resumed}");
+    assert!(run(&place, &["recover", "live", "--reason", "a test"]).contains("live goes on from "));
+    sent += place.hits("/after", 1);
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn gaps_queue_over_a_restart_and_when_they_are_filled_the_ranges_are_one_again() {
+    let place = Place::new("");
+    let serve = place.start();
+    let mut sent = place.hits("/before", 2);
+    place.wait_complete();
+    for gap in 1..=2 {
+        run(&place, &["pause", "live", "--reason", "a test"]);
+        if gap == 1 {
+            // So that the second one finds it unfilled.
+            hold_gap(&place);
+        }
+        let since_ms = SystemClock.now_ms();
+        wait_for("some windows with hits to pass", || {
+            sent += place.hits("/meanwhile", 1);
+            (SystemClock.now_ms() > since_ms + 3_000).then_some(())
+        });
+        run(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
+        sent += place.hits("/after", 1);
+        place.wait_complete();
+    }
+    let ranges = || place.query("SELECT state FROM completeness WHERE origin = '' ORDER BY range_from");
+    assert_eq!(ranges().unwrap(), "complete\ncomputing\ncomplete\ncomputing\ncomplete\n");
+    let two = wait_for("both to be told", || {
+        let status = place.status()?;
+        (status["computing"].as_array()?.len() == 2).then_some(status)
+    });
+    let states = |status: &Value| -> Vec<String> {
+        let maintenances = status["maintenances"].as_array().unwrap();
+        maintenances.iter().map(|one| one["state"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(states(&two), ["catching_up", "under_way", "catching_up"], "live, the gap run's own pause, live");
+
+    serve.kill();
+    let serve = place.start();
+    place.wait_complete();
+    run(&place, &["resume", "gap", "--reason", "a test"]);
+    let over = wait_for("both to be filled", || {
+        let status = place.status()?;
+        states(&status).iter().all(|state| state == "over").then_some(status)
+    });
+    assert_eq!(over["computing"], json!([]), "{over}");
+    assert_eq!(ranges().unwrap(), "complete\n");
+    assert_eq!(views(&place), Some(sent));
+    wait_for("the light", || (place.status()?["status"] == "green").then_some(()));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn the_run_that_fills_a_gap_gives_way_while_live_is_late() {
+    let place = Place::new("");
+    let serve = place.start();
+    let mut sent = place.hits("/before", 2);
+    place.wait_complete();
+    run(&place, &["pause", "live", "--reason", "a test"]);
+    sent += place.hits("/meanwhile", 5);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    hold_gap(&place);
+    run(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
+    run(&place, &["throttle", "gap", "0.4", "--reason", "a test"]);
+    let share = |permille: f64| {
+        wait_for(&format!("a share of {permille}"), || {
+            (metric(&place, "weir_pipeline_share_permille", "gap")? == permille).then_some(())
+        })
+    };
+    share(400.0);
+    let live = serve.children("run");
+    assert_eq!(live.len(), 1, "the gap run is held");
+    signal(live[0], libc::SIGSTOP);
+    share(40.0);
+    signal(live[0], libc::SIGCONT);
+    share(400.0);
+    run(&place, &["resume", "gap", "--reason", "a test"]);
+    wait_for("the gap to be filled", || (views(&place)? == sent).then_some(()));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+/// What `/metrics` says of a run.
+fn metric(place: &Place, name: &str, run: &str) -> Option<f64> {
+    let (_, text) = get(&format!("http://{}/metrics", place.console))?;
+    let begin = format!("{name}{{run=\"{run}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&begin)?.parse().ok())
+}
+
+#[test]
+fn a_throttled_run_rests_for_its_share_and_says_who_has_said_so() {
+    let place = Place::new("");
+    let serve = place.start();
+    place.wait_complete();
+    run(&place, &["pause", "live", "--reason", "a test"]);
+    let mut sent = 0;
+    for page in 0..60 {
+        sent += place.hits(&format!("/{page}"), 500);
+    }
+    run(&place, &["throttle", "live", "0.5", "--reason", "a busy day"]);
+    run(&place, &["resume", "live", "--reason", "a test"]);
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent));
+    let shown = text(&place.weir(&["status"]));
+    let line = shown.lines().find(|line| line.contains("THROTTLED to 50 % of the time since ")).unwrap_or(&shown);
+    assert!(line.ends_with("\"a busy day\""), "{shown}");
+    // By its own account: as long as it has worked it has rested, but for what each of its workers still owes.
+    let of = |what: &str| metric(&place, &format!("weir_pipeline_{what}_milliseconds_total"), "live");
+    let worked = wait_for("some work", || of("worked").filter(|worked_ms| *worked_ms >= 100.0));
+    let rested = wait_for("as much rest", || of("rested").filter(|rested_ms| *rested_ms > 0.0));
+    let workers = std::thread::available_parallelism().unwrap().get() as f64;
+    assert!(worked <= rested + workers * 40.0, "{worked} ms of work, {rested} ms of rest");
+    run(&place, &["throttle", "live", "1", "--reason", "a quiet day"]);
+    assert!(!text(&place.weir(&["status"])).contains("THROTTLED"));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_clock_that_is_another_than_the_consoles_is_told_before_anything_is_done() {
+    let place = Place::new("");
+    let token = place.dir.path().join("token");
+    std::fs::write(&token, "weir_t").unwrap();
+    // A console that says that it is two hours later.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = std::io::BufReader::new(stream.unwrap());
+            let mut request = String::new();
+            stream.read_line(&mut request).unwrap();
+            let (status, body) = match request.starts_with("GET /api/clock ") {
+                true => ("200 OK", json!({ "at_ms": SystemClock.now_ms() + 7_200_000 })),
+                false => ("409 Conflict", json!({ "error": "live is not paused, there is nothing to resume" })),
+            };
+            let body = body.to_string();
+            let answer =
+                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            // What was asked is read to its end, so that the answer is.
+            stream.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    let args = ["--console", &url, "--token-file", token.to_str().unwrap(), "--reason", "a test"];
+    let said = refused(&place, &[&["resume", "live"], &args[..]].concat());
+    assert!(
+        said.contains("this machine's clock is ") && said.contains(" behind the console's: all times are"),
+        "{said}"
+    );
+    assert!(said.contains("live is not paused"), "{said}");
 }
 
 /// What a run says that is complete through now.
