@@ -84,7 +84,7 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
     let mut sent = place.hits("/before", 2);
     place.wait_complete();
     // The gap run waits, so that live cannot have caught up between its pauses.
-    write(&place, Action::Pause { run: GAP_RUN.into(), id: 1, until_ms: None, allow_loss: false });
+    order(&place, Action::Pause { run: GAP_RUN.into(), id: 1, until_ms: None, allow_loss: false });
     for page in ["/first", "/second"] {
         run(&place, &["pause", "live", "--reason", "a test"]);
         sent += hits_over_windows(&place, page);
@@ -106,7 +106,7 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
     assert_eq!((of_live, views(&place)), (1, Some(sent)));
 
     // There is no gap any more, as if it had come to its end just before: a pause of its run takes effect and ends all the same.
-    write(&place, Action::Pause { run: GAP_RUN.into(), id: 5, until_ms: None, allow_loss: false });
+    order(&place, Action::Pause { run: GAP_RUN.into(), id: 5, until_ms: None, allow_loss: false });
     wait_for("the pause to take effect", || {
         said(&place, "paused").iter().any(|record| record["id"] == 5 && record["run"] == "gap").then_some(())
     });
@@ -129,12 +129,12 @@ fn what_is_left_by_a_pause_that_nobody_had_to_stop_for_is_named_until_it_is_fill
         get(&format!("http://{}/readyz", place.collector)).filter(|(status, _)| *status == 200)
     });
     // The gap run waits, so that what it has to do is seen.
-    write(&place, Action::Pause { run: GAP_RUN.into(), id: 1, until_ms: None, allow_loss: false });
+    order(&place, Action::Pause { run: GAP_RUN.into(), id: 1, until_ms: None, allow_loss: false });
     let before_ms = SystemClock.now_ms();
     sent += hits_over_windows(&place, "/nobody-computes");
     let left_to_ms = Some(SystemClock.now_ms() / 1_000 * 1_000);
-    write(&place, Action::Pause { run: "live".into(), id: 2, until_ms: None, allow_loss: false });
-    write(&place, Action::Resume { run: "live".into(), id: 3, left_to_ms });
+    order(&place, Action::Pause { run: "live".into(), id: 2, until_ms: None, allow_loss: false });
+    order(&place, Action::Resume { run: "live".into(), id: 3, left_to_ms });
     assert_eq!(collector.stop(), Some(0));
     let serve = place.start();
     place.wait_complete();
@@ -574,7 +574,7 @@ fn hits_over_windows(place: &Place, page: &str) -> u64 {
 }
 
 /// Writes to the control topic what no verb would.
-fn write(place: &Place, action: Action) {
+fn order(place: &Place, action: Action) {
     let log = EmbeddedLog::open(place.dir.path().join("data/log"), Arc::new(SystemClock)).unwrap();
     let (at_ms, who, reason) = (SystemClock.now_ms(), "ops@test".into(), "a test".into());
     let record = ControlRecord { at_ms, who, reason, action };
