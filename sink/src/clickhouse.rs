@@ -1,14 +1,14 @@
 //! A run's table in ClickHouse, with `owners` and `emissions` beside it: each statement of [`Table`] as SQL.
 
 use weir_schemas::SchemaVersion;
-use weir_schemas::tables::{quote, stats_table};
+use weir_schemas::tables::{quote, quote_name, stats_table};
 
 use crate::connection::{Connection, LONG, QUICK, Target};
 use crate::digest::{self, Content, seconds};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::events::word;
 use crate::owner::Owner;
-use crate::table::{Mutations, Recorded, Running, State, Statement, Table, Windows};
+use crate::table::{Mutations, Recorded, Replacing, Running, State, Statement, Table, Windows};
 use crate::{Altered, body, prepare};
 
 /// What a refused INSERT says, after ClickHouse's own words.
@@ -31,6 +31,11 @@ pub(crate) struct ClickHouse {
 /// The table of a run in ClickHouse: the statements that [`run`](crate::run()) sends, for who wants to send them one by one.
 pub fn table_of(target: &Target, run: &str, version: &SchemaVersion, origin: &str) -> impl Table + Clone + use<> {
     ClickHouse::new(target, run, version, origin)
+}
+
+/// The same of live rows, with the table beside it that a replay has filled.
+pub fn replacing_of(target: &Target, run: &str, version: &SchemaVersion) -> impl Replacing + Clone + use<> {
+    ClickHouse::new(target, run, version, "")
 }
 
 impl ClickHouse {
@@ -130,10 +135,64 @@ impl ClickHouse {
         self.connection.execute(&sql, Some(self.query_id(as_)), QUICK).await
     }
 
+    /// The database beside this one that a replay fills.
+    fn beside(&self) -> String {
+        beside(&self.connection.database_name)
+    }
+
+    /// What the table beside is called while it is the owner's.
+    fn owned(&self, owner: &Owner) -> String {
+        format!("{}_{}_{}", self.table, owner.number, owner.uuid.simple())
+    }
+
+    /// Gives the table beside this name, whatever it has; `false`: there is none.
+    async fn rename_beside(&self, to: &str) -> Result<bool, Failure> {
+        let beside = self.beside();
+        let sql = format!(
+            "SELECT name FROM system.tables WHERE database = {} AND startsWith(name, {})",
+            quote(&beside),
+            quote(&self.table)
+        );
+        let Some(is) = self.connection.rows::<String>(&sql, QUICK).await?.pop() else { return Ok(false) };
+        if is != to {
+            let (beside, is, to) = (quote_name(&beside), quote_name(&is), quote_name(to));
+            let sql = format!("RENAME TABLE {beside}.{is} TO {beside}.{to}");
+            self.connection.execute(&sql, None, QUICK).await?;
+        }
+        Ok(true)
+    }
+
+    /// What a replay before has made the owner's, a next one may fill.
+    pub(crate) async fn give_back(&self) -> Result<(), Failure> {
+        self.rename_beside(&self.table).await.map(drop)
+    }
+
+    /// What a table holds, by window.
+    async fn by_window(&self, table: &str, windows: Windows) -> Result<Vec<(u32, Content)>, Failure> {
+        let sql = format!(
+            "SELECT toUnixTimestamp(emitted_in) AS at, count(), sum({}) FROM {table} WHERE {} GROUP BY at ORDER BY at",
+            digest::sql(&self.version),
+            self.of_windows(windows)
+        );
+        let held: Vec<(u32, u64, u64)> = self.connection.rows(&sql, LONG).await?;
+        Ok(held.into_iter().map(|(at_s, rows, digest)| (at_s, Content { rows, digest })).collect())
+    }
+
     /// A mutation shows whose it is by the fence in its command.
     fn own_mutations(&self) -> String {
         format!("{} AND NOT is_done AND position(command, {}) > 0", self.of_tables(), quote(&quote(&self.key)))
     }
+}
+
+/// The database beside `database` that a replay fills.
+pub(crate) fn beside(database: &str) -> String {
+    format!("{database}_replay")
+}
+
+/// Records, each as `(from, to, rows, digest)`.
+fn tuples(of: &[Recorded]) -> String {
+    let tuple = |of: &Recorded| format!("({}, {}, {}, {})", of.from_s, of.to_s, of.content.rows, of.content.digest);
+    of.iter().map(tuple).collect::<Vec<_>>().join(", ")
 }
 
 /// A state, as `emissions` names it.
@@ -272,5 +331,73 @@ impl Table for ClickHouse {
 
     async fn altered(&self) -> Result<Option<Altered>, Failure> {
         prepare::check(&self.connection, &self.version).await
+    }
+}
+
+impl Replacing for ClickHouse {
+    async fn take_over(&self, owner: &Owner) -> Result<(), Failure> {
+        if self.rename_beside(&self.owned(owner)).await? {
+            return Ok(());
+        }
+        let said = format!("{}.{} is not there", self.beside(), self.table);
+        Err(Failure { kind: Kind::Hopeless("begin the replay again"), said })
+    }
+
+    async fn held(&self, windows: Windows) -> Result<Vec<(u32, Content)>, Failure> {
+        self.by_window(&format!("{}.{}", self.connection.database, self.table), windows).await
+    }
+
+    async fn replayed(&self, owner: &Owner, windows: Windows) -> Result<Vec<(u32, Content)>, Failure> {
+        self.by_window(&format!("{}.{}", quote_name(&self.beside()), self.owned(owner)), windows).await
+    }
+
+    async fn replace(&self, as_: Statement<'_>, day: Windows) -> Result<(), Failure> {
+        // A day of which a replay has nothing is refused without it, by a server that knows it; the others take it as it is.
+        let empty = "allow_replace_partition_from_empty_source";
+        let known = format!("SELECT count() FROM system.settings WHERE name = {}", quote(empty));
+        let settings = match self.connection.row::<u64>(&known, QUICK).await? {
+            0 => String::new(),
+            _ => format!(" SETTINGS {empty} = 1"),
+        };
+        let sql = format!(
+            "ALTER TABLE {}.{} REPLACE PARTITION ({}, toDate(toDateTime({}, 'UTC'), 'UTC')) FROM {}.{}{settings}",
+            self.connection.database,
+            self.table,
+            quote(&self.origin),
+            seconds(day.from.ms()),
+            quote_name(&self.beside()),
+            self.owned(as_.owner)
+        );
+        self.connection.execute(&sql, Some(self.query_id(as_)), LONG).await
+    }
+
+    async fn record_all(&self, as_: Statement<'_>, of: &[Recorded]) -> Result<(), Failure> {
+        let sql = format!(
+            "INSERT INTO {}.emissions (generation, origin, run, state, window_from, window_to, rows, digest) \
+             SELECT {}, {}, {}, {}, toDateTime(from_s, 'UTC'), toDateTime(to_s, 'UTC'), of_rows, of_digest \
+             FROM values('from_s UInt32, to_s UInt32, of_rows UInt64, of_digest UInt64', {}) WHERE {}",
+            self.connection.database,
+            self.version.number,
+            quote(&self.origin),
+            quote(&self.run),
+            quote(state_word(State::Done)),
+            tuples(of),
+            self.or_fail(as_.owner),
+        );
+        self.connection.execute(&sql, Some(self.query_id(as_)), QUICK).await
+    }
+
+    async fn forget_just(&self, as_: Statement<'_>, of: &[Recorded]) -> Result<(), Failure> {
+        let sql = format!(
+            "ALTER TABLE {}.emissions DELETE WHERE {} AND state = {} \
+             AND (toUnixTimestamp(window_from), toUnixTimestamp(window_to), rows, digest) IN ({}) AND {} \
+             SETTINGS mutations_sync = 2",
+            self.connection.database,
+            self.of_origin(),
+            quote(state_word(State::Done)),
+            tuples(of),
+            self.or_nothing(as_.owner)
+        );
+        self.connection.execute(&sql, Some(self.query_id(as_)), LONG).await
     }
 }

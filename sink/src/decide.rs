@@ -4,7 +4,7 @@ use crate::digest::Content;
 use crate::error::Kind;
 use crate::table::{Recorded, State};
 
-/// The one thing that an owner does in a turn; the last two only when a person has ordered it.
+/// The one thing that an owner does in a turn; the last three only when a person has ordered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
     /// The table holds the batch: record it.
@@ -19,6 +19,8 @@ pub enum Deed {
     Lose,
     /// What is recorded of windows is not believed any more: take it out.
     Forget,
+    /// A day's rows are those that a replay has computed.
+    Replace,
 }
 
 /// Law: one of the first three; `Done` if and only if the table holds exactly what is wanted, and `Insert` only where it holds nothing.

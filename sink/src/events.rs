@@ -166,5 +166,6 @@ pub(crate) fn word(deed: Deed) -> &'static str {
         Deed::Leave => "leave",
         Deed::Lose => "lose",
         Deed::Forget => "forget",
+        Deed::Replace => "replace",
     }
 }

@@ -16,6 +16,7 @@
 //! - while a restore is not over nobody owns a run ([`restore()`])
 //! - what was done can be taken back ([`take_back()`]): then it is asked for again, and written only where it differs, or it
 //!   is named as lost
+//! - days that a replay has computed again replace those of the table at once, and what is done stays done ([`replace()`])
 //!
 //! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`, and lived through, with everything that may go
 //! wrong, in `tests/simulation`. Start at [`run`]; [`table`] is what it asks of ClickHouse, [`Vault`] what a copy and a
@@ -38,6 +39,8 @@ mod mend;
 mod owner;
 mod pending;
 mod prepare;
+mod replace;
+mod replay;
 mod restore;
 pub mod server;
 pub mod table;
@@ -49,7 +52,7 @@ mod writer;
 pub use analyst::{analyst_faults, analyst_sql};
 pub use body::body_of;
 pub use checkpoint::{checkpoint, checkpoint_of, gap, gap_of};
-pub use clickhouse::table_of;
+pub use clickhouse::{replacing_of, table_of};
 pub use connection::Target;
 pub use contents::{Between, contents};
 pub use decide::{Deed, next_deed};
@@ -59,6 +62,8 @@ pub use limits::Limits;
 pub use mend::mend;
 pub use owner::Owner;
 pub use prepare::{Altered, Shape, prepare, shape, show};
+pub use replace::{replace, replace_on};
+pub use replay::{Compared, Differs, Held, Scratch, Standing, standing};
 pub use restore::{Vault, copy_on, restore_on};
 pub use take_back::{Extent, take_back, take_back_on, undo, undo_on};
 pub use vault::{copy, restore};

@@ -128,3 +128,31 @@ pub trait Table: Running {
     /// What is wrong with how the tables were made.
     fn altered(&self) -> impl Future<Output = Result<Option<Altered>, Failure>> + Send;
 }
+
+/// A table that has another one beside it, which a replay has filled, and whole days of which it can take.
+///
+/// What takes a day carries no fence, as its kind knows none: it names the other table by the owner that has taken it over,
+/// so that what an earlier owner has sent finds no such table.
+pub trait Replacing: Table {
+    /// Gives the other table the owner's name, whoever's it has.
+    fn take_over(&self, owner: &Owner) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// What it holds of these windows, by window (s since the Unix epoch), ascending; those without rows are left out.
+    fn held(&self, windows: Windows) -> impl Future<Output = Result<Vec<(u32, Content)>, Failure>> + Send;
+
+    /// The same of the other table, which is the owner's.
+    fn replayed(
+        &self,
+        owner: &Owner,
+        windows: Windows,
+    ) -> impl Future<Output = Result<Vec<(u32, Content)>, Failure>> + Send;
+
+    /// Makes the rows of a whole day (UTC) those of the other table, all at once: a reader sees the old or the new ones.
+    fn replace(&self, as_: Statement<'_>, day: Windows) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Records these as done: all of them or none, if they are few.
+    fn record_all(&self, as_: Statement<'_>, of: &[Recorded]) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Takes out just these of what is recorded as done.
+    fn forget_just(&self, as_: Statement<'_>, of: &[Recorded]) -> impl Future<Output = Result<(), Failure>> + Send;
+}

@@ -107,13 +107,21 @@ struct Taking<'a, T> {
 }
 
 /// An owner, and how many statements it has sent.
-struct Counting {
+pub(crate) struct Counting {
     owner: Owner,
     statements: u64,
 }
 
 impl Counting {
-    fn as_(&mut self, deed: Deed) -> Statement<'_> {
+    pub(crate) fn new(owner: Owner) -> Counting {
+        Counting { owner, statements: 0 }
+    }
+
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub(crate) fn as_(&mut self, deed: Deed) -> Statement<'_> {
         self.statements += 1;
         Statement { owner: &self.owner, deed, number: self.statements }
     }
@@ -123,7 +131,7 @@ impl<T: Table> Taking<'_, T> {
     async fn begin(table: &T, width: WindowWidth) -> Result<Taking<'_, T>, Failure> {
         let owner = owner::raise(table).await?;
         owner::end_running(table).await?;
-        Ok(Taking { table, width, owner: Counting { owner, statements: 0 } })
+        Ok(Taking { table, width, owner: Counting::new(owner) })
     }
 
     /// All windows that there may be.

@@ -367,7 +367,9 @@ impl<T: Table> Writer<'_, T> {
                 self.table.delete(statement, batch.windows()).await
             }
             Deed::Insert => self.insert(&owner, &batch).await,
-            Deed::Leave | Deed::Lose | Deed::Forget => unreachable!("the table decides among the others"),
+            Deed::Leave | Deed::Lose | Deed::Forget | Deed::Replace => {
+                unreachable!("the table decides among the others")
+            }
         };
         let next = self.answered(deed, answer)?;
         if self.waits && self.differed < DIFFERED_OFTEN {
