@@ -14,13 +14,13 @@ use anyhow::{Context, bail, ensure};
 use jiff::Timestamp;
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
-    Repair, SchemaVersion, WindowStart,
+    Repair, Replacements, SchemaVersion, WindowStart,
     control::{Action, Backup, ControlRecord, RecordedDay},
     progress::group_of,
 };
 use weir_sink::{Shape, Target};
 
-use crate::{config::Config, judge::at, report, run::RunOrder, serve, supervisor};
+use crate::{config::Config, judge::at, replay::days_are, report, run::RunOrder, serve, supervisor};
 
 /// What was recorded this long before a copy began is surely in it: no statement takes so long.
 const SETTLED_MS: i64 = 60_000;
@@ -98,6 +98,15 @@ impl Backups {
         let name = name.map_or_else(|| Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string(), str::to_owned);
         ensure!(is_name(&name), "{name} is no name for a copy (letters, digits, - and _)");
         ensure!(self.find(&name).is_err(), "there is a copy {name} already (take another name)");
+        if let Some(one) = Replacements::of(&self.records).open().next() {
+            bail!(
+                "{} being replaced since {} by {}: a copy would be of both (wait until that is over; if it was cut short, \
+                 the same `weir replay` again ends it)",
+                days_are(&one.days),
+                at(one.by.at_ms),
+                one.by.who
+            );
+        }
         let base = self.made().last().filter(|_| !full).map(|(_, newest)| newest.name.clone());
         let before_ms = weir_sink::server_ms(&self.target).await? - SETTLED_MS;
         let days = weir_sink::recorded_days(&self.target, before_ms).await?;
@@ -111,6 +120,13 @@ impl Backups {
         ensure!(
             copied?,
             "rows were taken out, or a copy was brought back, meanwhile: this copy is void (make another; its folder can go)"
+        );
+        let (control, known) = (self.control.clone(), self.records.len());
+        let now = tokio::task::spawn_blocking(move || control.read_all()).await??.records;
+        let replaced = Replacements::of(now.iter().map(|(_, record)| record)).open_since(known).next().is_some();
+        ensure!(
+            !replaced,
+            "days were replaced meanwhile: this copy is void (make another when that is over; its folder can go)"
         );
         let rows: u64 = days.iter().map(|day| day.rows).sum();
         let backup = Backup { name: name.clone(), base: base.clone(), points, before_ms, days };

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 use weir_schemas::{
-    Fault, Recoveries, Repair, SchemaVersion, WindowStart,
-    control::{Action, ControlRecord},
+    Fault, Recoveries, Repair, Replacements, SchemaVersion, WindowStart,
+    control::{Action, ControlRecord, REPLAY_RUN},
     progress::{Metadata, Moved, group_of},
 };
 use weir_sink::{Altered, Extent, Left, Shape, SinkError, audit::Finding};
@@ -78,8 +78,9 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
     let told = report::told(&committed);
     let reported = told
         .as_ref()
-        // What a gap run has reported may be of another gap; that all before a window is done is live's to know.
-        .filter(|_| order.left != Left::Own)
+        // What a gap run has reported may be of another gap, and a replay's of another range; that all before a window is
+        // done is live's to know.
+        .filter(|_| order.left != Left::Own && run != REPLAY_RUN)
         .and_then(|told| Some(Reported { generation: told.generation, through_ms: told.complete_through_ms? }));
     let heard = told.as_ref().and_then(|told| told.recovery);
     let ordered = order.recoveries.iter().filter(|(id, _)| Some(*id) > heard).map(|(_, repair)| repair.clone());
@@ -172,6 +173,7 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
     // By those that are written since the order was made.
     let theirs = control.clone();
     let now = blocking(move || theirs.read_all()).await?;
+    let known = now.records.len();
     let now = Recoveries::of(&order.run, now.records.iter().map(|(_, record)| record));
     let pending = |id: i64| now.pending.iter().any(|(pending, _)| *pending == id);
     let repairs: Vec<_> = order.repairs.iter().filter(|(id, _)| pending(*id)).collect();
@@ -200,10 +202,11 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
         };
         repaired.map_err(fail)?;
     }
-    let found = match compare {
+    let mut found = match compare {
         true => weir_sink::audit::Audit::new(&order.target, version).full().await.map_err(fail)?,
         false => Vec::new(),
     };
+    believe(&mut found, &control, known, version).await?;
     for (id, _) in repairs {
         let record = ControlRecord {
             at_ms: SystemClock.now_ms(),
@@ -217,6 +220,29 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
         Some(fault) => Err(Failure::of(fault, &order.run)),
         None => Ok(()),
     }
+}
+
+/// Leaves out, of what an audit has found that began when there were `known` control records, what lies in days that were
+/// being replaced since: their rows and their record may have differed at that moment. Tells the rest.
+pub(crate) async fn believe(
+    found: &mut Vec<Finding>,
+    control: &ControlLog,
+    known: usize,
+    version: &SchemaVersion,
+) -> anyhow::Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let control = control.clone();
+    let now = blocking(move || control.read_all()).await?;
+    let replacements = Replacements::of(now.records.iter().map(|(_, record)| record));
+    found.retain(|finding| {
+        let (from_ms, to_ms) = finding.windows(version.width);
+        let mut open = replacements.open_since(known).filter(|one| one.generation == version.number);
+        !finding.origin().is_empty() || !open.any(|one| one.reaches_into(from_ms, to_ms))
+    });
+    found.iter().for_each(Finding::tell);
+    Ok(())
 }
 
 /// So many ranges of windows a fault names; of more, those that lie nearest to each other are told as one.

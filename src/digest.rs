@@ -45,7 +45,7 @@ pub(crate) async fn main(config: &Config, args: &DigestArgs) -> anyhow::Result<E
 }
 
 /// An instant, or midnight (UTC) of a day.
-fn instant(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
     let day = |text: &str| TimeZone::UTC.to_timestamp(text.parse::<Date>().ok()?.at(0, 0, 0, 0)).ok();
     let plain_day = text.len() <= "2026-03-01".len();
     let at = if plain_day { day(text) } else { text.parse().ok() };
@@ -82,12 +82,12 @@ fn sum(days: &[(i64, Content)]) -> Content {
     sum
 }
 
-fn date(day: i64) -> String {
+pub(crate) fn date(day: i64) -> String {
     (Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * day)).strftime("%Y-%m-%d").to_string()
 }
 
 /// 16 hexadecimal digits in groups of four.
-fn grouped(digest: u64) -> String {
+pub(crate) fn grouped(digest: u64) -> String {
     let digits = format!("{digest:016x}");
     [&digits[..4], &digits[4..8], &digits[8..12], &digits[12..]].join(" ")
 }

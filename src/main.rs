@@ -13,7 +13,9 @@ mod history;
 mod hold;
 mod judge;
 mod maintenance;
+mod recompute;
 mod recover;
+mod replay;
 mod report;
 mod run;
 mod runs;
@@ -69,6 +71,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Lets a run go on that has stopped, after what its status says was seen to
     Recover(recover::RecoverArgs),
+    /// Computes windows again beside the table, says what differs, and replaces whole finished days when asked to
+    Replay(replay::ReplayArgs),
     /// Copies of the statistics: made, proved and brought back while everything goes on
     #[command(subcommand)]
     Backup(backup::BackupCommand),
@@ -142,6 +146,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Log(args) => return history::main(config, &args),
         Command::Token(args) => return token::main(&args),
         Command::Recover(args) => return runtime.block_on(recover::main(config, &args)),
+        Command::Replay(args) => return runtime.block_on(replay::main(config, &args)),
         Command::Backup(command) => return runtime.block_on(backup::main(config, &command)),
         Command::Maintenance(command) => return runtime.block_on(maintenance::main(config, &command)),
         Command::Import(command) => return runtime.block_on(sources::import(config, command)),

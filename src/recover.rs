@@ -9,6 +9,7 @@
 //! The supervisor starts the run again when it sees the record; the run does the repair before anything else.
 
 use std::{
+    collections::BTreeSet,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,8 +18,9 @@ use std::{
 use anyhow::Context;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Fault, Hold, Recoveries, Repair, WindowWidth,
+    DEDUP_HORIZON_MS, Fault, Hold, Recoveries, Repair, Replacement, Replacements, WindowWidth,
     control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, TopicId, import_topic},
+    days_of,
     progress::{RunProgress, group_of},
 };
 
@@ -61,6 +63,8 @@ struct Known {
     /// How many partitions the topic has.
     partitions: u32,
     width: WindowWidth,
+    /// Days (UTC, since the Unix epoch) that were replaced by what the log gives since the run has stopped.
+    replaced: BTreeSet<i64>,
 }
 
 /// What is written: the repairs last, since they set the run going; the first of them with `topic_is`.
@@ -118,6 +122,12 @@ fn plan(known: &Known) -> Result<Plan, Refusal> {
         Some(Fault::StrayRecords { .. }) => Ok(Plan { into_use: Some(known.partitions), ..Plan::only(Repair::GoOn) }),
         Some(Fault::TableAltered { .. } | Fault::OwnersGone { .. }) => Ok(Plan::only(Repair::Mend)),
         Some(Fault::TableDiffers { ranges, .. }) => {
+            let is_replaced =
+                |(from_ms, to_ms): &(i64, i64)| days_of(*from_ms, *to_ms).all(|day| known.replaced.contains(&day));
+            let ranges: Vec<_> = ranges.iter().filter(|range| !is_replaced(range)).copied().collect();
+            if ranges.is_empty() {
+                return Ok(Plan::only(Repair::GoOn));
+            }
             // What the log has is computed again, from the first place that differs there; each place before is by itself.
             let again = ranges.iter().find(|(_, to_ms)| *to_ms > known.whole_ms);
             let again = again.map(|(from_ms, _)| Repair::AskAgain { from_ms: (*from_ms).max(known.whole_ms) });
@@ -243,6 +253,8 @@ fn know(
     let there: Vec<_> = in_use.iter().copied().filter(|in_use| in_use.partition < partitions).collect();
     let renewed = matches!(told.fault, Some(Fault::TopicReplaced { .. }));
     let whole = weir_pipeline::whole_from(log.as_ref(), topic, &there, width, renewed, now_ms)?;
+    let replacements = Replacements::of(records.iter().map(|(_, record)| record));
+    let since = |one: &&Replacement| one.done_ms.is_some_and(|done_ms| run == "live" && done_ms > told.at_ms);
     let given_up = Recoveries::of(run, records.iter().map(|(_, record)| record)).given_up_to_ms();
     Ok(Known {
         stopped: told.stopped.is_some(),
@@ -253,6 +265,7 @@ fn know(
         effective_ms: in_use.iter().map(|in_use| in_use.effective_ms).max().unwrap_or(now_ms).max(0),
         partitions,
         width,
+        replaced: replacements.all.iter().filter(since).flat_map(|one| one.days.iter().copied()).collect(),
     })
 }
 
@@ -314,6 +327,7 @@ mod tests {
             effective_ms: 0,
             partitions: 5,
             width: WindowWidth::new(60_000).expect("divides a day"),
+            replaced: BTreeSet::new(),
         }
     }
 
@@ -403,5 +417,21 @@ mod tests {
             let plan = plan(&known(Some(fault(ranges)), whole_ms, true)).expect("a plan");
             assert_eq!(plan.repairs, wanted, "{ranges:?}");
         }
+    }
+
+    #[test]
+    fn a_place_whose_days_were_replaced_since_is_right_again() {
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        let ranges = vec![(FROM, 720_000), (DAY_MS - 60_000, DAY_MS + 60_000), (2 * DAY_MS, 3 * DAY_MS)];
+        let fault = Fault::TableDiffers { ranges, found: "f".into(), findings: 3 };
+        let of = |replaced: &[i64]| {
+            let replaced = replaced.iter().copied().collect();
+            plan(&Known { replaced, ..known(Some(fault.clone()), 0, false) }).expect("a plan").repairs
+        };
+        let again = |from_ms| vec![Repair::AskAgain { from_ms }];
+        assert_eq!(of(&[]), again(FROM));
+        assert_eq!(of(&[0]), again(DAY_MS - 60_000), "half of it is not all");
+        assert_eq!(of(&[0, 1]), again(2 * DAY_MS));
+        assert_eq!(of(&[0, 1, 2]), [Repair::GoOn]);
     }
 }

@@ -26,7 +26,7 @@ use weir_log::{Clock, Log, LogConfig, PartitionInUse, SystemClock};
 use weir_pipeline::{Pace, RunSpec, SourceKind, Status};
 use weir_schemas::{
     Closed, Fault, Hold, Recoveries, Repair, SchemaVersion, UNHINDERED_PERMILLE, WindowStart,
-    control::{CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, GAP_RUN, import_run, import_topic},
+    control::{CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, GAP_RUN, REPLAY_RUN, import_run, import_topic},
 };
 
 use weir_sink::{Left, table::Windows};
@@ -138,6 +138,18 @@ impl RunOrder {
     ) -> anyhow::Result<RunOrder> {
         let order = RunOrder::of_events(config, target, control, GAP_RUN, from, Some(to))?;
         Ok(RunOrder { left: Left::Own, ..order })
+    }
+
+    /// The run that computes windows again, into the tables of `target`, which is beside the one in use.
+    pub(crate) fn replay(
+        config: &Config,
+        target: &weir_sink::Target,
+        control: &[ControlRecord],
+        Windows { from, to }: Windows,
+        permille: u16,
+    ) -> anyhow::Result<RunOrder> {
+        let order = RunOrder::of_events(config, target, control, REPLAY_RUN, from, Some(to))?;
+        Ok(RunOrder { permille, ..order })
     }
 
     fn of_events(

@@ -178,8 +178,12 @@ fn imports_at_work(runs: &BTreeMap<String, Running>, run: &str) -> usize {
     runs.iter().filter(at_work).count()
 }
 
-/// What the audit has found, and when it began to look.
-type Found = (Instant, Vec<Finding>);
+/// What the audit has found, when it began to look, and how many control records were known then.
+struct Found {
+    began: Instant,
+    known: usize,
+    findings: Vec<Finding>,
+}
 
 /// Everything the supervisor needs.
 pub(crate) struct Supervisor {
@@ -202,7 +206,7 @@ impl Supervisor {
         let (finder, mut findings) = mpsc::channel(1);
         let prepared = tokio::spawn(prepare(self.target.clone(), version.clone(), self.config.timezones()));
         let every = self.config.pipeline.audit_every;
-        let audit = tokio::spawn(audit(self.target.clone(), version.clone(), every, finder));
+        let audit = tokio::spawn(audit(self.target.clone(), version.clone(), every, self.control.clone(), finder));
         let (mut said, mut refreshed) = (String::new(), Instant::now());
         loop {
             if refreshed.elapsed() > REFRESH_EVERY {
@@ -225,7 +229,7 @@ impl Supervisor {
             }
             tokio::select! {
                 _ = tokio::time::sleep(LOOK_EVERY) => {}
-                Some(found) = findings.recv() => self.stop_differing(&found, &version, &mut runs).await?,
+                Some(found) = findings.recv() => self.stop_differing(found, &version, &mut runs).await?,
                 _ = shutdown.changed() => break,
             }
         }
@@ -462,16 +466,23 @@ impl Supervisor {
     /// the rest is not.
     async fn stop_differing(
         &self,
-        (began, found): &Found,
+        Found { began, known, mut findings }: Found,
         version: &SchemaVersion,
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
-        let origins: BTreeSet<&str> = found.iter().map(Finding::origin).collect();
+        if let Err(error) = begin::believe(&mut findings, &self.control.log, known, version).await {
+            warn!(
+                error = format!("{error:#}"),
+                "what the audit has found is looked at again: it is not known whether a replacement is under way"
+            );
+            return Ok(());
+        }
+        let origins: BTreeSet<&str> = findings.iter().map(Finding::origin).collect();
         for origin in origins {
             let run = if origin.is_empty() { "live".to_owned() } else { import_run(origin) };
-            let Some(fault) = begin::differs(found, origin, version) else { continue };
+            let Some(fault) = begin::differs(&findings, origin, version) else { continue };
             let Some(running) = runs.get_mut(&run) else { continue };
-            let settled = !running.pending && running.unsettled.is_none_or(|unsettled| unsettled < *began);
+            let settled = !running.pending && running.unsettled.is_none_or(|unsettled| unsettled < began);
             if running.differs || !settled {
                 continue;
             }
@@ -509,7 +520,7 @@ impl Supervisor {
     }
 }
 
-fn spawn(order: &RunOrder) -> anyhow::Result<Child> {
+pub(crate) fn spawn(order: &RunOrder) -> anyhow::Result<Child> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("run")
         .stdin(Stdio::piped())
@@ -533,7 +544,7 @@ fn tell(child: &mut Child, what: impl serde::Serialize) -> anyhow::Result<()> {
 }
 
 /// Asks the run to stop at its next batch boundary, and waits for it; kills it when that takes too long.
-fn stop(run: &str, mut child: Child) {
+pub(crate) fn stop(run: &str, mut child: Child) {
     // Closing the lifeline is the request.
     drop(child.stdin.take());
     let begin = Instant::now();
@@ -568,21 +579,27 @@ async fn prepare(target: weir_sink::Target, version: SchemaVersion, timezones: B
 }
 
 /// Compares the table with what `emissions` says of it, all the time and slowly.
-async fn audit(target: weir_sink::Target, version: SchemaVersion, every: Duration, findings: mpsc::Sender<Found>) {
+async fn audit(
+    target: weir_sink::Target,
+    version: SchemaVersion,
+    every: Duration,
+    control: Control,
+    found: mpsc::Sender<Found>,
+) {
     let mut audit = Audit::new(&target, &version);
     let mut look = 0_u32;
     loop {
         tokio::time::sleep(every).await;
-        let began = Instant::now();
-        let found = match look % ROWS_EVERY {
+        let (began, known) = (Instant::now(), control.records().len());
+        let looked = match look % ROWS_EVERY {
             0 => audit.rows().await,
             _ => audit.recent().await,
         };
-        match found {
-            Ok(found) if found.is_empty() => look = look.wrapping_add(1),
+        match looked {
+            Ok(findings) if findings.is_empty() => look = look.wrapping_add(1),
             // The same look again, until it was seen to.
-            Ok(found) => {
-                if findings.send((began, found)).await.is_err() {
+            Ok(findings) => {
+                if found.send(Found { began, known, findings }).await.is_err() {
                     return;
                 }
             }

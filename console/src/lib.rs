@@ -47,8 +47,8 @@ pub use maintenance::{Maintenance, MaintenanceState, maintenances};
 pub use pace::{Eta, Rates};
 pub use recovered::Recovery;
 pub use snapshot::{
-    Computing, DiskStatus, ImportState, ImportStatus, Part, PartitionStatus, PausedStatus, RunStatus, Seen, Snapshot,
-    SpoolStatus, ThrottledStatus, ask_kept, observe,
+    Computing, DiskStatus, ImportState, ImportStatus, Part, PartitionStatus, PausedStatus, Replacing, RunStatus, Seen,
+    Snapshot, SpoolStatus, ThrottledStatus, ask_kept, observe,
 };
 pub use text::render;
 pub use token::{Role, Token};

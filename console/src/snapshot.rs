@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_log::{Log, LogError};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Hold, Missing, Recoveries, STEP_BACK_MAX_MS, UNHINDERED_PERMILLE,
+    DEDUP_HORIZON_MS, Hold, Missing, Recoveries, Replacement, Replacements, STEP_BACK_MAX_MS, UNHINDERED_PERMILLE,
     control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept, GAP_RUN, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
@@ -44,6 +44,9 @@ pub struct Snapshot {
     /// What was decided about runs that had stopped, the newest first.
     #[serde(default)]
     pub recoveries: Vec<Recovery>,
+    /// Days of the table that are being replaced by what a replay has computed, or were when that was cut short.
+    #[serde(default)]
+    pub replacing: Vec<Replacing>,
     /// Why the log could not be looked at; then nothing is known of runs and imports.
     #[serde(default)]
     pub log_away: Option<String>,
@@ -62,6 +65,25 @@ pub struct Snapshot {
     /// The ClickHouse that analysts query; `None`: it was not asked.
     #[serde(default)]
     pub clickhouse: Option<Part>,
+}
+
+/// By whom, why and since when days (UTC, since the Unix epoch) are being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacing {
+    pub since_ms: i64,
+    pub who: String,
+    pub reason: String,
+    pub days: Vec<i64>,
+}
+
+fn replacing(control: &[ControlRecord]) -> Vec<Replacing> {
+    let of = |one: &Replacement| Replacing {
+        since_ms: one.by.at_ms,
+        who: one.by.who.clone(),
+        reason: one.by.reason.clone(),
+        days: one.days.clone(),
+    };
+    Replacements::of(control).open().map(of).collect()
 }
 
 /// Whether a part answers.
@@ -109,7 +131,7 @@ impl Snapshot {
     /// The same with what is known of the control topic.
     pub fn remembering(self, control: &[ControlRecord]) -> Self {
         let (maintenances, recoveries) = (maintenances(control, self.at_ms), recoveries(control));
-        Self { maintenances, recoveries, ..self }
+        Self { maintenances, recoveries, replacing: replacing(control), ..self }
     }
 
     /// The run of live events.
@@ -374,6 +396,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         computing,
         maintenances,
         recoveries: recoveries(control),
+        replacing: replacing(control),
         ..Snapshot::default()
     })
 }
@@ -579,7 +602,7 @@ mod tests {
         let slack_ms = DEDUP_HORIZON_MS + STEP_BACK_MAX_MS;
         let kept = |through_ms, retention_s, by_size: Option<i64>, now_ms| {
             let by_size =
-                by_size.map(|lost_ms| Kept { needed_ms: 0, retention_ms: None, by_size: BySize::Until(lost_ms) });
+                by_size.map(|lost_ms| Kept { needed_ms: 0, retention_ms: None, by_size: BySize::Until(lost_ms), ahead_ms: 0 });
             let mut run = RunStatus::default();
             run.is_kept(through_ms, retention_s, by_size.as_ref(), now_ms);
             (run.retention_headroom_ms, run.retention_used_permille)

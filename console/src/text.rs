@@ -3,7 +3,7 @@ use weir_schemas::{control::EtaKept, progress::RunProgress};
 
 use crate::{
     Colour, DiskStatus, Eta, ImportState, Maintenance, MaintenanceState, PartitionStatus, PausedStatus, Rates,
-    RunStatus, Snapshot, SpoolStatus, ThrottledStatus, View, light::RETENTION_USED_PERMILLE, words::span,
+    Replacing, RunStatus, Snapshot, SpoolStatus, ThrottledStatus, View, light::RETENTION_USED_PERMILLE, words::span,
 };
 
 /// Everything as a person reads it in a terminal: the light, then one paragraph a run, the reason for waiting always named.
@@ -44,6 +44,7 @@ fn render_snapshot(snapshot: &Snapshot) -> String {
         lines.push(format!("import {} of {}: {state}", import.id, import.site));
     }
     lines.extend(snapshot.maintenances.iter().filter_map(|one| render_maintenance(one, snapshot.at_ms)));
+    lines.extend(snapshot.replacing.iter().map(|one| render_replacing(one, snapshot.at_ms)));
     lines.extend(snapshot.spool.as_ref().map(render_spool));
     lines.extend(snapshot.spool_unreadable.as_ref().map(|reason| format!("spool: UNREADABLE · {reason}")));
     lines.extend(snapshot.disk.as_ref().and_then(render_disk));
@@ -69,6 +70,21 @@ fn render_maintenance(one: &Maintenance, now_ms: i64) -> Option<String> {
         }
         MaintenanceState::Over | MaintenanceState::Withdrawn => return None,
     })
+}
+
+fn render_replacing(one: &Replacing, now_ms: i64) -> String {
+    let day = |day: i64| instant(Some(day * 24 * 60 * 60 * 1000)).chars().take("2026-03-01".len()).collect::<String>();
+    let days = match one.days.as_slice() {
+        [first] => day(*first),
+        [first, .., last] => format!("{} days from {} to {}", one.days.len(), day(*first), day(*last)),
+        [] => "nothing".to_owned(),
+    };
+    format!(
+        "replay: REPLACES {days} for {} by {} \"{}\" (if it was cut short, the same `weir replay` again ends it)",
+        span(now_ms - one.since_ms),
+        one.who,
+        one.reason
+    )
 }
 
 /// Under this a disk is said to be nearly full: ClickHouse's merges need room for the parts that they make anew.
@@ -271,7 +287,10 @@ fn render_troubles(progress: &RunProgress, now_ms: i64, lines: &mut Vec<String>)
             None => "were gone, expired or deleted".to_owned(),
         };
         let ago = span(now_ms - moved.at_ms);
-        lines.push(format!("  the group's offsets {what}, {ago} ago: nothing reads them, the run has put them back"));
+        lines.push(format!(
+            "  the group's offsets {what}, {ago} ago: nothing reads them, the run has put them back (`weir replay` computes \
+             windows again)"
+        ));
     }
 }
 
@@ -436,6 +455,23 @@ mod tests {
     }
 
     #[test]
+    fn a_replacement_says_which_days_since_when_by_whom_and_what_ends_it() {
+        let of = |days: &[i64]| Replacing {
+            since_ms: 1_700_000_001_000,
+            who: "ops@host".into(),
+            reason: "rows deleted by hand".into(),
+            days: days.to_vec(),
+        };
+        let mut snapshot = Snapshot::without_log(1_700_000_061_000, "no answer within 2 s".into());
+        snapshot.replacing = vec![of(&[19_670]), of(&[19_670, 19_673])];
+        expect![[r#"
+            LOG AWAY: nothing is known of the runs · no answer within 2 s
+            replay: REPLACES 2023-11-09 for 1m by ops@host "rows deleted by hand" (if it was cut short, the same `weir replay` again ends it)
+            replay: REPLACES 2 days from 2023-11-09 to 2023-11-12 for 1m by ops@host "rows deleted by hand" (if it was cut short, the same `weir replay` again ends it)"#]]
+        .assert_eq(&render_snapshot(&snapshot));
+    }
+
+    #[test]
     fn a_stopped_run_says_so_first_and_why() {
         let progress = RunProgress { stopped: Some("the table was altered".into()), ..RunProgress::default() };
         assert!(shown(progress, None).starts_with("live: STOPPED · the table was altered"));
@@ -469,7 +505,7 @@ mod tests {
         expect![[r#"
             live: complete through 2023-11-14 22:14:00 UTC, 21s ago · 0 windows open · 12 records to go
               WAITING for 1m · clickhouse at u does not answer · tried again
-              the group's offsets were moved with other tools (partition 3 to 0), 3s ago: nothing reads them, the run has put them back
+              the group's offsets were moved with other tools (partition 3 to 0), 3s ago: nothing reads them, the run has put them back (`weir replay` computes windows again)
               MISSING: 2023-11-14 22:13:20 UTC to 2023-11-14 22:13:40 UTC, given up by ops@host at 2023-11-14 22:13:50 UTC: a disk was lost
               0 events read, 0 of them late · 0 rows written
               the log keeps what this run still needs for another 1day 1h

@@ -111,6 +111,17 @@ pub enum Action {
     BackupRestored {
         name: String,
     },
+    /// The live rows of these days (UTC, days since the Unix epoch, ascending) are being replaced by what a replay has
+    /// computed, and what is recorded of them with them. `id` names this decision: the writer's clock, ms.
+    Replace {
+        id: i64,
+        generation: u32,
+        days: Vec<i64>,
+    },
+    /// [`Action::Replace`] was done.
+    Replaced {
+        id: i64,
+    },
     /// A maintenance is announced, or the one of this `id` is withdrawn. `order` names the latter; `None`: an earlier version
     /// has written it.
     MaintenancePlanned {
@@ -199,6 +210,9 @@ pub fn import_topic(id: &str) -> String {
 
 /// Name of the run that fills what live has left.
 pub const GAP_RUN: &str = "gap";
+
+/// Name of the run that computes windows again beside the table ([`Action::Replace`]).
+pub const REPLAY_RUN: &str = "replay";
 
 /// Name of the run of an import.
 pub fn import_run(id: &str) -> String {

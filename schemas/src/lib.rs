@@ -23,6 +23,7 @@ mod interner;
 mod limits;
 pub mod progress;
 mod recovery;
+mod replacement;
 pub mod rules;
 pub mod tables;
 mod time;
@@ -36,5 +37,6 @@ pub use hold::{Decision, GAP_PERMILLE, Hold, Pause, Resume, UNHINDERED_PERMILLE}
 pub use interner::Interner;
 pub use limits::*;
 pub use recovery::{Missing, Recoveries, Repair};
+pub use replacement::{Replacement, Replacements, days_of};
 pub use time::{WindowStart, WindowWidth, instant};
 pub use version::{Dimension, Measure, SchemaVersion, VersionError};

@@ -38,6 +38,11 @@ impl Finding {
         }
     }
 
+    /// Says it in the log, and counts it: once it is known to be one.
+    pub fn tell(&self) {
+        AuditFound { finding: self }.emit();
+    }
+
     /// The windows, `[from, to)`, ms since the Unix epoch.
     pub fn windows(&self, width: WindowWidth) -> (i64, i64) {
         match *self {
@@ -120,10 +125,7 @@ impl Audit {
 
     async fn look(&mut self, look: Look) -> Result<Vec<Finding>, SinkError> {
         let clickhouse = Connection::to(&self.target);
-        let found = self.compare(&clickhouse, look).await;
-        let found = found.map_err(|failure| failure.into_error(&self.target.url, "audit"))?;
-        found.iter().for_each(|finding| AuditFound { finding }.emit());
-        Ok(found)
+        self.compare(&clickhouse, look).await.map_err(|failure| failure.into_error(&self.target.url, "audit"))
     }
 
     async fn compare(&mut self, clickhouse: &Connection, look: Look) -> Result<Vec<Finding>, Failure> {

@@ -1,0 +1,162 @@
+//! What operators have ordered to be replaced in a table by what a replay has computed, folded from the control topic.
+//!
+//! ```text
+//!  Replace(days) ──▶ the rows of a day, what is recorded of it, the next day … ──▶ Replaced
+//!       └── the two may differ meanwhile: no audit believes what it finds of these days ──┘
+//! ```
+
+use std::ops::RangeInclusive;
+
+use crate::{
+    Repair,
+    control::{Action, ControlRecord, GAP_RUN},
+    hold::Decision,
+};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// One replacement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    pub by: Decision,
+    pub generation: u32,
+    /// Days (UTC) since the Unix epoch, ascending.
+    pub days: Vec<i64>,
+    /// The control record, counted from 0, with which it was over; `None`: it is under way, or was cut short.
+    pub over: Option<usize>,
+    /// When that was, if all of it was done, ms since the Unix epoch.
+    pub done_ms: Option<i64>,
+}
+
+impl Replacement {
+    /// Whether one of its days has a part of `[from_ms, to_ms)`.
+    pub fn reaches_into(&self, from_ms: i64, to_ms: i64) -> bool {
+        let of = days_of(from_ms, to_ms);
+        self.days.iter().any(|day| of.contains(day))
+    }
+}
+
+/// The days (UTC, since the Unix epoch) that have a part of `[from_ms, to_ms)`, which is not empty.
+pub fn days_of(from_ms: i64, to_ms: i64) -> RangeInclusive<i64> {
+    from_ms.div_euclid(DAY_MS)..=(to_ms - 1).div_euclid(DAY_MS)
+}
+
+/// All replacements of live rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replacements {
+    /// Oldest first.
+    pub all: Vec<Replacement>,
+}
+
+impl Replacements {
+    /// By all control records in their order.
+    ///
+    /// Beside [`Action::Replaced`] two things end one: a copy that was brought back, since the table is that one's; and a
+    /// recovery of live, or of the gap run, that takes back or gives up windows of its days, since these are theirs again.
+    pub fn of<'a>(control: impl IntoIterator<Item = &'a ControlRecord>) -> Replacements {
+        let mut all: Vec<Replacement> = Vec::new();
+        for (number, record) in control.into_iter().enumerate() {
+            let mut end = |which: &dyn Fn(&Replacement) -> bool, done_ms: Option<i64>| {
+                for open in all.iter_mut().filter(|one| one.over.is_none() && which(one)) {
+                    (open.over, open.done_ms) = (Some(number), done_ms);
+                }
+            };
+            match &record.action {
+                Action::Replaced { id } => end(&|one| one.by.id == *id, Some(record.at_ms)),
+                Action::BackupRestored { .. } => end(&|_| true, None),
+                Action::Recover { run, repair, .. } if run == "live" || run == GAP_RUN => match *repair {
+                    Repair::AskAgain { from_ms } => end(&|one| one.reaches_into(from_ms, i64::MAX), None),
+                    Repair::GiveUp { from_ms, to_ms } => end(&|one| one.reaches_into(from_ms, to_ms), None),
+                    Repair::GoOn | Repair::Mend => {}
+                },
+                Action::Replace { id, generation, days } => {
+                    // One that comes again, by its id, changes nothing.
+                    if all.iter().all(|one| one.by.id != *id) {
+                        let (at_ms, who, reason) = (record.at_ms, record.who.clone(), record.reason.clone());
+                        let by = Decision { id: *id, at_ms, who, reason };
+                        all.push(Replacement {
+                            by,
+                            generation: *generation,
+                            days: days.clone(),
+                            over: None,
+                            done_ms: None,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        Replacements { all }
+    }
+
+    /// Those that are not over.
+    pub fn open(&self) -> impl Iterator<Item = &Replacement> {
+        self.all.iter().filter(|one| one.over.is_none())
+    }
+
+    /// Those that were not over at some time since there were `known` control records.
+    pub fn open_since(&self, known: usize) -> impl Iterator<Item = &Replacement> {
+        self.all.iter().filter(move |one| one.over.is_none_or(|over| over >= known))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replacements(actions: &[Action]) -> Replacements {
+        let at = |(at_ms, action): (usize, &Action)| ControlRecord {
+            at_ms: at_ms as i64,
+            who: "ops".into(),
+            reason: "a disk".into(),
+            action: action.clone(),
+        };
+        let records: Vec<_> = actions.iter().enumerate().map(at).collect();
+        Replacements::of(&records)
+    }
+
+    fn replace(id: i64, days: &[i64]) -> Action {
+        Action::Replace { id, generation: 1, days: days.to_vec() }
+    }
+
+    fn recover(run: &str, repair: Repair) -> Action {
+        Action::Recover { run: run.into(), id: 9, repair, topic_is: None }
+    }
+
+    fn open(actions: &[Action]) -> Vec<i64> {
+        replacements(actions).open().map(|one| one.by.id).collect()
+    }
+
+    #[test]
+    fn a_replacement_is_open_until_it_was_done_and_an_audit_that_began_before_that_is_not_believed() {
+        let said = [replace(1, &[3, 5]), Action::Recovered { run: "live".into(), id: 4 }, Action::Replaced { id: 1 }];
+        assert_eq!(open(&said[..2]), [1]);
+        let all = replacements(&said);
+        assert_eq!((all.open().count(), all.all[0].done_ms), (0, Some(2)));
+        let since = |known| all.open_since(known).count();
+        assert_eq!([since(0), since(1), since(2), since(3)], [1, 1, 1, 0]);
+        assert_eq!(open(&[replace(1, &[3]), Action::Replaced { id: 2 }]), [1]);
+        assert_eq!(open(&[replace(1, &[3]), Action::Replaced { id: 1 }, replace(1, &[3])]), [0_i64; 0]);
+    }
+
+    #[test]
+    fn a_copy_that_is_brought_back_ends_it_and_so_does_a_recovery_of_its_days() {
+        let (one, none): (&[i64], &[i64]) = (&[1], &[]);
+        let after = |action: Action| open(&[replace(1, &[3, 5]), action]);
+        assert_eq!(after(Action::BackupRestored { name: "n".into() }), none);
+        assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 4 * DAY_MS })), none);
+        assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 6 * DAY_MS })), one);
+        assert_eq!(after(recover("live", Repair::GiveUp { from_ms: 0, to_ms: 3 * DAY_MS + 1 })), none);
+        assert_eq!(after(recover("live", Repair::GiveUp { from_ms: 4 * DAY_MS, to_ms: 5 * DAY_MS })), one);
+        assert_eq!(after(recover("live", Repair::GoOn)), one);
+        assert_eq!(after(recover("import-a", Repair::AskAgain { from_ms: 0 })), one);
+    }
+
+    #[test]
+    fn a_range_has_a_part_in_each_day_that_it_reaches_into() {
+        assert_eq!(days_of(3 * DAY_MS, 5 * DAY_MS), 3..=4);
+        let all = replacements(&[replace(1, &[3, 4, 6])]);
+        let one = &all.all[0];
+        assert!(one.reaches_into(5 * DAY_MS - 1, 5 * DAY_MS) && !one.reaches_into(5 * DAY_MS, 6 * DAY_MS));
+    }
+}

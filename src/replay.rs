@@ -1,0 +1,597 @@
+//! `weir replay`: windows are computed a second time beside the table, compared with it, and, when asked, whole finished
+//! days of it are replaced, while everything goes on.
+//!
+//! ```text
+//!  refusal()? ──▶ <database>_replay ◀── weir run (recompute.rs) ──▶ compare, by day and site ──▶ said
+//!                                                                        │ --apply
+//!       control topic: Replace ──▶ rows of each day, its record ──▶ Replaced
+//! ```
+//!
+//! Cut anywhere, the same command again goes on, or ends what was begun.
+
+use std::{fs::File, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, bail, ensure};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
+use weir_schemas::{
+    GAP_PERMILLE, Recoveries, Replacement, Replacements, SchemaVersion, UNHINDERED_PERMILLE, WindowStart, WindowWidth,
+    control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, REPLAY_RUN},
+    days_of,
+};
+use weir_sink::{Compared, Differs, Held, Scratch, Standing, Target, audit::Audit, table::Windows};
+
+use crate::{
+    config::Config,
+    digest::{date, grouped, instant},
+    judge::at,
+    recompute::Recompute,
+    run::RunOrder,
+    serve,
+};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// The first window, a day (UTC) or an instant, as in 2026-03-01 or 2026-03-01T12:00:00Z
+    #[arg(long, value_parser = instant, value_name = "TIME")]
+    from: Timestamp,
+    /// The first window that is left out
+    #[arg(long, value_parser = instant, value_name = "TIME")]
+    to: Timestamp,
+    /// Replaces the days that differ; whole days (UTC) only, which no run writes any more
+    #[arg(long, requires = "reason")]
+    apply: bool,
+    /// Why they are replaced: it is kept for ever, with who and when
+    #[arg(long, requires = "apply")]
+    reason: Option<String>,
+    /// The share of the time that it works at most, above 0 and at most 1 (unhindered); without it half
+    #[arg(long, value_parser = permille)]
+    share: Option<u16>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn permille(text: &str) -> Result<u16, String> {
+    let share: f64 = text.parse().map_err(|_| "a number like 0.25 is needed".to_owned())?;
+    let permille = (share * f64::from(UNHINDERED_PERMILLE)).round();
+    let fits = (1.0..=f64::from(UNHINDERED_PERMILLE)).contains(&permille);
+    if fits { Ok(permille as u16) } else { Err("a share is above 0 and at most 1".to_owned()) }
+}
+
+/// Exit code 1 when the table is not what the log gives, and stays so.
+pub(crate) async fn main(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        done = replay(config, args) => done,
+        _ = interrupt.recv() => bail!("interrupted (the same command again goes on where this one was)"),
+        _ = terminate.recv() => bail!("ended (the same command again goes on where this one was)"),
+    }
+}
+
+async fn replay(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let _alone = alone(config)?;
+    let opened = config.log_config();
+    let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let log = weir_log::open(&opened, Arc::new(SystemClock)).context("the log cannot be opened")?;
+        let control = ControlLog::open(log.clone())?;
+        Ok((log, control))
+    });
+    let (log, control) = opened.await??;
+    let (target, version) = (config.target()?, config.schema_version()?);
+    let asked = asked(args, version.width)?;
+    let scratch = Scratch::of(&target, REPLAY_RUN, &version);
+    let replay = Replay { config, log, control, target, version, scratch, asked, apply: args.apply };
+    let known = replay.know().await?;
+    if let Some(refusal) = refusal(&known) {
+        bail!("{refusal}");
+    }
+    let Some(compared) = replay.compute(&known, args.share.unwrap_or(GAP_PERMILLE)).await? else {
+        bail!(
+            "the tables that the replay has filled are not what it wrote: somebody else writes there (begin it again)"
+        );
+    };
+    let replaced = match &args.reason {
+        Some(reason) => replay.apply(&compared, reason).await?,
+        None => Vec::new(),
+    };
+    // What was replaced is looked at as it is now.
+    let left = if replaced.is_empty() { compared.clone() } else { replay.compare().await? };
+    let equal = left.differing.is_empty() && left.misrecorded.is_empty();
+    if equal {
+        replay.scratch.drop().await?;
+    }
+    let told = Told { asked, generation: replay.version.number, compared: &compared, left: &left, replaced: &replaced };
+    println!("{}", if args.json { told.json() } else { told.text(&replay.scratch.target().database) });
+    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Held while this process lives: two would write to the same tables.
+fn alone(config: &Config) -> anyhow::Result<File> {
+    let path = config.data_dir.join("replay.lock");
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("data_dir={} cannot be made", config.data_dir.display()))?;
+    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("another `weir replay` is at work here (wait until it is over, or end it)")
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+        }
+    }
+}
+
+/// The windows that were asked for: whole ones.
+fn asked(args: &ReplayArgs, width: WindowWidth) -> anyhow::Result<Windows> {
+    ensure!(args.from < args.to, "--from {} is not before --to {}", args.from, args.to);
+    let (from, to) = (width.window_of(args.from.as_millisecond()), width.window_of(args.to.as_millisecond()));
+    let to = if to.ms() < args.to.as_millisecond() { width.next(to) } else { to };
+    Ok(Windows { from, to })
+}
+
+/// What is decided on.
+#[derive(Debug, Clone)]
+struct Known {
+    asked: Windows,
+    apply: bool,
+    /// Live's first window, ever.
+    first: WindowStart,
+    /// The first window that the log has all of.
+    whole: WindowStart,
+    /// The end of what was ever given up: what lies before cannot be computed.
+    given_up_to_ms: Option<i64>,
+    /// A recovery was ordered, and is not done.
+    recovering: bool,
+    standing: Standing,
+    /// Replacements that are not over.
+    open: Vec<Replacement>,
+}
+
+/// Why nothing is done, and what to wait for.
+fn refusal(known: &Known) -> Option<String> {
+    let Known { asked: Windows { from, to }, apply, first, whole, standing, .. } = known;
+    let checkpoint = standing.checkpoint;
+    let is_midnight = |at: &WindowStart| at.ms() % DAY_MS == 0;
+    if *apply && let Some(within) = [from, to].into_iter().find(|at| !is_midnight(at)) {
+        return Some(format!("--apply replaces whole days (UTC), and {} is within one", at(within.ms())));
+    }
+    if to <= first {
+        return Some(format!("live began at {}: there is nothing before", at(first.ms())));
+    }
+    let other = |one: &&Replacement| one.days.iter().any(|day| !days_of(from.ms(), to.ms()).contains(day));
+    if *apply && let Some(one) = known.open.iter().find(other) {
+        let (first, last) = (one.days.first().copied().unwrap_or(0), one.days.last().copied().unwrap_or(0));
+        return Some(format!(
+            "{} being replaced since {} by {}: if that was cut short, `weir replay --from {} --to {} --apply \
+             --reason …` ends it, then others can be replaced",
+            days_are(&one.days),
+            at(one.by.at_ms),
+            one.by.who,
+            date(first),
+            date(last + 1)
+        ));
+    }
+    if known.recovering {
+        return Some(
+            "a recovery was ordered, and is not done yet: it takes windows back (wait until `weir status` shows that the \
+             run goes on)"
+                .to_owned(),
+        );
+    }
+    // A run looks one window back: it must stand beyond.
+    if checkpoint < *to || (*apply && checkpoint == *to) {
+        let day = |at: i64| date(at.div_euclid(DAY_MS));
+        let (what, until) = match apply {
+            true => (format!("{} is not finished", day(to.ms() - 1)), day(checkpoint.ms().min(to.ms()) - 1)),
+            false => {
+                let until = Timestamp::from_millisecond(checkpoint.ms()).map(|until| until.to_string());
+                (format!("the windows up to {} are not done", at(to.ms())), until.unwrap_or_default())
+            }
+        };
+        return Some(format!(
+            "{what}: live is complete through {} (wait until that is past {}, `weir status` says when; or take less: --to \
+             {until})",
+            at(checkpoint.ms()),
+            at(to.ms()),
+        ));
+    }
+    let range = |of: &Windows| format!("{} to {}", at(of.from.ms()), at(of.to.ms()));
+    if let Some(undone) = standing.undone.iter().find(|undone| undone.to > *first) {
+        return Some(format!(
+            "the windows {} are not done: the run gap fills what live has left (wait until `weir status` shows no range \
+             that is being computed)",
+            range(undone)
+        ));
+    }
+    if let Some(lost) = standing.lost.first() {
+        return Some(format!(
+            "the windows {} were given up, and are named as missing: they are not computed (leave them out)",
+            range(lost)
+        ));
+    }
+    let begins = from.max(first);
+    if let Some(to_ms) = known.given_up_to_ms.filter(|to_ms| begins.ms() < *to_ms) {
+        return Some(format!(
+            "windows that end at {} were given up: what lies before, whatever the log seems to hold of it, is not all \
+             (begin there or later)",
+            at(to_ms)
+        ));
+    }
+    if begins < whole {
+        return Some(format!(
+            "the log does not have all that the windows from {} on need: retention has deleted it (begin at {} or later)",
+            at(begins.ms()),
+            at(whole.ms())
+        ));
+    }
+    None
+}
+
+struct Replay<'a> {
+    config: &'a Config,
+    log: Arc<dyn Log>,
+    control: ControlLog,
+    target: Target,
+    version: SchemaVersion,
+    scratch: Scratch,
+    asked: Windows,
+    apply: bool,
+}
+
+impl Replay<'_> {
+    async fn records(&self) -> anyhow::Result<Vec<ControlRecord>> {
+        let control = self.control.clone();
+        let all = tokio::task::spawn_blocking(move || control.read_all()).await??;
+        Ok(all.records.into_iter().map(|(_, record)| record).collect())
+    }
+
+    fn open(&self, records: &[ControlRecord]) -> Vec<Replacement> {
+        let all = Replacements::of(records.iter());
+        all.open().filter(|one| one.generation == self.version.number).cloned().collect()
+    }
+
+    async fn know(&self) -> anyhow::Result<Known> {
+        let records = self.records().await?;
+        let live = RunOrder::live(self.config, &self.target, &records)?;
+        let recoveries = ["live", GAP_RUN].map(|run| Recoveries::of(run, &records));
+        let given_up_to_ms = recoveries.iter().filter_map(Recoveries::given_up_to_ms).max();
+        let in_use: Vec<PartitionInUse> = weir_log::partitions_in_use(&records);
+        let (log, width) = (self.log.clone(), self.version.width);
+        // Of a topic that has had a predecessor something was given up: that is refused by itself.
+        let whole = tokio::task::spawn_blocking(move || {
+            weir_pipeline::whole_from(log.as_ref(), EVENTS_TOPIC, &in_use, width, false, SystemClock.now_ms())
+        });
+        let whole = whole.await??;
+        Ok(Known {
+            asked: self.asked,
+            apply: self.apply,
+            first: live.from,
+            whole,
+            given_up_to_ms,
+            recovering: recoveries.iter().any(|of| !of.pending.is_empty()),
+            standing: weir_sink::standing(&self.target, &self.version, live.from, self.asked).await?,
+            open: self.open(&records),
+        })
+    }
+
+    /// What the scratch database is of, in a few words.
+    fn contents(&self, windows: Windows, records: &[ControlRecord]) -> String {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        format!("{:?}", self.version).hash(&mut hasher);
+        for in_use in weir_log::partitions_in_use(records) {
+            (in_use.partition, in_use.effective_ms).hash(&mut hasher);
+        }
+        weir_log::topic_is(EVENTS_TOPIC, records).hash(&mut hasher);
+        format!(
+            "weir {}: generation {}, windows {} to {} ms, {:016x}",
+            env!("CARGO_PKG_VERSION"),
+            self.version.number,
+            windows.from.ms(),
+            windows.to.ms(),
+            hasher.finish()
+        )
+    }
+
+    /// Computes what is not there yet, and compares; `None`: what is there is not what was computed.
+    async fn compute(&self, known: &Known, permille: u16) -> anyhow::Result<Option<Compared>> {
+        let windows = Windows { from: self.asked.from.max(known.first), to: self.asked.to };
+        let contents = self.contents(windows, &self.records().await?);
+        self.scratch.prepare(&contents).await?;
+        let (config, log, control) = (self.config, &self.log, &self.control);
+        let recompute = Recompute { config, log, control, scratch: self.scratch.target(), windows, permille };
+        recompute.run().await?;
+        if !Audit::new(&self.scratch.target(), &self.version).full().await?.is_empty() {
+            self.scratch.drop().await?;
+            return Ok(None);
+        }
+        Ok(Some(self.compare().await?))
+    }
+
+    async fn compare(&self) -> anyhow::Result<Compared> {
+        self.scratch.give_back().await?;
+        Ok(self.scratch.compare(self.asked).await?)
+    }
+
+    /// Replaces the days that differ, and ends what a command before this one has begun; the days.
+    async fn apply(&self, compared: &Compared, reason: &str) -> anyhow::Result<Vec<i64>> {
+        let mut replaced = Vec::new();
+        for one in self.open(&self.records().await?) {
+            self.replace(one.by.id, &one.days).await?;
+            replaced.extend(one.days);
+        }
+        let differing = compared.differing.iter().map(|of| of.day).chain(compared.misrecorded.iter().copied());
+        let mut days: Vec<i64> = differing.filter(|day| !replaced.contains(day)).collect();
+        days.sort_unstable();
+        days.dedup();
+        if !days.is_empty() {
+            let id = SystemClock.now_ms();
+            let generation = self.version.number;
+            self.say(reason, Action::Replace { id, generation, days: days.clone() }).await?;
+            // What was ordered between the look and the record is seen now; what is ordered later sees the record.
+            if let Some(refusal) = refusal(&self.know().await?) {
+                self.say("nothing was replaced", Action::Replaced { id }).await?;
+                bail!("{refusal}");
+            }
+            self.replace(id, &days).await?;
+            replaced.extend(days);
+        }
+        replaced.sort_unstable();
+        Ok(replaced)
+    }
+
+    async fn replace(&self, id: i64, days: &[i64]) -> anyhow::Result<()> {
+        let done = weir_sink::replace(&self.target, REPLAY_RUN, &self.version, days).await;
+        done.with_context(|| {
+            format!("{} may be replaced in part (the same command again does the rest)", days_in_words(days))
+        })?;
+        ensure!(
+            self.open(&self.records().await?).iter().any(|one| one.by.id == id),
+            "a copy was brought back, or a recovery ordered, while {} were replaced: it stands (see `weir status`)",
+            days_in_words(days)
+        );
+        self.say("", Action::Replaced { id }).await
+    }
+
+    async fn say(&self, reason: &str, action: Action) -> anyhow::Result<()> {
+        let record =
+            ControlRecord { at_ms: SystemClock.now_ms(), who: serve::who(), reason: reason.to_owned(), action };
+        self.control.append(&record).await?;
+        Ok(())
+    }
+}
+
+/// What came of it.
+struct Told<'a> {
+    asked: Windows,
+    generation: u32,
+    compared: &'a Compared,
+    /// The same after `replaced`.
+    left: &'a Compared,
+    replaced: &'a [i64],
+}
+
+impl Told<'_> {
+    fn text(&self, scratch: &str) -> String {
+        let mut lines: Vec<String> = self.compared.differing.iter().map(line).collect();
+        lines.extend(
+            self.compared
+                .misrecorded
+                .iter()
+                .map(|day| format!("{}  is what the log gives, and something else is recorded of it", date(*day))),
+        );
+        let all = |compared: &Compared| {
+            let days = compared.differing.iter().map(|of| of.day).chain(compared.misrecorded.iter().copied());
+            let mut days: Vec<i64> = days.collect();
+            days.sort_unstable();
+            days.dedup();
+            days
+        };
+        let left = all(self.left);
+        let equal = format!(
+            "the table is what the log gives from {} to {}: {} rows, every digest alike",
+            at(self.asked.from.ms()),
+            at(self.asked.to.ms()),
+            self.left.rows
+        );
+        lines.push(match (left.is_empty(), self.replaced) {
+            (true, []) => equal,
+            (true, replaced) => format!("{} replaced; {equal}", were(replaced)),
+            (false, []) => format!(
+                "{} not what the log gives: what was computed stays in the database {scratch} until the next replay (the \
+                 same with --apply, of whole days, puts it in its place)",
+                days_are(&left)
+            ),
+            (false, replaced) => format!(
+                "{} replaced, and {} not what the log gives: somebody else writes there (system.query_log says who)",
+                were(replaced),
+                days_are(&left)
+            ),
+        });
+        lines.join("\n")
+    }
+
+    fn json(&self) -> String {
+        let held =
+            |of: &Held| json!({"rows": of.rows, "page_views": of.page_views, "digest": format!("{:016x}", of.digest)});
+        let differs = |of: &Differs| json!({"day": date(of.day), "site": of.site, "table": held(&of.table), "replay": held(&of.replay)});
+        let dates = |days: &[i64]| days.iter().map(|day| date(*day)).collect::<Vec<_>>();
+        json!({
+            "generation": self.generation,
+            "from_ms": self.asked.from.ms(),
+            "to_ms": self.asked.to.ms(),
+            "days": self.compared.days,
+            "rows": self.compared.rows,
+            "differing": self.compared.differing.iter().map(differs).collect::<Vec<_>>(),
+            "misrecorded": dates(&self.compared.misrecorded),
+            "replaced": dates(self.replaced),
+            "equal": self.left.differing.is_empty() && self.left.misrecorded.is_empty(),
+        })
+        .to_string()
+    }
+}
+
+fn were(days: &[i64]) -> String {
+    format!("{} {}", days_in_words(days), if days.len() == 1 { "was" } else { "were" })
+}
+
+fn line(of: &Differs) -> String {
+    let Differs { day, site, table, replay } = of;
+    let held = |held: &Held| format!("{} rows, {} page views, {}", held.rows, held.page_views, grouped(held.digest));
+    format!("{}  {site}  the table has {}; the log gives {}", date(*day), held(table), held(replay))
+}
+
+/// The same with its verb.
+pub(crate) fn days_are(days: &[i64]) -> String {
+    format!("{} {}", days_in_words(days), if days.len() == 1 { "is" } else { "are" })
+}
+
+/// Days as a person reads them, neighbours as a range.
+pub(crate) fn days_in_words(days: &[i64]) -> String {
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for &day in days {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == day => *last = day,
+            _ => ranges.push((day, day)),
+        }
+    }
+    let words = ranges.iter().map(|(first, last)| match first == last {
+        true => date(*first),
+        false => format!("{} to {}", date(*first), date(*last)),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use weir_schemas::Decision;
+
+    use super::*;
+
+    fn width() -> WindowWidth {
+        WindowWidth::new(60_000).expect("divides a day")
+    }
+
+    fn window(ms: i64) -> WindowStart {
+        width().window_of(ms)
+    }
+
+    fn days(from: i64, to: i64) -> Windows {
+        Windows { from: window(from * DAY_MS), to: window(to * DAY_MS) }
+    }
+
+    /// The days 10 to 11 of a log that is whole, and live long past them.
+    fn known(apply: bool) -> Known {
+        let standing = Standing { checkpoint: window(20 * DAY_MS), undone: Vec::new(), lost: Vec::new() };
+        let (first, whole) = (window(5 * DAY_MS + 3_600_000), window(0));
+        let (given_up_to_ms, recovering) = (None, false);
+        Known { asked: days(10, 12), apply, first, whole, given_up_to_ms, recovering, standing, open: Vec::new() }
+    }
+
+    fn replacement(days: &[i64]) -> Replacement {
+        let by = Decision { id: 7, at_ms: 0, who: "ops@host".into(), reason: "r".into() };
+        Replacement { by, generation: 1, days: days.to_vec(), over: None, done_ms: None }
+    }
+
+    #[test]
+    fn what_is_done_and_whole_in_the_log_is_replayed() {
+        assert_eq!(refusal(&known(false)), None);
+        assert_eq!(refusal(&known(true)), None);
+        // The day in which live began, in part.
+        let undone = vec![Windows { from: window(5 * DAY_MS), to: known(true).first }];
+        let standing = Standing { undone, ..known(true).standing };
+        assert_eq!(refusal(&Known { asked: days(5, 6), standing, ..known(true) }), None);
+        // Up to where live is, unless it is to be replaced.
+        let standing = |at_ms| Standing { checkpoint: window(at_ms), ..known(true).standing };
+        assert_eq!(refusal(&Known { standing: standing(12 * DAY_MS), ..known(false) }), None);
+        assert!(refusal(&Known { standing: standing(12 * DAY_MS), ..known(true) }).is_some());
+        assert_eq!(refusal(&Known { standing: standing(12 * DAY_MS + 60_000), ..known(true) }), None);
+        // What was begun is gone on with.
+        assert_eq!(refusal(&Known { open: vec![replacement(&[11])], ..known(true) }), None);
+        assert_eq!(refusal(&Known { open: vec![replacement(&[13])], ..known(false) }), None);
+    }
+
+    #[test]
+    fn what_is_refused_says_why_and_what_to_wait_for() {
+        let (apply, only) = (known(true), known(false));
+        let at_ms = |ms| Standing { checkpoint: window(ms), ..known(true).standing };
+        let hour = 3_600_000;
+        let part = Windows { from: window(10 * DAY_MS + hour), to: window(12 * DAY_MS) };
+        let some = vec![Windows { from: window(11 * DAY_MS), to: window(11 * DAY_MS + hour) }];
+        let all = [
+            Known { asked: part, ..apply.clone() },
+            Known { asked: days(3, 5), ..only.clone() },
+            Known { open: vec![replacement(&[11, 12])], ..apply.clone() },
+            Known { recovering: true, ..only.clone() },
+            Known { standing: at_ms(11 * DAY_MS + hour), ..apply.clone() },
+            Known { standing: at_ms(11 * DAY_MS + hour), ..only.clone() },
+            Known { standing: Standing { undone: some.clone(), ..apply.standing.clone() }, ..apply.clone() },
+            Known { standing: Standing { lost: some, ..apply.standing.clone() }, ..apply.clone() },
+            Known { given_up_to_ms: Some(10 * DAY_MS + hour), ..only.clone() },
+            Known { whole: window(10 * DAY_MS + hour), ..only },
+        ];
+        let said: Vec<String> = all.iter().map(|known| refusal(known).expect("a refusal")).collect();
+        expect![[r#"
+            --apply replaces whole days (UTC), and 1970-01-11 01:00:00 UTC is within one
+            live began at 1970-01-06 01:00:00 UTC: there is nothing before
+            1970-01-12 to 1970-01-13 are being replaced since 1970-01-01 00:00:00 UTC by ops@host: if that was cut short, `weir replay --from 1970-01-12 --to 1970-01-14 --apply --reason …` ends it, then others can be replaced
+            a recovery was ordered, and is not done yet: it takes windows back (wait until `weir status` shows that the run goes on)
+            1970-01-12 is not finished: live is complete through 1970-01-12 01:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when; or take less: --to 1970-01-12)
+            the windows up to 1970-01-13 00:00:00 UTC are not done: live is complete through 1970-01-12 01:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when; or take less: --to 1970-01-12T01:00:00Z)
+            the windows 1970-01-12 00:00:00 UTC to 1970-01-12 01:00:00 UTC are not done: the run gap fills what live has left (wait until `weir status` shows no range that is being computed)
+            the windows 1970-01-12 00:00:00 UTC to 1970-01-12 01:00:00 UTC were given up, and are named as missing: they are not computed (leave them out)
+            windows that end at 1970-01-11 01:00:00 UTC were given up: what lies before, whatever the log seems to hold of it, is not all (begin there or later)
+            the log does not have all that the windows from 1970-01-11 00:00:00 UTC on need: retention has deleted it (begin at 1970-01-11 01:00:00 UTC or later)"#]]
+        .assert_eq(&said.join("\n"));
+    }
+
+    fn compared(differing: Vec<Differs>) -> Compared {
+        Compared { rows: 40, days: 2, differing, misrecorded: Vec::new() }
+    }
+
+    #[test]
+    fn what_differs_is_told_by_day_and_site_and_the_last_line_says_what_came_of_it() {
+        let held = |rows, digest| Held { rows, page_views: rows / 2, digest };
+        let differs = Differs { day: 10, site: "one.example".into(), table: held(8, 1), replay: held(10, u64::MAX) };
+        let (differing, equal) = (compared(vec![differs]), compared(Vec::new()));
+        let told = |compared, left, replaced| Told { asked: days(10, 12), generation: 1, compared, left, replaced };
+        let text = |told: Told<'_>| told.text("weir_replay");
+        let all = [
+            text(told(&equal, &equal, &[])),
+            text(told(&differing, &differing, &[])),
+            text(told(&differing, &equal, &[10])),
+        ];
+        expect![[r#"
+            the table is what the log gives from 1970-01-11 00:00:00 UTC to 1970-01-13 00:00:00 UTC: 40 rows, every digest alike
+
+            1970-01-11  one.example  the table has 8 rows, 4 page views, 0000 0000 0000 0001; the log gives 10 rows, 5 page views, ffff ffff ffff ffff
+            1970-01-11 is not what the log gives: what was computed stays in the database weir_replay until the next replay (the same with --apply, of whole days, puts it in its place)
+
+            1970-01-11  one.example  the table has 8 rows, 4 page views, 0000 0000 0000 0001; the log gives 10 rows, 5 page views, ffff ffff ffff ffff
+            1970-01-11 was replaced; the table is what the log gives from 1970-01-11 00:00:00 UTC to 1970-01-13 00:00:00 UTC: 40 rows, every digest alike"#]]
+        .assert_eq(&all.join("\n\n"));
+        let json: serde_json::Value = serde_json::from_str(&told(&differing, &equal, &[10]).json()).unwrap();
+        assert_eq!(json["differing"][0]["table"]["digest"], "0000000000000001");
+        assert_eq!((&json["equal"], &json["replaced"]), (&json!(true), &json!(["1970-01-11"])));
+    }
+
+    #[test]
+    fn neighbouring_days_are_told_as_a_range() {
+        assert_eq!(days_in_words(&[0, 1, 2, 9]), "1970-01-01 to 1970-01-03, 1970-01-10");
+    }
+
+    #[test]
+    fn a_share_is_a_part_of_the_time() {
+        assert_eq!([permille("1"), permille("0.25")], [Ok(1000), Ok(250)]);
+        for wrong in ["0", "1.1", "-1", "half", "NaN"] {
+            assert!(permille(wrong).is_err(), "{wrong}");
+        }
+    }
+}
