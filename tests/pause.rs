@@ -447,35 +447,6 @@ fn gaps_queue_over_a_restart_and_when_they_are_filled_the_ranges_are_one_again()
     assert_eq!(serve.stop(), Some(0));
 }
 
-#[test]
-fn the_run_that_fills_a_gap_gives_way_while_live_is_late() {
-    let place = Place::new("");
-    let serve = place.start();
-    let mut sent = place.hits("/before", 2);
-    place.wait_complete();
-    run(&place, &["pause", "live", "--reason", "a test"]);
-    sent += place.hits("/meanwhile", 5);
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    hold_gap(&place);
-    run(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
-    run(&place, &["throttle", "gap", "0.4", "--reason", "a test"]);
-    let share = |permille: f64| {
-        wait_for(&format!("a share of {permille}"), || {
-            (metric(&place, "weir_pipeline_share_permille", "gap")? == permille).then_some(())
-        })
-    };
-    share(400.0);
-    let live = serve.children("run");
-    assert_eq!(live.len(), 1, "the gap run is held");
-    signal(live[0], libc::SIGSTOP);
-    share(40.0);
-    signal(live[0], libc::SIGCONT);
-    share(400.0);
-    run(&place, &["resume", "gap", "--reason", "a test"]);
-    wait_for("the gap to be filled", || (views(&place)? == sent).then_some(()));
-    assert_eq!(serve.stop(), Some(0));
-}
-
 /// What `/metrics` says of a run.
 fn metric(place: &Place, name: &str, run: &str) -> Option<f64> {
     let (_, text) = get(&format!("http://{}/metrics", place.console))?;
