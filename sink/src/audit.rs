@@ -168,7 +168,18 @@ impl Audit {
                 (recorded, self.held(clickhouse, &rows, &digest).await?)
             }
         };
-        let (differing, uncovered) = compare(recorded, held);
+        // After the rows: what was left meanwhile belongs to the gap run, too.
+        let left: Vec<(Origin, u32, u32)> = clickhouse
+            .rows(
+                &format!(
+                    "SELECT DISTINCT toString(origin), toUnixTimestamp(window_from), toUnixTimestamp(window_to) \
+                     FROM {database}.emissions WHERE generation = {} AND state = 'left'",
+                    self.version.number
+                ),
+                LONG,
+            )
+            .await?;
+        let (differing, uncovered) = compare(recorded, held, &left);
         let full = look != Look::Recent;
         let mut found = Vec::new();
         for finding in differing {
@@ -269,10 +280,12 @@ fn sum(contents: impl Iterator<Item = Content>) -> Content {
     })
 }
 
-/// The batches that differ, or lie over each other, and what no batch covers.
+/// The batches that differ, or lie over each other, and what no batch covers. What was left, `[from, to)` in s, and is not
+/// done (again) is the gap run's to write: it may be at it, or paused.
 fn compare(
     mut recorded: Vec<Recorded>,
     mut held: BTreeMap<(Origin, u32), Content>,
+    left: &[(Origin, u32, u32)],
 ) -> (Vec<Finding>, BTreeMap<(Origin, u32), Content>) {
     recorded.sort_unstable();
     let mut found = Vec::new();
@@ -299,6 +312,9 @@ fn compare(
     }
     // What lies after the last batch of its origin belongs to one that is being written.
     held.retain(|(origin, window_s), _| through.get(origin.as_str()).is_some_and(|through_s| window_s < through_s));
+    held.retain(|(origin, window_s), _| {
+        !left.iter().any(|(of, from_s, to_s)| of == origin && (from_s..to_s).contains(&window_s))
+    });
     (found, held)
 }
 
@@ -320,6 +336,7 @@ mod tests {
         let (found, uncovered) = compare(
             vec![batch("", 0, 3, 5), batch("", 3, 9, 0), batch("i", 0, 2, 1)],
             held(&[("", 0, 2), ("", 2, 3), ("i", 1, 1)]),
+            &[],
         );
         assert!(found.is_empty() && uncovered.is_empty(), "{found:?} {uncovered:?}");
     }
@@ -329,6 +346,7 @@ mod tests {
         let (found, uncovered) = compare(
             vec![batch("", 0, 3, 5), batch("", 2, 4, 0), batch("i", 0, 2, 1), batch("", 8, 9, 4)],
             held(&[("", 0, 2), ("i", 1, 2), ("i", 2, 7), ("", 3, 1), ("", 7, 1), ("", 8, 4), ("", 9, 9)]),
+            &[],
         );
         let said: Vec<String> = found.iter().map(ToString::to_string).collect();
         expect_test::expect![[r#"
@@ -340,5 +358,16 @@ mod tests {
         "#]]
         .assert_debug_eq(&said);
         assert_eq!(uncovered, held(&[("", 3, 1), ("", 7, 1)]), "and not what comes after all that is done");
+    }
+
+    #[test]
+    fn rows_of_what_was_left_and_is_not_done_are_the_gap_runs_to_record() {
+        let (found, uncovered) = compare(
+            vec![batch("", 0, 3, 5), batch("", 8, 9, 4)],
+            held(&[("", 0, 5), ("", 3, 1), ("", 4, 2), ("", 5, 1), ("", 8, 4)]),
+            &[(String::new(), 0, 5), ("i".to_owned(), 5, 6)],
+        );
+        assert!(found.is_empty(), "{found:?}");
+        assert_eq!(uncovered, held(&[("", 5, 1)]), "what lies behind what was left is nobody's");
     }
 }

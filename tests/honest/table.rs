@@ -2,7 +2,7 @@
 
 use crate::{
     OFTEN, audited, post, recover, recover_run,
-    support::{Place, wait_for},
+    support::{Place, hold_gap, wait_for},
     text, wait_run_stopped, wait_stopped, write,
 };
 
@@ -78,6 +78,53 @@ fn a_table_that_somebody_changed_stops_its_run_and_is_made_right_again_from_the_
         write(&place, "SELECT count() FROM weir.stats_v1").trim().parse::<u64>().unwrap()
             > rows.trim().parse().unwrap()
     );
+    audited(&place);
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn rows_of_a_filled_gap_that_somebody_changed_stop_live_and_are_the_gap_runs_again_after_its_recovery() {
+    let place = Place::new(OFTEN);
+    let serve = place.start();
+    let mut sent = post(&place, "/a", 3);
+    place.wait_complete();
+    let order = |args: &[&str]| {
+        let output = place.weir(&[args, &["--reason", "of a test"]].concat());
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+    };
+    let leave = |page: &str| {
+        order(&["pause", "live"]);
+        let sent = post(&place, page, 2);
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        order(&["resume", "live", "--live-first"]);
+        sent
+    };
+    sent += leave("/gap");
+    wait_for("the gap to be filled", || (place.page_views()? == sent).then_some(()));
+    let filled = || {
+        let maintenances = place.status()?["maintenances"].clone();
+        maintenances.as_array()?.iter().all(|one| one["state"] == "over").then_some(())
+    };
+    wait_for("the catch-up", filled);
+    hold_gap(&place);
+    sent += leave("/later");
+
+    write(&place, "ALTER TABLE weir.stats_v1 DELETE WHERE value = '/gap' SETTINGS mutations_sync = 2");
+    let said = wait_stopped(&place, "table_differs");
+    assert!(said.contains("live: the windows from 2") && said.contains(" UTC were recorded with "), "{said}");
+    assert!(said.contains("`weir recover live` computes the windows from "), "{said}");
+    assert!(recover(&place, &[]).status.success());
+    sent += post(&place, "/b", 1);
+    place.wait_complete();
+    let of = |page: &str| {
+        let sql = format!("SELECT sum(page_views) FROM weir.stats_v1 WHERE dimension = 'page' AND value = '{page}'");
+        write(&place, &sql).trim().to_owned()
+    };
+    // What was left once is the gap run's again: it is held.
+    assert_eq!((of("/gap"), of("/later")), ("0".to_owned(), "0".to_owned()));
+    order(&["resume", "gap"]);
+    wait_for("both gaps to be filled", || (place.page_views()? == sent).then_some(()));
+    wait_for("the catch-up", filled);
     audited(&place);
     assert_eq!(serve.stop(), Some(0));
 }
