@@ -69,19 +69,12 @@ impl Replacements {
                     Repair::GiveUp { from_ms, to_ms } => end(&|one| one.reaches_into(from_ms, to_ms), None),
                     Repair::GoOn | Repair::Mend => {}
                 },
-                Action::Replace { id, generation, days } => {
-                    // One that comes again, by its id, changes nothing.
-                    if all.iter().all(|one| one.by.id != *id) {
-                        let (at_ms, who, reason) = (record.at_ms, record.who.clone(), record.reason.clone());
-                        let by = Decision { id: *id, at_ms, who, reason };
-                        all.push(Replacement {
-                            by,
-                            generation: *generation,
-                            days: days.clone(),
-                            over: None,
-                            done_ms: None,
-                        });
-                    }
+                // One that comes again, by its id, changes nothing.
+                Action::Replace { id, generation, days } if all.iter().all(|one| one.by.id != *id) => {
+                    let (at_ms, who, reason) = (record.at_ms, record.who.clone(), record.reason.clone());
+                    let by = Decision { id: *id, at_ms, who, reason };
+                    let (generation, days) = (*generation, days.clone());
+                    all.push(Replacement { by, generation, days, over: None, done_ms: None });
                 }
                 _ => {}
             }
