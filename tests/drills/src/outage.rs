@@ -15,7 +15,7 @@ use crate::{
     faults::Stage,
     parts::Broker,
     patience::sleep,
-    report::{Report, seconds},
+    report::{Report, rounded, seconds},
     setting::{Flags, play},
     site::Site,
 };
@@ -40,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Whether all that was promised held.
 pub fn main(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.seconds > 0.0, "--seconds {} is not above 0", args.seconds);
-    let minutes = lasts(args).as_secs_f64() / 60.0;
+    let minutes = rounded(lasts(args).as_secs_f64() / 60.0, 10.0);
     play("outage", minutes, &args.flags, |runtime, dir, seed| drill(args, seed, runtime, dir))
 }
 
