@@ -497,7 +497,7 @@ impl RunStatus {
             (through_ms - DEDUP_HORIZON_MS - STEP_BACK_MAX_MS + retention_ms, retention_ms)
         });
         let by_size = kept.and_then(|kept| match kept.by_size {
-            BySize::Until(lost_ms) => Some((lost_ms, lost_ms - kept.needed_ms)),
+            BySize::Until(lost_ms) => Some((lost_ms - kept.ahead_ms, lost_ms - kept.needed_ms)),
             BySize::Unbounded | BySize::NotKnown { .. } => None,
         });
         // (from when on it is deleted, for how long it was kept by then)
@@ -601,8 +601,13 @@ mod tests {
     fn the_headroom_is_what_retention_leaves_before_the_run_would_miss_a_record() {
         let slack_ms = DEDUP_HORIZON_MS + STEP_BACK_MAX_MS;
         let kept = |through_ms, retention_s, by_size: Option<i64>, now_ms| {
-            let by_size =
-                by_size.map(|lost_ms| Kept { needed_ms: 0, retention_ms: None, by_size: BySize::Until(lost_ms), ahead_ms: 0 });
+            let kept = |lost_ms| Kept {
+                needed_ms: 5_000,
+                retention_ms: None,
+                by_size: BySize::Until(lost_ms + 5_000),
+                ahead_ms: 5_000,
+            };
+            let by_size = by_size.map(kept);
             let mut run = RunStatus::default();
             run.is_kept(through_ms, retention_s, by_size.as_ref(), now_ms);
             (run.retention_headroom_ms, run.retention_used_permille)
