@@ -149,7 +149,7 @@ mod tests {
         let late = |hold: &Hold, told: &RunProgress| is_late(hold, told, &version, due_ms + LATE_MS + 1);
         let free = held(&[]);
         assert!(late(&free, &through(0)) && !late(&free, &through(1)) && !late(&free, &RunProgress::default()));
-        assert!(!late(&held(&[pause.clone()]), &through(0)), "paused");
+        assert!(!late(&held(std::slice::from_ref(&pause)), &through(0)), "paused");
         assert!(!late(&held(&[pause.clone(), resume.clone()]), &through(0)), "it has not begun");
         assert!(late(&held(&[pause, resume, resumed]), &through(0)));
         assert!(!late(&free, &RunProgress { stopped: Some("a table".into()), ..through(0) }));
