@@ -97,7 +97,7 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
         let all = status["maintenances"].as_array().unwrap().iter();
         all.map(|one| format!("{} {}", one["run"].as_str().unwrap(), one["state"].as_str().unwrap())).collect()
     };
-    assert_eq!(states(), ["live catching_up", "live catching_up", "gap under_way"]);
+    wait_for("both to be told", || (states() == ["live catching_up", "live catching_up", "gap under_way"]).then_some(()));
     assert_eq!(place.status().unwrap()["computing"].as_array().unwrap().len(), 2);
     run(&place, &["resume", "gap", "--reason", "a test"]);
     wait_for("green", || (place.status()?["status"] == "green").then_some(()));
@@ -110,7 +110,7 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
     wait_for("the pause to take effect", || {
         said(&place, "paused").iter().any(|record| record["id"] == 5 && record["run"] == "gap").then_some(())
     });
-    assert_eq!(place.status().unwrap()["status"], "yellow");
+    wait_for("yellow", || (place.status()?["status"] == "yellow").then_some(()));
     run(&place, &["resume", "gap", "--reason", "a test"]);
     wait_for("green", || (place.status()?["status"] == "green").then_some(()));
     assert_eq!(serve.stop(), Some(0));

@@ -165,7 +165,8 @@ fn a_table_that_was_made_otherwise_stops_its_run_alone_and_stays_so_over_a_resta
     let recovered = recover(&place, &[]);
     assert!(!recovered.status.success() && text(&recovered).contains("live has stopped again"), "{}", text(&recovered));
     wait_stopped(&place, "table_differs");
-    assert!(recover(&place, &[]).status.success());
+    let recovered = recover(&place, &[]);
+    assert!(recovered.status.success(), "{}", text(&recovered));
     whole(sent, "the digests are there again");
     audited(&place);
 
