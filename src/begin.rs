@@ -1,6 +1,6 @@
 //! How a run begins: what a person has ordered is done, ClickHouse is waited for, and whether it may go on is judged.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -223,26 +223,33 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
 }
 
 /// Leaves out, of what an audit has found that began when there were `known` control records, what lies in days that were
-/// being replaced since: their rows and their record may have differed at that moment. Tells the rest.
+/// being replaced since: their rows and their record may have differed at that moment. Tells the rest, and gives the runs
+/// whose recovery was ordered, or done, since: of theirs the same holds.
 pub(crate) async fn believe(
     found: &mut Vec<Finding>,
     control: &ControlLog,
     known: usize,
     version: &SchemaVersion,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<BTreeSet<String>> {
     if found.is_empty() {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let control = control.clone();
     let now = blocking(move || control.read_all()).await?;
     let replacements = Replacements::of(now.records.iter().map(|(_, record)| record));
+    let since = now.records.iter().skip(known).map(|(_, record)| &record.action);
+    let recovered = since.filter_map(|action| match action {
+        Action::Recover { run, .. } | Action::Recovered { run, .. } => Some(run.clone()),
+        _ => None,
+    });
+    let recovered = recovered.collect();
     found.retain(|finding| {
         let (from_ms, to_ms) = finding.windows(version.width);
         let mut open = replacements.open_since(known).filter(|one| one.generation == version.number);
         !finding.origin().is_empty() || !open.any(|one| one.reaches_into(from_ms, to_ms))
     });
     found.iter().for_each(Finding::tell);
-    Ok(())
+    Ok(recovered)
 }
 
 /// So many ranges of windows a fault names; of more, those that lie nearest to each other are told as one.

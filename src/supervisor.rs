@@ -470,20 +470,23 @@ impl Supervisor {
         version: &SchemaVersion,
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
-        if let Err(error) = begin::believe(&mut findings, &self.control.log, known, version).await {
-            warn!(
-                error = format!("{error:#}"),
-                "what the audit has found is looked at again: it is not known whether a replacement is under way"
-            );
-            return Ok(());
-        }
+        let recovered = match begin::believe(&mut findings, &self.control.log, known, version).await {
+            Ok(recovered) => recovered,
+            Err(error) => {
+                warn!(
+                    error = format!("{error:#}"),
+                    "what the audit has found is looked at again: it is not known what was ordered meanwhile"
+                );
+                return Ok(());
+            }
+        };
         let origins: BTreeSet<&str> = findings.iter().map(Finding::origin).collect();
         for origin in origins {
             let run = if origin.is_empty() { "live".to_owned() } else { import_run(origin) };
             let Some(fault) = begin::differs(&findings, origin, version) else { continue };
             let Some(running) = runs.get_mut(&run) else { continue };
             let settled = !running.pending && running.unsettled.is_none_or(|unsettled| unsettled < began);
-            if running.differs || !settled {
+            if running.differs || !settled || recovered.contains(&run) {
                 continue;
             }
             error!(run, reason = judge::say(&fault, &run), "stopped; a person is needed");

@@ -97,7 +97,9 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
         let all = status["maintenances"].as_array().unwrap().iter();
         all.map(|one| format!("{} {}", one["run"].as_str().unwrap(), one["state"].as_str().unwrap())).collect()
     };
-    wait_for("both to be told", || (states() == ["live catching_up", "live catching_up", "gap under_way"]).then_some(()));
+    wait_for("both to be told", || {
+        (states() == ["live catching_up", "live catching_up", "gap under_way"]).then_some(())
+    });
     assert_eq!(place.status().unwrap()["computing"].as_array().unwrap().len(), 2);
     run(&place, &["resume", "gap", "--reason", "a test"]);
     wait_for("green", || (place.status()?["status"] == "green").then_some(()));
