@@ -391,6 +391,7 @@ async fn each_alert_fires_in_the_states_that_it_is_meant_for() {
         planned: 
         paused: WeirPausedForLong
         paused and told until when: WeirPausedForLong
+        paused for the first time: WeirPausedForLong
         catching up: 
         filling: 
         not converging: WeirStatisticsLate WeirNotConverging
