@@ -9,9 +9,10 @@ fn a_maintenance_of_half_a_minute_fails_no_request_and_leaves_the_table_of_an_un
     let drilled = Drilled::of(&["pause", "--minutes", "1"]);
     assert_eq!(drilled.number("kills"), 4, "{}", drilled.report);
     drilled.all_hold(&["stood_still", "gap_filled"]);
-    drilled.seconds("eta_error_seconds");
     // How soon exactly is promised of a machine that is not busy with other tests: `./dev drill pause` looks at that.
     let to_present = drilled.seconds("seconds_to_present");
     assert!(to_present < 30.0, "{}", drilled.report);
-    assert_eq!(drilled.status.success(), to_present <= drilled.seconds("seconds_promised"));
+    // So short a gap may be filled before anything could be said of when: the longer drill must have said it.
+    let told = !drilled.report["eta_error_seconds"].is_null();
+    assert_eq!(drilled.status.success(), told && to_present <= drilled.seconds("seconds_promised"));
 }
