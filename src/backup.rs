@@ -20,7 +20,14 @@ use weir_schemas::{
 };
 use weir_sink::{Shape, Target};
 
-use crate::{config::Config, judge::at, replay::days_are, report, run::RunOrder, serve, supervisor};
+use crate::{
+    config::Config,
+    judge::at,
+    replay::{self, days_are},
+    report,
+    run::RunOrder,
+    serve, supervisor,
+};
 
 /// What was recorded this long before a copy began is surely in it: no statement takes so long.
 const SETTLED_MS: i64 = 60_000;
@@ -194,6 +201,7 @@ impl Backups {
             }
             return Ok(ExitCode::SUCCESS);
         };
+        let _replacing = replay::replacing(&self.config)?;
         if let Shape::Missing(_) = weir_sink::shape(&self.target, &self.version).await? {
             weir_sink::prepare(&self.target, &self.version).await?;
         }

@@ -9,7 +9,7 @@
 //!
 //! Cut anywhere, the same command again goes on, or ends what was begun.
 
-use std::{fs::File, process::ExitCode, sync::Arc};
+use std::{collections::BTreeSet, fs::File, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 use jiff::Timestamp;
@@ -112,15 +112,25 @@ async fn replay(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> 
 
 /// Held while this process lives: two would write to the same tables.
 fn alone(config: &Config) -> anyhow::Result<File> {
-    let path = config.data_dir.join("replay.lock");
+    locked(config, "replay.lock", "another `weir replay` is at work here (wait until it is over, or end it)")
+}
+
+/// Held while days are replaced, and by whoever orders what must not come in between: a recovery of live, a restore.
+pub(crate) fn replacing(config: &Config) -> anyhow::Result<File> {
+    let said =
+        "days are being replaced here, a recovery is being ordered, or a copy brought back (wait until it is over)";
+    locked(config, "replace.lock", said)
+}
+
+/// A file that one process of this machine holds at a time; `said`: who else has it.
+fn locked(config: &Config, name: &str, said: &str) -> anyhow::Result<File> {
+    let path = config.data_dir.join(name);
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir={} cannot be made", config.data_dir.display()))?;
     let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("another `weir replay` is at work here (wait until it is over, or end it)")
-        }
+        Err(std::fs::TryLockError::WouldBlock) => bail!("{said}"),
         Err(std::fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("{} cannot be locked", path.display()))
         }
@@ -290,7 +300,8 @@ impl Replay<'_> {
         }
         weir_log::topic_is(EVENTS_TOPIC, records).hash(&mut hasher);
         format!(
-            "weir {}: generation {}, windows {} to {} ms, {:016x}",
+            "{} {}: generation {}, windows {} to {} ms, {:016x}",
+            Scratch::OURS,
             env!("CARGO_PKG_VERSION"),
             self.version.number,
             windows.from.ms(),
@@ -319,44 +330,52 @@ impl Replay<'_> {
         Ok(self.scratch.compare(self.asked).await?)
     }
 
-    /// Replaces the days that differ, and ends what a command before this one has begun; the days.
+    /// Replaces the days that differ, and ends what a command before this one has begun; the days. All together: a batch
+    /// may have rows on two of them.
     async fn apply(&self, compared: &Compared, reason: &str) -> anyhow::Result<Vec<i64>> {
-        let mut replaced = Vec::new();
-        for one in self.open(&self.records().await?) {
-            self.replace(one.by.id, &one.days).await?;
-            replaced.extend(one.days);
+        let _replacing = replacing(self.config)?;
+        // Computing may have taken hours.
+        if let Some(refusal) = refusal(&self.know().await?) {
+            bail!("{refusal}");
         }
+        let open = self.open(&self.records().await?);
+        let mut days: BTreeSet<i64> = open.iter().flat_map(|one| one.days.iter().copied()).collect();
+        let mut ids: Vec<i64> = open.iter().map(|one| one.by.id).collect();
         let differing = compared.differing.iter().map(|of| of.day).chain(compared.misrecorded.iter().copied());
-        let mut days: Vec<i64> = differing.filter(|day| !replaced.contains(day)).collect();
-        days.sort_unstable();
-        days.dedup();
-        if !days.is_empty() {
-            let id = SystemClock.now_ms();
-            let generation = self.version.number;
-            self.say(reason, Action::Replace { id, generation, days: days.clone() }).await?;
-            // What was ordered between the look and the record is seen now; what is ordered later sees the record.
+        let more: BTreeSet<i64> = differing.filter(|day| !days.contains(day)).collect();
+        if !more.is_empty() {
+            let (id, generation) = (SystemClock.now_ms(), self.version.number);
+            self.say(reason, Action::Replace { id, generation, days: more.iter().copied().collect() }).await?;
+            // What another machine has ordered between the look and the record is seen now.
             if let Some(refusal) = refusal(&self.know().await?) {
                 self.say("nothing was replaced", Action::Replaced { id }).await?;
                 bail!("{refusal}");
             }
-            self.replace(id, &days).await?;
-            replaced.extend(days);
+            days.extend(more);
+            ids.push(id);
         }
-        replaced.sort_unstable();
-        Ok(replaced)
+        let days: Vec<i64> = days.into_iter().collect();
+        if !days.is_empty() {
+            self.replace(&ids, &days).await?;
+        }
+        Ok(days)
     }
 
-    async fn replace(&self, id: i64, days: &[i64]) -> anyhow::Result<()> {
+    async fn replace(&self, ids: &[i64], days: &[i64]) -> anyhow::Result<()> {
         let done = weir_sink::replace(&self.target, REPLAY_RUN, &self.version, days).await;
         done.with_context(|| {
             format!("{} may be replaced in part (the same command again does the rest)", days_in_words(days))
         })?;
+        let open: Vec<i64> = self.open(&self.records().await?).iter().map(|one| one.by.id).collect();
         ensure!(
-            self.open(&self.records().await?).iter().any(|one| one.by.id == id),
+            ids.iter().all(|id| open.contains(id)),
             "a copy was brought back, or a recovery ordered, while {} were replaced: it stands (see `weir status`)",
             days_in_words(days)
         );
-        self.say("", Action::Replaced { id }).await
+        for &id in ids {
+            self.say("", Action::Replaced { id }).await?;
+        }
+        Ok(())
     }
 
     async fn say(&self, reason: &str, action: Action) -> anyhow::Result<()> {

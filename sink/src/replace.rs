@@ -44,16 +44,14 @@ pub async fn replace_on(table: &impl Replacing, width: WindowWidth, days: &[i64]
     table.take_over(&owner).await?;
     let mut owner = Counting::new(owner);
     let mut wanted = Days { width, days: days.iter().copied().collect(), rows: BTreeMap::new() };
+    let mut replayed = Vec::new();
     for &day in days {
         let windows = day_windows(width, day);
-        let replayed = table.replayed(owner.owner(), windows).await?;
-        table.replace(owner.as_(Deed::Replace), windows).await?;
-        if table.held(windows).await? != replayed {
-            let said = format!("the windows from {} ms on do not come out as they were replayed", windows.from.ms());
-            return Err(Failure { kind: Kind::Unclear, said });
-        }
-        wanted.rows.extend(replayed);
+        let rows = table.replayed(owner.owner(), windows).await?;
+        wanted.rows.extend(rows.clone());
+        replayed.push((windows, rows));
     }
+    // What cannot be recorded anew is refused before anything is changed.
     let (mut old, mut new) = (BTreeSet::new(), BTreeSet::new());
     for &day in days {
         for of in done(table, day_windows(width, day)).await? {
@@ -72,6 +70,13 @@ pub async fn replace_on(table: &impl Replacing, width: WindowWidth, days: &[i64]
                 old.insert(key(&of));
                 new.extend(anew.iter().map(key));
             }
+        }
+    }
+    for (windows, rows) in replayed {
+        table.replace(owner.as_(Deed::Replace), windows).await?;
+        if table.held(windows).await? != rows {
+            let said = format!("the windows from {} ms on do not come out as they were replayed", windows.from.ms());
+            return Err(Failure { kind: Kind::Unclear, said });
         }
     }
     for &day in days {

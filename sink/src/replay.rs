@@ -11,7 +11,7 @@ use crate::clickhouse::{ClickHouse, beside};
 use crate::connection::{Connection, LONG, QUICK, Target};
 use crate::decide::united;
 use crate::digest::{self, seconds};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::prepare::prepare;
 use crate::replace::is_misrecorded;
 use crate::table::{State, Table, Windows};
@@ -26,6 +26,9 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// How the comment of a replay's database begins.
+    pub const OURS: &str = "weir replay";
+
     /// That of `target`, for `run`, which is the replay's.
     pub fn of(target: &Target, run: &str, version: &SchemaVersion) -> Scratch {
         Scratch { target: target.clone(), run: run.to_owned(), version: version.clone() }
@@ -36,13 +39,18 @@ impl Scratch {
         Target { database: beside(&self.target.database), ..self.target.clone() }
     }
 
-    /// Makes it, empty, unless there is one of the same `contents`, a text.
+    /// Makes it, empty, unless there is one of the same `contents`, a text that begins with [`Scratch::OURS`]. A database of its
+    /// name that is somebody else's is refused.
     pub async fn prepare(&self, contents: &str) -> Result<(), SinkError> {
         let fail = |failure: Failure| failure.into_error(&self.target.url, &self.run);
         let clickhouse = Connection::to(&self.target);
         let name = beside(&self.target.database);
         let sql = format!("SELECT comment FROM system.databases WHERE name = {}", quote(&name));
         let found: Vec<String> = clickhouse.rows(&sql, QUICK).await.map_err(fail)?;
+        if let Some(comment) = found.iter().find(|comment| !comment.starts_with(Scratch::OURS)) {
+            let said = format!("the database {name} is there, and is not a replay's (its comment is {comment:?})");
+            return Err(fail(Failure { kind: Kind::Hopeless("give it another name"), said }));
+        }
         if found != [contents] {
             self.drop().await?;
             let sql = format!("CREATE DATABASE {} ENGINE = Atomic COMMENT {}", quote_name(&name), quote(contents));

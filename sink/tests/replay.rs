@@ -55,7 +55,7 @@ fn scratch_of(target: &Target) -> Scratch {
 /// The same windows, computed beside it.
 async fn replayed(target: &Target) -> Scratch {
     let scratch = scratch_of(target);
-    scratch.prepare("all of it").await.expect("a scratch database");
+    scratch.prepare("weir replay: all of it").await.expect("a scratch database");
     write(&scratch.target(), "replay", 0, HOURS, has_rows).await;
     scratch
 }
@@ -220,7 +220,7 @@ async fn a_batch_that_reaches_over_midnight_is_right_on_both_sides_of_it() {
     assert_ne!(ask(&target, over).await, "0", "there is one");
     // A log that gives rows where there were none: as somebody's other rule would.
     let scratch = scratch_of(&target);
-    scratch.prepare("another rule").await.expect("a scratch database");
+    scratch.prepare("weir replay: another rule").await.expect("a scratch database");
     write(&scratch.target(), "replay", 0, HOURS, |hour| has_rows(hour) || hour == 47).await;
     replace(&target, "replay", &version(), &[DAY + 1]).await.expect("replaced");
     assert_done(&target).await;
@@ -231,7 +231,7 @@ async fn a_batch_that_reaches_over_midnight_is_right_on_both_sides_of_it() {
     // Rows that are nobody's on the other side are not made somebody's.
     let target = whole().await;
     let scratch = scratch_of(&target);
-    scratch.prepare("another rule").await.expect("a scratch database");
+    scratch.prepare("weir replay: another rule").await.expect("a scratch database");
     write(&scratch.target(), "replay", 0, HOURS, |hour| has_rows(hour) || hour == 47).await;
     ask(&target, &format!("INSERT INTO DB.stats_v1 (site, emitted_in) VALUES ('mine', {})", at(50).ms() / 1000)).await;
     let refused = replace(&target, "replay", &version(), &[DAY + 1]).await;
@@ -303,7 +303,7 @@ async fn a_statement_of_a_replacement_that_was_overtaken_does_nothing() {
         match overtaken {
             "by another" => replace(&target, "replay", &version(), &[DAY]).await.expect("replaced"),
             "given back" => scratch.give_back().await.expect("given back"),
-            "empty" => scratch.prepare("something else").await.expect("another one"),
+            "empty" => scratch.prepare("weir replay: something else").await.expect("another one"),
             _ => scratch.drop().await.expect("dropped"),
         }
         let late = table.replace(as_(weir_sink::Deed::Replace, 1), day(1)).await;
@@ -324,14 +324,14 @@ async fn the_scratch_keeps_what_is_of_the_same_and_forgets_what_is_not() {
     let scratch = replayed(&target).await;
     let rows = async || ask(&scratch.target(), "SELECT count() FROM DB.stats_v1").await;
     let all = rows().await;
-    scratch.prepare("all of it").await.expect("the same");
+    scratch.prepare("weir replay: all of it").await.expect("the same");
     assert_eq!(rows().await, all);
     // Taken over, and cut.
     let table = replacing_of(&target, "replay", &version());
     table.take_over(&Owner { number: 7, uuid: Uuid::new_v4() }).await.unwrap();
-    scratch.prepare("all of it").await.expect("the same");
+    scratch.prepare("weir replay: all of it").await.expect("the same");
     assert_eq!(rows().await, all);
-    scratch.prepare("less of it").await.expect("another");
+    scratch.prepare("weir replay: less of it").await.expect("another");
     assert_eq!(rows().await, "0");
     scratch.drop().await.expect("dropped");
     let left = format!("SELECT count() FROM system.databases WHERE name = '{}'", scratch.target().database);
