@@ -141,6 +141,8 @@ pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> 
                 run == LIVE
                     && plan.run.is_none()
                     && plan.state == MaintenanceState::Planned
+                    // One that was over before anybody announced it is another one.
+                    && plan.announced_ms <= pause.by.at_ms
                     && (plan.begins_ms - EARLY_MS..plan.ends_ms.unwrap_or(i64::MAX)).contains(&pause.by.at_ms)
             };
             match all.iter_mut().find(mine) {
@@ -294,6 +296,13 @@ mod tests {
         assert_eq!((all[1].announced_ms, all[1].begins_ms, all[1].ends_ms), (1, first + 5, Some(first + 1_000)));
         let early = fold(&[planned(1, first), pause(first - EARLY_MS - 1)], first);
         assert_eq!(early.len(), 2, "that is not it: {early:?}");
+    }
+
+    #[test]
+    fn a_pause_from_before_a_plan_was_announced_is_not_the_one_that_was_announced() {
+        let said = [pause(10), resume(20), caught_up(30, 20), planned(40, 1_000)];
+        let all = fold(&said, 50);
+        assert_eq!(states(&all), [(40, MaintenanceState::Planned, None), (10, MaintenanceState::Over, Some(30))]);
     }
 
     #[test]
