@@ -98,6 +98,10 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
         false => None,
     };
     let control = Arc::new(OnceLock::new());
+    // Before the console's first look, which would say that the log does not answer.
+    if let Some(known) = &reached {
+        control.get_or_init(|| known.clone());
+    }
     let (of_runs, seen) = (OfRuns::default(), Arc::new(Mutex::new(status::nothing_seen(config))));
     let health = Arc::new(Process {
         looking: Mutex::default(),
@@ -129,7 +133,7 @@ pub(crate) async fn serve(config: &Config, parts: Parts) -> anyhow::Result<()> {
     }
     let mut pipeline = None;
     if let Some(known) = reached {
-        let _ = control.set(known.clone());
+        control.get_or_init(|| known.clone());
         if parts.pipeline {
             let runs = Runs { config: config.clone(), log, control: known, clock, metrics: of_runs, seen };
             pipeline = Some(tokio::spawn(runs.keep_up(stopping.clone())));
