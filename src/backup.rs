@@ -18,7 +18,7 @@ use weir_schemas::{
     control::{Action, Backup, ControlRecord, RecordedDay},
     progress::group_of,
 };
-use weir_sink::{Shape, Target};
+use weir_sink::{Shape, Target, Verified};
 
 use crate::{
     config::Config,
@@ -169,18 +169,10 @@ impl Backups {
 
     async fn verify(&self, name: &str) -> anyhow::Result<ExitCode> {
         let backup = self.find(name)?;
-
         let verified =
             weir_sink::verify(&self.target, std::slice::from_ref(&self.version), name, backup.before_ms).await;
         let verified = verified.with_context(|| format!("copy {name} cannot be read"))?;
-        let differing = differing(&backup.days, &verified.days);
-        for finding in &verified.findings {
-            println!("{finding}");
-        }
-        for day in &differing {
-            println!("{day}");
-        }
-        if !verified.findings.is_empty() || !differing.is_empty() {
+        if !is_as_recorded(backup, &verified) {
             println!("copy {name} is NOT what it must be (make another one, and look at the disk)");
             return Ok(ExitCode::FAILURE);
         }
@@ -214,6 +206,9 @@ impl Backups {
         shown.with_context(|| format!("copy {name} is back, and cannot be shown (begin it again)"))?;
         self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned() }).await?;
         println!("the tables are those of copy {name}");
+        let findings = weir_sink::audit::Audit::new(&self.target, &self.version).full().await?;
+        let days = weir_sink::recorded_days(&self.target, backup.before_ms).await?;
+        let whole = is_as_recorded(backup, &Verified { findings, days });
         for Point { order, through } in self.points().await? {
             let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
             let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
@@ -224,6 +219,13 @@ impl Backups {
                 self.say(reason.to_owned(), Action::Recover { run, id, repair, topic_is: None }).await?;
             }
             println!("  {} goes on from {}", order.run, at(through.ms()));
+        }
+        if !whole {
+            println!(
+                "copy {name} was NOT what it must be: what differs is said above (`weir replay` gives these days anew, as \
+                 far as the log reaches back)"
+            );
+            return Ok(ExitCode::FAILURE);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -264,6 +266,18 @@ impl Backups {
         self.control.append(&record).await?;
         Ok(())
     }
+}
+
+/// Whether tables are what was recorded of them; prints where they are not.
+fn is_as_recorded(backup: &Backup, found: &Verified) -> bool {
+    let differing = differing(&backup.days, &found.days);
+    for finding in &found.findings {
+        println!("{finding}");
+    }
+    for day in &differing {
+        println!("{day}");
+    }
+    found.findings.is_empty() && differing.is_empty()
 }
 
 fn live_through(backup: &Backup) -> String {

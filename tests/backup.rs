@@ -97,6 +97,18 @@ fn a_copy_that_is_damaged_is_said_to_be_and_wrong_names_are_refused() {
     assert!(refused(&place, &["backup", "restore", "two", "--reason", "x"]).contains("there is no copy two"));
     assert!(refused(&place, &["backup", "restore", "one"]).contains("--reason"));
 
+    // Rows were gone when it was made.
+    write(&place, "ALTER TABLE weir.stats_v1 DELETE WHERE dimension = 'page' SETTINGS mutations_sync = 2");
+    went_well(&place, &["backup", "create", "bad", "--full"]);
+    let said = refused(&place, &["backup", "verify", "bad"]);
+    let differs = "live: the windows from ";
+    assert!(said.contains(differs) && said.contains("copy bad is NOT what it must be"), "{said}");
+    let said = refused(&place, &["backup", "restore", "bad", "--reason", "to see what it says"]);
+    assert!(said.contains(differs) && said.contains("copy bad was NOT what it must be"), "{said}");
+    went_well(&place, &["backup", "restore", "one", "--reason", "it is whole"]);
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(3));
+
     // A part of the copy is gone.
     let folder = place.dir.path().join("data/backups/one/stats_v1");
     std::fs::remove_dir_all(folder.join("data")).unwrap();
