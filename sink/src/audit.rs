@@ -99,6 +99,9 @@ enum Look {
 /// A batch of `emissions`: origin, windows `[from, to)` in s, rows, digest.
 type Recorded = (Origin, u32, u32, u64, u64);
 
+/// Windows of an origin, `[from, to)` in s.
+type Ranged = (Origin, u32, u32);
+
 impl Audit {
     pub fn new(target: &Target, version: &SchemaVersion) -> Audit {
         Audit { target: target.clone(), version: version.clone(), looked_ms: 0, uncovered: HashMap::new() }
@@ -169,17 +172,8 @@ impl Audit {
             }
         };
         // After the rows: what was left meanwhile belongs to the gap run, too.
-        let left: Vec<(Origin, u32, u32)> = clickhouse
-            .rows(
-                &format!(
-                    "SELECT DISTINCT toString(origin), toUnixTimestamp(window_from), toUnixTimestamp(window_to) \
-                     FROM {database}.emissions WHERE generation = {} AND state = 'left'",
-                    self.version.number
-                ),
-                LONG,
-            )
-            .await?;
-        let (differing, uncovered) = compare(recorded, held, &left);
+        let (left, lost) = (self.passed_over(clickhouse, "left").await?, self.passed_over(clickhouse, "lost").await?);
+        let (differing, uncovered) = compare(recorded, held, &left, &lost);
         let full = look != Look::Recent;
         let mut found = Vec::new();
         for finding in differing {
@@ -204,6 +198,15 @@ impl Audit {
             Look::Rows | Look::All => self.looked_ms,
         };
         Ok(found)
+    }
+
+    async fn passed_over(&self, clickhouse: &Connection, state: &str) -> Result<Vec<Ranged>, Failure> {
+        let sql = format!(
+            "SELECT DISTINCT toString(origin), toUnixTimestamp(window_from), toUnixTimestamp(window_to) \
+             FROM {}.emissions WHERE generation = {} AND state = '{state}'",
+            clickhouse.database, self.version.number
+        );
+        clickhouse.rows(&sql, LONG).await
     }
 
     /// What the table holds, by origin and window.
@@ -280,12 +283,13 @@ fn sum(contents: impl Iterator<Item = Content>) -> Content {
     })
 }
 
-/// The batches that differ, or lie over each other, and what no batch covers. What was left, `[from, to)` in s, and is not
-/// done (again) is the gap run's to write: it may be at it, or paused.
+/// The batches that differ, or lie over each other, and what no batch covers. What was left and is not done (again) is the
+/// gap run's to write, who may be at it, or paused; unless it was given up: then it is nobody's.
 fn compare(
     mut recorded: Vec<Recorded>,
     mut held: BTreeMap<(Origin, u32), Content>,
-    left: &[(Origin, u32, u32)],
+    left: &[Ranged],
+    lost: &[Ranged],
 ) -> (Vec<Finding>, BTreeMap<(Origin, u32), Content>) {
     recorded.sort_unstable();
     let mut found = Vec::new();
@@ -313,7 +317,8 @@ fn compare(
     // What lies after the last batch of its origin belongs to one that is being written.
     held.retain(|(origin, window_s), _| through.get(origin.as_str()).is_some_and(|through_s| window_s < through_s));
     held.retain(|(origin, window_s), _| {
-        !left.iter().any(|(of, from_s, to_s)| of == origin && (from_s..to_s).contains(&window_s))
+        let within = |(of, from_s, to_s): &Ranged| of == origin && (from_s..to_s).contains(&window_s);
+        !left.iter().any(within) || lost.iter().any(within)
     });
     (found, held)
 }
@@ -337,6 +342,7 @@ mod tests {
             vec![batch("", 0, 3, 5), batch("", 3, 9, 0), batch("i", 0, 2, 1)],
             held(&[("", 0, 2), ("", 2, 3), ("i", 1, 1)]),
             &[],
+            &[],
         );
         assert!(found.is_empty() && uncovered.is_empty(), "{found:?} {uncovered:?}");
     }
@@ -346,6 +352,7 @@ mod tests {
         let (found, uncovered) = compare(
             vec![batch("", 0, 3, 5), batch("", 2, 4, 0), batch("i", 0, 2, 1), batch("", 8, 9, 4)],
             held(&[("", 0, 2), ("i", 1, 2), ("i", 2, 7), ("", 3, 1), ("", 7, 1), ("", 8, 4), ("", 9, 9)]),
+            &[],
             &[],
         );
         let said: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -366,8 +373,9 @@ mod tests {
             vec![batch("", 0, 3, 5), batch("", 8, 9, 4)],
             held(&[("", 0, 5), ("", 3, 1), ("", 4, 2), ("", 5, 1), ("", 8, 4)]),
             &[(String::new(), 0, 5), ("i".to_owned(), 5, 6)],
+            &[(String::new(), 3, 4), ("i".to_owned(), 4, 5)],
         );
         assert!(found.is_empty(), "{found:?}");
-        assert_eq!(uncovered, held(&[("", 5, 1)]), "what lies behind what was left is nobody's");
+        assert_eq!(uncovered, held(&[("", 3, 1), ("", 5, 1)]), "nobody's: what was given up, and what lies behind");
     }
 }
