@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tracing::info;
+use weir_log::{Log, LogError};
 use weir_schemas::{
     Hold, SchemaVersion,
-    control::{ControlRecord, GAP_RUN},
+    control::{ControlRecord, EVENTS_TOPIC, GAP_RUN},
     progress::RunProgress,
 };
 use weir_sink::table::Windows;
@@ -119,21 +120,46 @@ fn left(control: &[ControlRecord]) -> (bool, usize) {
     (resumes.iter().any(|resume| resume.left_to_ms.is_some()), took_effect)
 }
 
-/// Whether live, which has said `told` last, is later than it should be for want of time: one that is paused, has stopped, or
-/// waits for ClickHouse, gets no earlier if others work less.
-pub(crate) fn is_late(live: &Hold, told: &RunProgress, version: &SchemaVersion, now_ms: i64) -> bool {
+/// When live, which has said `told` last, is later than it should be for want of time, ms since the Unix epoch by the log's
+/// clock; `None` if it is not: one that is paused, has stopped, or waits for ClickHouse, gets no earlier if others work less.
+pub(crate) fn late_from(live: &Hold, told: &RunProgress, version: &SchemaVersion) -> Option<i64> {
     let resume = live.catching_up().and_then(|pause| pause.resume.as_ref());
     let begins = resume.is_some_and(|resume| resume.resumed_ms.is_none());
     let stands = live.paused().is_some() || begins || told.stopped.is_some() || told.waiting.is_some();
-    let due_ms = now_ms - version.width.ms() - version.lateness_ms;
-    !stands && told.complete_through_ms.is_some_and(|through_ms| due_ms - through_ms > LATE_MS)
+    let due_ms = told.complete_through_ms? + version.width.ms() + version.lateness_ms;
+    (!stands).then_some(due_ms + LATE_MS)
+}
+
+/// Whether it is later than that by this clock and by the log's. One alone may be wrong: this machine's may be ahead of the
+/// log's, and the log's may have leaped.
+pub(crate) fn has_come(log: &dyn Log, at_ms: i64, now_ms: i64) -> Result<bool, LogError> {
+    if now_ms < at_ms {
+        return Ok(false);
+    }
+    for partition in 0..log.partitions(EVENTS_TOPIC)? {
+        if log.offset_at(EVENTS_TOPIC, partition, at_ms)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
 mod tests {
-    use weir_schemas::{control::Action, progress::Waiting};
+    use std::sync::Arc;
+
+    use weir_log::{Clock, EmbeddedLog, TopicKind};
+    use weir_schemas::{control::Action, progress::Waiting, wire::tick_record};
 
     use super::*;
+
+    struct At(i64);
+
+    impl Clock for At {
+        fn now_ms(&self) -> i64 {
+            self.0
+        }
+    }
 
     #[test]
     fn live_is_late_when_it_works_and_its_windows_do_not_come() {
@@ -146,15 +172,28 @@ mod tests {
         let resume = record(Action::Resume { run: run(), id: 2, left_to_ms: None });
         let resumed = record(Action::Resumed { run: run(), id: 2, through_ms: 0 });
         let held = |control: &[ControlRecord]| Hold::of("live", control);
-        let late = |hold: &Hold, told: &RunProgress| is_late(hold, told, &version, due_ms + LATE_MS + 1);
-        let free = held(&[]);
-        assert!(late(&free, &through(0)) && !late(&free, &through(1)) && !late(&free, &RunProgress::default()));
-        assert!(!late(&held(std::slice::from_ref(&pause)), &through(0)), "paused");
-        assert!(!late(&held(&[pause.clone(), resume.clone()]), &through(0)), "it has not begun");
-        assert!(late(&held(&[pause, resume, resumed]), &through(0)));
-        assert!(!late(&free, &RunProgress { stopped: Some("a table".into()), ..through(0) }));
+        let late = |hold: &Hold, told: &RunProgress| late_from(hold, told, &version);
+        let (free, from) = (held(&[]), Some(due_ms + LATE_MS));
+        assert_eq!((late(&free, &through(0)), late(&free, &RunProgress::default())), (from, None));
+        assert_eq!(late(&held(std::slice::from_ref(&pause)), &through(0)), None, "paused");
+        assert_eq!(late(&held(&[pause.clone(), resume.clone()]), &through(0)), None, "it has not begun");
+        assert_eq!(late(&held(&[pause, resume, resumed]), &through(0)), from);
+        assert_eq!(late(&free, &RunProgress { stopped: Some("a table".into()), ..through(0) }), None);
         let waiting = Some(Waiting { since_ms: 0, reason: "clickhouse".into() });
-        assert!(!late(&free, &RunProgress { waiting, ..through(0) }));
+        assert_eq!(late(&free, &RunProgress { waiting, ..through(0) }), None);
+    }
+
+    #[test]
+    fn a_time_has_come_when_it_has_by_both_clocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(folder.path().to_owned(), Arc::new(At(9_000))).unwrap();
+        let kind = TopicKind::Events { partitions: 2, retention: Duration::from_secs(60) };
+        log.create_topic(EVENTS_TOPIC, &kind).unwrap();
+        assert!(!has_come(&log, 9_000, 9_000).unwrap(), "nothing says what the log's clock is");
+        futures::executor::block_on(log.append(EVENTS_TOPIC, 1, tick_record(9_000).into(), None)).unwrap();
+        assert!(has_come(&log, 9_000, 9_000).unwrap());
+        assert!(!has_come(&log, 9_000, 8_999).unwrap(), "a log that has leaped");
+        assert!(!has_come(&log, 9_001, 70_000).unwrap(), "a machine that is ahead");
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     control::Control,
     exposition::OfRuns,
-    gaps::{Gaps, is_late},
+    gaps::{Gaps, has_come, late_from},
     hold::Holding,
     judge, report,
     run::{RunOrder, STOPPED_FOR_GOOD, Told},
@@ -319,7 +319,9 @@ impl Supervisor {
         let live = RunOrder::live(&self.config, &self.target, records)?;
         let told = self.told(&live).await?;
         let (hold, version) = (Hold::of("live", records), live.version()?);
-        Ok(told.is_some_and(|told| is_late(&hold, &told, &version, self.clock.now_ms())))
+        let Some(from_ms) = told.and_then(|told| late_from(&hold, &told, &version)) else { return Ok(false) };
+        let (log, now_ms) = (self.log.clone(), self.clock.now_ms());
+        Ok(tokio::task::spawn_blocking(move || has_come(log.as_ref(), from_ms, now_ms)).await??)
     }
 
     /// Sees to it that the run has a process, or an end; or none, while it is paused. `filled`: no gap is left.
