@@ -23,7 +23,7 @@ use weir_sink::{Shape, Target, Verified};
 use crate::{
     config::Config,
     judge::at,
-    replay::{self, days_are},
+    replay::days_are,
     report,
     run::RunOrder,
     serve, supervisor,
@@ -193,7 +193,6 @@ impl Backups {
             }
             return Ok(ExitCode::SUCCESS);
         };
-        let _replacing = replay::replacing(&self.config)?;
         if let Shape::Missing(_) = weir_sink::shape(&self.target, &self.version).await? {
             weir_sink::prepare(&self.target, &self.version).await?;
         }

@@ -24,7 +24,7 @@ use weir_schemas::{
     progress::{RunProgress, group_of},
 };
 
-use crate::{config::Config, judge::at, replay, report, serve};
+use crate::{config::Config, judge::at, report, serve};
 
 /// How long a recovery is waited for; it is done in any case, when somebody runs the runs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -214,8 +214,6 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
         println!("would do: {}", words(&plan, run));
         return Ok(ExitCode::SUCCESS);
     }
-    // A recovery does not come in between a replacement's rows and their record.
-    let _replacing = ["live", GAP_RUN].contains(&run).then(|| replay::replacing(config)).transpose()?;
     let id = write(&control, &plan, run, args.reason.as_deref().unwrap_or_default())?;
     println!("ordered: {}", words(&plan, run));
     let records = control.read_all()?.records;

@@ -21,7 +21,7 @@ use weir_schemas::{
     control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, REPLAY_RUN},
     days_of,
 };
-use weir_sink::{Compared, Differs, Held, Scratch, Standing, Target, audit::Audit, table::Windows};
+use weir_sink::{Compared, Differs, Held, Replacer, Scratch, Standing, Target, audit::Audit, table::Windows};
 
 use crate::{
     config::Config,
@@ -112,25 +112,15 @@ async fn replay(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> 
 
 /// Held while this process lives: two would write to the same tables.
 fn alone(config: &Config) -> anyhow::Result<File> {
-    locked(config, "replay.lock", "another `weir replay` is at work here (wait until it is over, or end it)")
-}
-
-/// Held while days are replaced, and by whoever orders what must not come in between: a recovery of live, a restore.
-pub(crate) fn replacing(config: &Config) -> anyhow::Result<File> {
-    let said =
-        "days are being replaced here, a recovery is being ordered, or a copy brought back (wait until it is over)";
-    locked(config, "replace.lock", said)
-}
-
-/// A file that one process of this machine holds at a time; `said`: who else has it.
-fn locked(config: &Config, name: &str, said: &str) -> anyhow::Result<File> {
-    let path = config.data_dir.join(name);
+    let path = config.data_dir.join("replay.lock");
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir={} cannot be made", config.data_dir.display()))?;
     let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => bail!("{said}"),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("another `weir replay` is at work here (wait until it is over, or end it)")
+        }
         Err(std::fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("{} cannot be locked", path.display()))
         }
@@ -333,7 +323,6 @@ impl Replay<'_> {
     /// Replaces the days that differ, and ends what a command before this one has begun; the days. All together: a batch
     /// may have rows on two of them.
     async fn apply(&self, compared: &Compared, reason: &str) -> anyhow::Result<Vec<i64>> {
-        let _replacing = replacing(self.config)?;
         // Computing may have taken hours.
         if let Some(refusal) = refusal(&self.know().await?) {
             bail!("{refusal}");
@@ -346,35 +335,43 @@ impl Replay<'_> {
         if !more.is_empty() {
             let (id, generation) = (SystemClock.now_ms(), self.version.number);
             self.say(reason, Action::Replace { id, generation, days: more.iter().copied().collect() }).await?;
-            // What another machine has ordered between the look and the record is seen now.
-            if let Some(refusal) = refusal(&self.know().await?) {
-                self.say("nothing was replaced", Action::Replaced { id }).await?;
-                bail!("{refusal}");
-            }
-            days.extend(more);
             ids.push(id);
         }
+        days.extend(&more);
         let days: Vec<i64> = days.into_iter().collect();
-        if !days.is_empty() {
-            self.replace(&ids, &days).await?;
+        if days.is_empty() {
+            return Ok(days);
+        }
+        let table = weir_sink::replacing_of(&self.target, REPLAY_RUN, &self.version);
+        let replacer = Replacer::begin(table, self.version.width).await?;
+        // Who takes windows back says so, and then ends who replaces: what was ordered before this one began is seen now,
+        // what is ordered later ends it.
+        let refusal = refusal(&self.know().await?);
+        if let (Some(_), Some(id), false) = (&refusal, ids.last(), more.is_empty()) {
+            self.say("nothing was replaced", Action::Replaced { id: *id }).await?;
+        }
+        if let Some(refusal) = refusal {
+            bail!("{refusal}");
+        }
+        self.still_open(&days).await?;
+        replacer.replace(&days).await.with_context(|| {
+            format!("{} may be replaced in part (the same command again does the rest)", days_in_words(&days))
+        })?;
+        self.still_open(&days).await?;
+        for id in ids {
+            self.say("", Action::Replaced { id }).await?;
         }
         Ok(days)
     }
 
-    async fn replace(&self, ids: &[i64], days: &[i64]) -> anyhow::Result<()> {
-        let done = weir_sink::replace(&self.target, REPLAY_RUN, &self.version, days).await;
-        done.with_context(|| {
-            format!("{} may be replaced in part (the same command again does the rest)", days_in_words(days))
-        })?;
-        let open: Vec<i64> = self.open(&self.records().await?).iter().map(|one| one.by.id).collect();
+    /// Nothing else was decided about these days, which are being replaced.
+    async fn still_open(&self, days: &[i64]) -> anyhow::Result<()> {
+        let open = self.open(&self.records().await?);
         ensure!(
-            ids.iter().all(|id| open.contains(id)),
+            days.iter().all(|day| open.iter().any(|one| one.days.contains(day))),
             "a copy was brought back, or a recovery ordered, while {} were replaced: it stands (see `weir status`)",
             days_in_words(days)
         );
-        for &id in ids {
-            self.say("", Action::Replaced { id }).await?;
-        }
         Ok(())
     }
 

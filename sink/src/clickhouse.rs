@@ -145,26 +145,9 @@ impl ClickHouse {
         format!("{}_{}_{}", self.table, owner.number, owner.uuid.simple())
     }
 
-    /// Gives the table beside this name, whatever it has; `false`: there is none.
-    async fn rename_beside(&self, to: &str) -> Result<bool, Failure> {
-        let beside = self.beside();
-        let sql = format!(
-            "SELECT name FROM system.tables WHERE database = {} AND startsWith(name, {})",
-            quote(&beside),
-            quote(&self.table)
-        );
-        let Some(is) = self.connection.rows::<String>(&sql, QUICK).await?.pop() else { return Ok(false) };
-        if is != to {
-            let (beside, is, to) = (quote_name(&beside), quote_name(&is), quote_name(to));
-            let sql = format!("RENAME TABLE {beside}.{is} TO {beside}.{to}");
-            self.connection.execute(&sql, None, QUICK).await?;
-        }
-        Ok(true)
-    }
-
     /// What a replay before has made the owner's, a next one may fill.
     pub(crate) async fn give_back(&self) -> Result<(), Failure> {
-        self.rename_beside(&self.table).await.map(drop)
+        give_back(&self.connection, &self.version).await
     }
 
     /// What a table holds, by window.
@@ -187,6 +170,31 @@ impl ClickHouse {
 /// The database beside `database` that a replay fills.
 pub(crate) fn beside(database: &str) -> String {
     format!("{database}_replay")
+}
+
+/// The table of `version` beside that of the connection's database has its own name again, whoever has taken it over: what
+/// was sent to it by another name finds no table.
+pub(crate) async fn give_back(connection: &Connection, version: &SchemaVersion) -> Result<(), Failure> {
+    let table = stats_table(version);
+    rename_beside(connection, &table, &table).await.map(drop)
+}
+
+/// Gives the table beside this name, whatever it has; `false`: there is none. If somebody else does at the same time, one of
+/// the two does nothing.
+async fn rename_beside(connection: &Connection, table: &str, to: &str) -> Result<bool, Failure> {
+    let beside = beside(&connection.database_name);
+    let sql = format!(
+        "SELECT name FROM system.tables WHERE database = {} AND startsWith(name, {})",
+        quote(&beside),
+        quote(table)
+    );
+    let Some(is) = connection.rows::<String>(&sql, QUICK).await?.pop() else { return Ok(false) };
+    if is != to {
+        let (beside, is, to) = (quote_name(&beside), quote_name(&is), quote_name(to));
+        let sql = format!("RENAME TABLE IF EXISTS {beside}.{is} TO {beside}.{to}");
+        connection.execute(&sql, None, QUICK).await?;
+    }
+    Ok(true)
 }
 
 /// Records, each as `(from, to, rows, digest)`.
@@ -336,11 +344,15 @@ impl Table for ClickHouse {
 
 impl Replacing for ClickHouse {
     async fn take_over(&self, owner: &Owner) -> Result<(), Failure> {
-        if self.rename_beside(&self.owned(owner)).await? {
-            return Ok(());
+        if !rename_beside(&self.connection, &self.table, &self.owned(owner)).await? {
+            let said = format!("{}.{} is not there", self.beside(), self.table);
+            return Err(Failure { kind: Kind::Hopeless("begin the replay again"), said });
         }
-        let said = format!("{}.{} is not there", self.beside(), self.table);
-        Err(Failure { kind: Kind::Hopeless("begin the replay again"), said })
+        // Who raises above it gives the table its own name back afterwards: that may have come before this name.
+        match self.connection.row::<u8>(&format!("SELECT {}", self.or_nothing(owner)), QUICK).await? {
+            0 => Err(Failure { kind: Kind::Refused, said: REFUSAL.to_owned() }),
+            _ => Ok(()),
+        }
     }
 
     async fn held(&self, windows: Windows) -> Result<Vec<(u32, Content)>, Failure> {

@@ -6,7 +6,7 @@ use crate::prepare::Altered;
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     #[error(
-        "another process owns run {run} now, or its rights were taken away by an undo or a restore: {said} \
+        "another process owns run {run} now, or its rights were taken away by an undo, a recovery or a restore: {said} \
          (nothing is lost; see `weir status` for who runs it)"
     )]
     Refused { run: String, said: String },

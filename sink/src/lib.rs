@@ -16,7 +16,7 @@
 //! - while a restore is not over nobody owns a run ([`restore()`])
 //! - what was done can be taken back ([`take_back()`]): then it is asked for again, and written only where it differs, or it
 //!   is named as lost
-//! - days that a replay has computed again replace those of the table at once, and what is done stays done ([`replace()`])
+//! - days that a replay has computed again replace those of the table at once, and what is done stays done ([`Replacer`])
 //!
 //! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`, and lived through, with everything that may go
 //! wrong, in `tests/simulation`. Start at [`run`]; [`table`] is what it asks of ClickHouse, [`Vault`] what a copy and a
@@ -62,7 +62,7 @@ pub use limits::Limits;
 pub use mend::mend;
 pub use owner::Owner;
 pub use prepare::{Altered, Shape, prepare, shape, show};
-pub use replace::{replace, replace_on};
+pub use replace::{Replacer, end_replay};
 pub use replay::{Compared, Differs, Held, Scratch, Standing, standing};
 pub use restore::{Vault, copy_on, restore_on};
 pub use take_back::{Extent, take_back, take_back_on, undo, undo_on};

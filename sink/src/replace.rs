@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir_schemas::control::REPLAY_RUN;
 use weir_schemas::{SchemaVersion, WindowStart, WindowWidth};
 
 use crate::SinkError;
@@ -19,11 +20,11 @@ pub(crate) const DAY_S: u32 = 24 * 60 * 60;
 /// Records that one statement puts in or takes out: some 50 kB of it, and a statement may have 256 kB.
 const RECORDS_MAX: usize = 1_000;
 
-/// Replaces `days` (UTC, days since the Unix epoch) of the live rows of `version`'s table by what `run` has put into the
-/// table beside it ([`crate::Scratch`]). May be repeated, also after it was cut short.
+/// Who replaces days of the live rows by what a replay has put into the table beside them ([`crate::Scratch`]).
 ///
-/// Each of the days must be finished: all its windows are done, and no run will write there. Nobody else may take back or
-/// give up windows of them meanwhile.
+/// Each of the days must be finished: all its windows are done, and no run will write there. Who takes back, or gives up,
+/// windows of them, or brings a copy back, ends it ([`end_replay`]), on whichever machine it is; so what was ordered before
+/// must be looked at between [`Replacer::begin`] and [`Replacer::replace`].
 ///
 /// Laws
 /// - A day's rows change at once: a reader sees the old ones or the new ones.
@@ -32,17 +33,54 @@ const RECORDS_MAX: usize = 1_000;
 /// - A batch is recorded anew only after the table was asked, and holds just what the replay has computed of it.
 /// - Cut anywhere, the rows of each day are the old or the new ones; where they are new and the record old, or both are
 ///   there, the two differ: an audit must not be believed before once more has done the rest.
-pub async fn replace(target: &Target, run: &str, version: &SchemaVersion, days: &[i64]) -> Result<(), SinkError> {
-    let replaced = replace_on(&ClickHouse::new(target, run, version, ""), version.width, days).await;
-    replaced.map_err(|failure| failure.into_error(&target.url, run))
+pub struct Replacer<T> {
+    table: T,
+    width: WindowWidth,
+    owner: Counting,
 }
 
-/// The same on any table.
-pub async fn replace_on(table: &impl Replacing, width: WindowWidth, days: &[i64]) -> Result<(), Failure> {
-    let owner = owner::raise(table).await?;
-    owner::end_running(table).await?;
-    table.take_over(&owner).await?;
-    let mut owner = Counting::new(owner);
+impl<T: Replacing> Replacer<T> {
+    /// Ends who was it before, and is it from then on.
+    pub async fn begin(table: T, width: WindowWidth) -> Result<Replacer<T>, SinkError> {
+        let begun = async {
+            let owner = owner::raise(&table).await?;
+            table.take_over(&owner).await?;
+            owner::end_running(&table).await?;
+            Ok(owner)
+        };
+        let owner = Counting::new(begun.await.map_err(|failure| error(failure, &table))?);
+        Ok(Replacer { table, width, owner })
+    }
+
+    /// Replaces `days` (UTC, days since the Unix epoch). May be repeated by another one, also after it was cut short.
+    pub async fn replace(mut self, days: &[i64]) -> Result<(), SinkError> {
+        let replaced = replace(&self.table, self.width, &mut self.owner, days).await;
+        replaced.map_err(|failure| error(failure, &self.table))
+    }
+}
+
+fn error(failure: Failure, table: &impl Replacing) -> SinkError {
+    failure.into_error(table.place(), REPLAY_RUN)
+}
+
+/// Ends what a replay does to the table, on whichever machine: what it sends afterwards does nothing, since its owner is not
+/// the largest any more, and the table that it takes days from has another name. What it computes beside goes on.
+pub async fn end_replay(target: &Target, version: &SchemaVersion) -> Result<(), SinkError> {
+    let replay = ClickHouse::new(target, REPLAY_RUN, version, "");
+    let ended = async {
+        owner::raise(&replay).await?;
+        replay.give_back().await?;
+        owner::end_running(&replay).await
+    };
+    ended.await.map_err(|failure| error(failure, &replay))
+}
+
+async fn replace(
+    table: &impl Replacing,
+    width: WindowWidth,
+    owner: &mut Counting,
+    days: &[i64],
+) -> Result<(), Failure> {
     let mut wanted = Days { width, days: days.iter().copied().collect(), rows: BTreeMap::new() };
     let mut replayed = Vec::new();
     for &day in days {

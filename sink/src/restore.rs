@@ -23,7 +23,8 @@ pub trait Vault: Running {
 
     fn copy_rows(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Drops `owners`: every statement that starts from now on fails.
+    /// Drops `owners`: every statement that starts from now on fails, one that replaces a day, which knows no owner, because
+    /// its source has another name.
     fn close(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Makes this the only restore: those before it fail with their next deed.

@@ -134,7 +134,8 @@ pub trait Table: Running {
 /// What takes a day carries no fence, as its kind knows none: it names the other table by the owner that has taken it over,
 /// so that what an earlier owner has sent finds no such table.
 pub trait Replacing: Table {
-    /// Gives the other table the owner's name, whoever's it has.
+    /// Gives the other table the owner's name, whoever's it has. [`Kind::Refused`] if the owner is not the run's largest any
+    /// more after that.
     fn take_over(&self, owner: &Owner) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// What it holds of these windows, by window (s since the Unix epoch), ascending; those without rows are left out.

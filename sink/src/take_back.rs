@@ -9,6 +9,7 @@ use crate::decide::Deed;
 use crate::digest::{Content, seconds};
 use crate::error::{Failure, Kind};
 use crate::owner::{self, Owner};
+use crate::replace::end_replay;
 use crate::table::{Recorded, State, Statement, Table, Windows};
 
 /// How far back what was done is not believed any more.
@@ -35,7 +36,7 @@ pub enum Extent {
 ///
 /// First the run is raised above whoever owns it, and what it still runs is ended, as for any deed: a forgotten writer that
 /// wakes afterwards is refused. Of windows that are given up so is the gap run's, after they were recorded as lost: from
-/// then on it passes over them.
+/// then on it passes over them. Of live rows a replay that replaces days is ended too, before anything else.
 pub async fn take_back(
     target: &Target,
     run: &str,
@@ -43,6 +44,9 @@ pub async fn take_back(
     origin: &str,
     extent: Extent,
 ) -> Result<(), SinkError> {
+    if origin.is_empty() {
+        end_replay(target, version).await?;
+    }
     let table = ClickHouse::new(target, run, version, origin);
     let gap = origin.is_empty().then(|| ClickHouse::new(target, GAP_RUN, version, origin));
     let taken = take_back_on(&table, gap.as_ref(), version.width, extent).await;

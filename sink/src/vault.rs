@@ -11,6 +11,7 @@ use weir_schemas::SchemaVersion;
 use weir_schemas::tables::{Definition, quote, quote_name, stats_table};
 
 use crate::SinkError;
+use crate::clickhouse::give_back;
 use crate::connection::{Connection, LONG, QUICK, Target};
 use crate::decide::united;
 use crate::error::Failure;
@@ -224,7 +225,12 @@ impl Vault for ClickHouse<'_> {
     async fn close(&self) -> Result<(), Failure> {
         // Its name is gone at once. SYNC would wait for what has started and reads it: that is ended next.
         let sql = format!("DROP TABLE IF EXISTS {}.owners", self.connection.database);
-        self.connection.execute(&sql, None, QUICK).await
+        self.connection.execute(&sql, None, QUICK).await?;
+        // What takes days from a replay's table has no fence but that name.
+        for version in self.versions {
+            give_back(&self.connection, version).await?;
+        }
+        Ok(())
     }
 
     async fn take_over(&self) -> Result<(), Failure> {

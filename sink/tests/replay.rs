@@ -11,8 +11,8 @@ use weir_schemas::{Closed, WindowStart};
 use weir_sink::audit::Audit;
 use weir_sink::table::{Failure, Kind, Mutations, Recorded, Replacing, Running, State, Statement, Table, Windows};
 use weir_sink::{
-    Altered, Content, Limits, Owner, RunSpec, Scratch, SinkError, Target, checkpoint, prepare, replace, replace_on,
-    replacing_of, run, standing,
+    Altered, Content, Deed, Extent, Limits, Owner, Replacer, RunSpec, Scratch, SinkError, Target, checkpoint, copy,
+    prepare, replacing_of, restore, run, standing, take_back,
 };
 
 /// Four days.
@@ -58,6 +58,14 @@ async fn replayed(target: &Target) -> Scratch {
     scratch.prepare("weir replay: all of it").await.expect("a scratch database");
     write(&scratch.target(), "replay", 0, HOURS, has_rows).await;
     scratch
+}
+
+async fn replace(target: &Target, days: &[i64]) -> Result<(), SinkError> {
+    replace_on(replacing_of(target, "replay", &version()), days).await
+}
+
+async fn replace_on(table: impl Replacing, days: &[i64]) -> Result<(), SinkError> {
+    Replacer::begin(table, version().width).await?.replace(days).await
 }
 
 fn day(nth: i64) -> Windows {
@@ -130,7 +138,7 @@ async fn an_equal_table_compares_equal_and_one_thing_changed_by_hand_is_found_at
         let more: i64 = compared.differing.iter().map(|of| of.table.rows as i64 - of.replay.rows as i64).sum();
         assert_eq!(more, changed, "{value}: {compared:?}");
         assert!(compared.misrecorded.is_empty(), "a day that differs is told once");
-        replace(&target, "replay", &version(), &[DAY + 1]).await.expect("replaced");
+        replace(&target, &[DAY + 1]).await.expect("replaced");
         scratch.give_back().await.expect("it has its name again");
     }
     assert!(scratch.compare(ALL()).await.expect("compared").differing.is_empty());
@@ -195,7 +203,7 @@ async fn a_day_is_replaced_with_its_record_and_no_other_day_is_touched() {
         assert_eq!(compared.misrecorded, if damage == 3 { days.clone() } else { Vec::new() });
         assert!(compared.differing.iter().all(|of| days.contains(&of.day)), "{damage}: {compared:?}");
         let others = parts(&target, &days).await;
-        replace(&target, "replay", &version(), &days).await.expect("replaced");
+        replace(&target, &days).await.expect("replaced");
         assert_eq!(parts(&target, &days).await, others, "{damage}");
         assert_right(&target, &before).await;
         scratch.give_back().await.expect("it has its name again");
@@ -222,7 +230,7 @@ async fn a_batch_that_reaches_over_midnight_is_right_on_both_sides_of_it() {
     let scratch = scratch_of(&target);
     scratch.prepare("weir replay: another rule").await.expect("a scratch database");
     write(&scratch.target(), "replay", 0, HOURS, |hour| has_rows(hour) || hour == 47).await;
-    replace(&target, "replay", &version(), &[DAY + 1]).await.expect("replaced");
+    replace(&target, &[DAY + 1]).await.expect("replaced");
     assert_done(&target).await;
     let found = Audit::new(&target, &version()).full().await.expect("an audit");
     assert!(found.is_empty(), "{found:?}");
@@ -234,13 +242,13 @@ async fn a_batch_that_reaches_over_midnight_is_right_on_both_sides_of_it() {
     scratch.prepare("weir replay: another rule").await.expect("a scratch database");
     write(&scratch.target(), "replay", 0, HOURS, |hour| has_rows(hour) || hour == 47).await;
     ask(&target, &format!("INSERT INTO DB.stats_v1 (site, emitted_in) VALUES ('mine', {})", at(50).ms() / 1000)).await;
-    let refused = replace(&target, "replay", &version(), &[DAY + 1]).await;
+    let refused = replace(&target, &[DAY + 1]).await;
     assert!(
         matches!(&refused, Err(SinkError::Stopped { said, .. }) if said.contains("on a day beside than it had")),
         "{refused:?}"
     );
     scratch.give_back().await.expect("it has its name again");
-    replace(&target, "replay", &version(), &[DAY + 1, DAY + 2]).await.expect("replaced with it");
+    replace(&target, &[DAY + 1, DAY + 2]).await.expect("replaced with it");
     let found = Audit::new(&target, &version()).full().await.expect("an audit");
     assert!(found.is_empty(), "{found:?}");
 }
@@ -263,7 +271,7 @@ async fn cut_before_or_after_any_statement_a_replacement_has_no_hole_and_once_mo
             .await;
             let damaged = digest(&target).await;
             let cutting = Cutting { inner: replacing_of(&target, "replay", &version()), left: nth.into(), done };
-            let cut = replace_on(&cutting, version().width, &days).await;
+            let cut = replace_on(cutting, &days).await;
             assert_done(&target).await;
             if cut.is_err() {
                 let held = digest(&target).await;
@@ -271,7 +279,7 @@ async fn cut_before_or_after_any_statement_a_replacement_has_no_hole_and_once_mo
                 let between = "SELECT count() FROM DB.stats_v1 WHERE site = 'mine'";
                 // The second day is new, the third old.
                 assert!(second || third || ask(&target, between).await == "1", "{nth}");
-                replace(&target, "replay", &version(), &days).await.expect("once more");
+                replace(&target, &days).await.expect("once more");
             }
             assert_right(&target, &before).await;
             scratch.give_back().await.expect("it has its name again");
@@ -301,17 +309,58 @@ async fn a_statement_of_a_replacement_that_was_overtaken_does_nothing() {
     let one = Recorded { from_s: of[0] as u32, to_s: of[1] as u32, state: State::Done, content };
     for overtaken in ["by another", "given back", "empty", "gone"] {
         match overtaken {
-            "by another" => replace(&target, "replay", &version(), &[DAY]).await.expect("replaced"),
+            "by another" => replace(&target, &[DAY]).await.expect("replaced"),
             "given back" => scratch.give_back().await.expect("given back"),
             "empty" => scratch.prepare("weir replay: something else").await.expect("another one"),
             _ => scratch.drop().await.expect("dropped"),
         }
-        let late = table.replace(as_(weir_sink::Deed::Replace, 1), day(1)).await;
+        let late = table.replace(as_(Deed::Replace, 1), day(1)).await;
         assert!(late.is_err(), "{overtaken}");
-        assert_eq!(late_kind(table.record_all(as_(weir_sink::Deed::Done, 2), &[none]).await), Some(Kind::Refused));
-        table.forget_just(as_(weir_sink::Deed::Forget, 3), &[one]).await.expect("it takes out nothing");
+        assert_eq!(late_kind(table.record_all(as_(Deed::Done, 2), &[none]).await), Some(Kind::Refused));
+        table.forget_just(as_(Deed::Forget, 3), &[one]).await.expect("it takes out nothing");
         assert_right(&target, &before).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_windows_or_a_copy_back_ends_a_replacement_of_whichever_machine_before_and_after_its_take_over() {
+    let target = whole().await;
+    let before = digest(&target).await;
+    assert!(copy(&target, &[version()], &target.database, None).await.expect("a copy"));
+    // A replacement would show: the log gives rows where the table has none.
+    let scratch = scratch_of(&target);
+    scratch.prepare("weir replay: another rule").await.expect("a scratch database");
+    write(&scratch.target(), "replay", 0, HOURS, |hour| has_rows(hour) || hour == 47).await;
+    let table = replacing_of(&target, "replay", &version());
+    for restored in [false, true] {
+        for has_taken_over in [false, true] {
+            let old = Owner { number: table.largest().await.unwrap() + 1, uuid: Uuid::new_v4() };
+            table.raise(&old).await.unwrap();
+            if has_taken_over {
+                table.take_over(&old).await.unwrap();
+            }
+            match restored {
+                true => restore(&target, &[version()], &target.database).await.expect("brought back"),
+                false => {
+                    let nothing = Extent::From(at(HOURS));
+                    take_back(&target, "live", &version(), "", nothing).await.expect("taken back");
+                }
+            }
+            if !has_taken_over {
+                assert_eq!(late_kind(table.take_over(&old).await), Some(Kind::Refused), "{restored}");
+                scratch.give_back().await.expect("it has its name again");
+            }
+            let as_ = |deed, number| Statement { owner: &old, deed, number };
+            let late = table.replace(as_(Deed::Replace, 1), day(1)).await;
+            assert!(late.is_err(), "restored: {restored}, taken over: {has_taken_over}");
+            let none = Recorded { from_s: 0, to_s: 1, state: State::Done, content: Content::default() };
+            assert_eq!(late_kind(table.record_all(as_(Deed::Done, 2), &[none]).await), Some(Kind::Refused));
+            assert_right(&target, &before).await;
+        }
+    }
+    // What it had computed is there, and can be taken by one that begins after that.
+    replace(&target, &[DAY + 1]).await.expect("replaced");
+    assert_ne!(digest(&target).await, before);
 }
 
 fn late_kind(answer: Result<(), Failure>) -> Option<Kind> {
@@ -328,7 +377,9 @@ async fn the_scratch_keeps_what_is_of_the_same_and_forgets_what_is_not() {
     assert_eq!(rows().await, all);
     // Taken over, and cut.
     let table = replacing_of(&target, "replay", &version());
-    table.take_over(&Owner { number: 7, uuid: Uuid::new_v4() }).await.unwrap();
+    let owner = Owner { number: 7, uuid: Uuid::new_v4() };
+    table.raise(&owner).await.unwrap();
+    table.take_over(&owner).await.unwrap();
     scratch.prepare("weir replay: all of it").await.expect("the same");
     assert_eq!(rows().await, all);
     scratch.prepare("weir replay: less of it").await.expect("another");
@@ -336,7 +387,7 @@ async fn the_scratch_keeps_what_is_of_the_same_and_forgets_what_is_not() {
     scratch.drop().await.expect("dropped");
     let left = format!("SELECT count() FROM system.databases WHERE name = '{}'", scratch.target().database);
     assert_eq!(ask(&target, &left).await, "0");
-    let gone = replace(&target, "replay", &version(), &[DAY]).await;
+    let gone = replace(&target, &[DAY]).await;
     assert!(matches!(&gone, Err(SinkError::Stopped { said, .. }) if said.contains("is not there")), "{gone:?}");
     assert_done(&target).await;
 }
@@ -350,8 +401,8 @@ async fn what_stands_of_windows_is_told_what_is_not_done_and_what_was_given_up()
     let all = of(at(0), at(HOURS + 2)).await;
     assert_eq!(all.checkpoint, at(HOURS));
     assert_eq!((all.undone, all.lost), (vec![Windows { from: at(HOURS), to: at(HOURS + 2) }], Vec::new()));
-    let lost = weir_sink::Extent::Lost { from: at(7), to: at(9) };
-    weir_sink::take_back(&target, "live", &version(), "", lost).await.expect("given up");
+    let lost = Extent::Lost { from: at(7), to: at(9) };
+    take_back(&target, "live", &version(), "", lost).await.expect("given up");
     let part = of(at(8), at(30)).await;
     assert_eq!((part.undone, part.lost), (Vec::new(), vec![Windows { from: at(8), to: at(9) }]));
     // What live has left is not done before the gap run has done it.
