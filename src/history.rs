@@ -88,7 +88,8 @@ fn words(action: &Action) -> String {
         Action::BackupMade(backup) => format!("copy {} was made", backup.name),
         Action::BackupRestored { name } => format!("copy {name} was brought back"),
         Action::Replace { days, .. } => format!("replace {}", crate::replay::days_in_words(days)),
-        Action::Replaced { .. } => "the days were replaced".to_owned(),
+        Action::Replaced { done: true, .. } => "the days were replaced".to_owned(),
+        Action::Replaced { done: false, .. } => "the days are not replaced any more".to_owned(),
         Action::MaintenancePlanned { begins_ms, ends_ms, .. } => {
             format!("maintenance planned, {} to {}", at(*begins_ms), at(*ends_ms))
         }

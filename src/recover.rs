@@ -241,7 +241,8 @@ fn know(
     told: &RunProgress,
     accept_loss: bool,
 ) -> anyhow::Result<Known> {
-    let width = config.schema_version()?.width;
+    let version = config.schema_version()?;
+    let width = version.width;
     let now_ms = SystemClock.now_ms();
     let records = control.read_all()?.records;
     let partitions = log.partitions(topic)?;
@@ -253,9 +254,12 @@ fn know(
     let there: Vec<_> = in_use.iter().copied().filter(|in_use| in_use.partition < partitions).collect();
     let renewed = matches!(told.fault, Some(Fault::TopicReplaced { .. }));
     let whole = weir_pipeline::whole_from(log.as_ref(), topic, &there, width, renewed, now_ms)?;
-    let replacements = Replacements::of(records.iter().map(|(_, record)| record));
-    let since = |one: &&Replacement| one.done_ms.is_some_and(|done_ms| run == "live" && done_ms > told.at_ms);
-    let given_up = Recoveries::of(run, records.iter().map(|(_, record)| record)).given_up_to_ms();
+    let records = || records.iter().map(|(_, record)| record);
+    let replaced = match run {
+        "live" => replaced_since(&Replacements::of(records()), version.number, told.at_ms),
+        _ => BTreeSet::new(),
+    };
+    let given_up = Recoveries::of(run, records()).given_up_to_ms();
     Ok(Known {
         stopped: told.stopped.is_some(),
         fault: told.fault.clone(),
@@ -265,8 +269,15 @@ fn know(
         effective_ms: in_use.iter().map(|in_use| in_use.effective_ms).max().unwrap_or(now_ms).max(0),
         partitions,
         width,
-        replaced: replacements.all.iter().filter(since).flat_map(|one| one.days.iter().copied()).collect(),
+        replaced,
     })
+}
+
+/// The days of a generation's table that were replaced after `since_ms`, to the end.
+fn replaced_since(all: &Replacements, generation: u32, since_ms: i64) -> BTreeSet<i64> {
+    let done = |one: &&Replacement| one.done_ms.is_some_and(|done_ms| done_ms > since_ms);
+    let done = all.all.iter().filter(done).filter(|one| one.generation == generation);
+    done.flat_map(|one| one.days.iter().copied()).collect()
 }
 
 /// Writes the plan's records; the newest recovery's id.
@@ -433,5 +444,21 @@ mod tests {
         assert_eq!(of(&[0]), again(DAY_MS - 60_000), "half of it is not all");
         assert_eq!(of(&[0, 1]), again(2 * DAY_MS));
         assert_eq!(of(&[0, 1, 2]), [Repair::GoOn]);
+    }
+
+    #[test]
+    fn only_what_was_replaced_to_the_end_in_this_generation_since_the_run_has_stopped_counts_as_replaced() {
+        let record = |(at_ms, action): (usize, Action)| {
+            let (who, reason) = ("ops".to_owned(), String::new());
+            ControlRecord { at_ms: at_ms as i64, who, reason, action }
+        };
+        let replace = |id: i64, generation| Action::Replace { id, generation, days: vec![id] };
+        let replaced = |id, done| Action::Replaced { id, done };
+        let said = [replace(1, 1), replaced(1, true), replace(2, 1), replaced(2, false), replace(3, 2), replace(4, 1)];
+        let said = said.into_iter().chain([replaced(4, true), replaced(3, true), replace(5, 1)]).enumerate().map(record);
+        let all = Replacements::of(&said.collect::<Vec<_>>());
+        assert_eq!(replaced_since(&all, 1, 1), BTreeSet::from([4]));
+        assert_eq!(replaced_since(&all, 1, 0), BTreeSet::from([1, 4]));
+        assert_eq!(replaced_since(&all, 2, 0), BTreeSet::from([3]));
     }
 }

@@ -348,7 +348,7 @@ impl Replay<'_> {
         // what is ordered later ends it.
         let refusal = refusal(&self.know().await?);
         if let (Some(_), Some(id), false) = (&refusal, ids.last(), more.is_empty()) {
-            self.say("nothing was replaced", Action::Replaced { id: *id }).await?;
+            self.say("nothing was replaced", Action::Replaced { id: *id, done: false }).await?;
         }
         if let Some(refusal) = refusal {
             bail!("{refusal}");
@@ -359,7 +359,7 @@ impl Replay<'_> {
         })?;
         self.still_open(&days).await?;
         for id in ids {
-            self.say("", Action::Replaced { id }).await?;
+            self.say("", Action::Replaced { id, done: true }).await?;
         }
         Ok(days)
     }

@@ -118,9 +118,10 @@ pub enum Action {
         generation: u32,
         days: Vec<i64>,
     },
-    /// [`Action::Replace`] was done.
+    /// [`Action::Replace`] is over: it was `done`, or it was not, and nobody goes on with it.
     Replaced {
         id: i64,
+        done: bool,
     },
     /// A maintenance is announced, or the one of this `id` is withdrawn. `order` names the latter; `None`: an earlier version
     /// has written it.

@@ -62,7 +62,7 @@ impl Replacements {
                 }
             };
             match &record.action {
-                Action::Replaced { id } => end(&|one| one.by.id == *id, Some(record.at_ms)),
+                Action::Replaced { id, done } => end(&|one| one.by.id == *id, done.then_some(record.at_ms)),
                 Action::BackupRestored { .. } => end(&|_| true, None),
                 Action::Recover { run, repair, .. } if run == "live" || run == GAP_RUN => match *repair {
                     Repair::AskAgain { from_ms } => end(&|one| one.reaches_into(from_ms, i64::MAX), None),
@@ -112,6 +112,10 @@ mod tests {
         Action::Replace { id, generation: 1, days: days.to_vec() }
     }
 
+    fn replaced(id: i64, done: bool) -> Action {
+        Action::Replaced { id, done }
+    }
+
     fn recover(run: &str, repair: Repair) -> Action {
         Action::Recover { run: run.into(), id: 9, repair, topic_is: None }
     }
@@ -122,14 +126,16 @@ mod tests {
 
     #[test]
     fn a_replacement_is_open_until_it_was_done_and_an_audit_that_began_before_that_is_not_believed() {
-        let said = [replace(1, &[3, 5]), Action::Recovered { run: "live".into(), id: 4 }, Action::Replaced { id: 1 }];
+        let said = [replace(1, &[3, 5]), Action::Recovered { run: "live".into(), id: 4 }, replaced(1, true)];
         assert_eq!(open(&said[..2]), [1]);
         let all = replacements(&said);
         assert_eq!((all.open().count(), all.all[0].done_ms), (0, Some(2)));
         let since = |known| all.open_since(known).count();
         assert_eq!([since(0), since(1), since(2), since(3)], [1, 1, 1, 0]);
-        assert_eq!(open(&[replace(1, &[3]), Action::Replaced { id: 2 }]), [1]);
-        assert_eq!(open(&[replace(1, &[3]), Action::Replaced { id: 1 }, replace(1, &[3])]), [0_i64; 0]);
+        assert_eq!(open(&[replace(1, &[3]), replaced(2, true)]), [1]);
+        assert_eq!(open(&[replace(1, &[3]), replaced(1, true), replace(1, &[3])]), [0_i64; 0]);
+        let undone = replacements(&[replace(1, &[3]), replaced(1, false)]);
+        assert_eq!((undone.open().count(), undone.all[0].done_ms), (0, None), "it is over, and was not done");
     }
 
     #[test]
