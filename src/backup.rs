@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use jiff::Timestamp;
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
-    Repair, Replacements, SchemaVersion, WindowStart,
+    Repair, Replacement, Replacements, SchemaVersion, WindowStart,
     control::{Action, Backup, ControlRecord, RecordedDay},
     progress::group_of,
 };
@@ -105,10 +105,10 @@ impl Backups {
         let name = name.map_or_else(|| Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string(), str::to_owned);
         ensure!(is_name(&name), "{name} is no name for a copy (letters, digits, - and _)");
         ensure!(self.find(&name).is_err(), "there is a copy {name} already (take another name)");
-        if let Some(one) = Replacements::of(&self.records).open().next() {
+        if let Some(one) = Replacements::of(&self.records).open().find(|one| self.is_ours(one)) {
             bail!(
                 "{} being replaced since {} by {}: a copy would be of both (wait until that is over; if it was cut short, \
-                 the same `weir replay` again ends it)",
+                 the same `weir replay` again ends it, or `weir replay --give-up`)",
                 days_are(&one.days),
                 at(one.by.at_ms),
                 one.by.who
@@ -130,7 +130,8 @@ impl Backups {
         );
         let (control, known) = (self.control.clone(), self.records.len());
         let now = tokio::task::spawn_blocking(move || control.read_all()).await??.records;
-        let replaced = Replacements::of(now.iter().map(|(_, record)| record)).open_since(known).next().is_some();
+        let replacements = Replacements::of(now.iter().map(|(_, record)| record));
+        let replaced = replacements.open_since(known).any(|one| self.is_ours(one));
         ensure!(
             !replaced,
             "days were replaced meanwhile: this copy is void (make another when that is over; its folder can go)"
@@ -142,6 +143,11 @@ impl Backups {
         let base = base.map_or("all of it".to_owned(), |base| format!("what is not in {base}"));
         println!("copy {name} was made ({base}): live complete through {through}, {rows} rows proved by day");
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Of the table that is copied.
+    fn is_ours(&self, one: &Replacement) -> bool {
+        one.generation == self.version.number
     }
 
     fn list(&self, json: bool) -> anyhow::Result<ExitCode> {

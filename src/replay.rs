@@ -37,16 +37,19 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ReplayArgs {
     /// The first window, a day (UTC) or an instant, as in 2026-03-01 or 2026-03-01T12:00:00Z
-    #[arg(long, value_parser = instant, value_name = "TIME")]
-    from: Timestamp,
+    #[arg(long, value_parser = instant, value_name = "TIME", required_unless_present = "give_up")]
+    from: Option<Timestamp>,
     /// The first window that is left out
-    #[arg(long, value_parser = instant, value_name = "TIME")]
-    to: Timestamp,
+    #[arg(long, value_parser = instant, value_name = "TIME", required_unless_present = "give_up")]
+    to: Option<Timestamp>,
     /// Replaces the days that differ; whole days (UTC) only, which no run writes any more
-    #[arg(long, requires = "reason")]
+    #[arg(long, requires = "reason", group = "deed")]
     apply: bool,
-    /// Why they are replaced: it is kept for ever, with who and when
-    #[arg(long, requires = "apply")]
+    /// Ends a replacement that was cut short and cannot be gone on with: its days stay as they are
+    #[arg(long, requires = "reason", group = "deed", conflicts_with_all = ["from", "to", "share", "json"])]
+    give_up: bool,
+    /// Why: it is kept for ever, with who and when
+    #[arg(long, requires = "deed")]
     reason: Option<String>,
     /// The share of the time that it works at most, above 0 and at most 1 (unhindered); without it half
     #[arg(long, value_parser = permille)]
@@ -83,8 +86,11 @@ async fn replay(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> 
     });
     let (log, control) = opened.await??;
     let (target, version) = (config.target()?, config.schema_version()?);
-    let asked = asked(args, version.width)?;
     let scratch = Scratch::of(&target, REPLAY_RUN, &version);
+    let (Some(from), Some(to)) = (args.from, args.to) else {
+        return give_up(&control, &target, &version, &scratch, args.reason.as_deref().unwrap_or_default()).await;
+    };
+    let asked = asked(from, to, version.width)?;
     let replay = Replay { config, log, control, target, version, scratch, asked, apply: args.apply };
     let known = replay.know().await?;
     if let Some(refusal) = refusal(&known) {
@@ -128,11 +134,55 @@ fn alone(config: &Config) -> anyhow::Result<File> {
 }
 
 /// The windows that were asked for: whole ones.
-fn asked(args: &ReplayArgs, width: WindowWidth) -> anyhow::Result<Windows> {
-    ensure!(args.from < args.to, "--from {} is not before --to {}", args.from, args.to);
-    let (from, to) = (width.window_of(args.from.as_millisecond()), width.window_of(args.to.as_millisecond()));
-    let to = if to.ms() < args.to.as_millisecond() { width.next(to) } else { to };
+fn asked(from: Timestamp, to: Timestamp, width: WindowWidth) -> anyhow::Result<Windows> {
+    ensure!(from < to, "--from {from} is not before --to {to}");
+    let (from, last) = (width.window_of(from.as_millisecond()), width.window_of(to.as_millisecond()));
+    let to = if last.ms() < to.as_millisecond() { width.next(last) } else { last };
     Ok(Windows { from, to })
+}
+
+/// Ends, as not done, every replacement that is not over, of any generation. What may be half replaced is not sorted out
+/// here: the audit compares every row (supervisor.rs), and believes what it finds of these days again.
+async fn give_up(
+    control: &ControlLog,
+    target: &Target,
+    version: &SchemaVersion,
+    scratch: &Scratch,
+    reason: &str,
+) -> anyhow::Result<ExitCode> {
+    let open: Vec<Replacement> = Replacements::of(&records(control).await?).open().cloned().collect();
+    ensure!(!open.is_empty(), "no days are being replaced: there is nothing to give up");
+    // One that is at work on another machine does nothing any more, and one that begins now has nothing to take days from.
+    for one in &open {
+        weir_sink::end_replay(target, &SchemaVersion { number: one.generation, ..version.clone() }).await?;
+    }
+    scratch.drop().await?;
+    for Replacement { by, generation, days, .. } in &open {
+        say(control, reason, Action::Replaced { id: by.id, done: false }).await?;
+        println!(
+            "given up: {} of generation {generation}, ordered {} by {}, may be replaced in part",
+            days_in_words(days),
+            at(by.at_ms),
+            by.who
+        );
+    }
+    println!(
+        "every row is compared now: if live stops over some of them, `weir recover live` computes their windows again, or \
+         says what the log does not have any more (a copy of ClickHouse may)"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn records(control: &ControlLog) -> anyhow::Result<Vec<ControlRecord>> {
+    let control = control.clone();
+    let all = tokio::task::spawn_blocking(move || control.read_all()).await??;
+    Ok(all.records.into_iter().map(|(_, record)| record).collect())
+}
+
+async fn say(control: &ControlLog, reason: &str, action: Action) -> anyhow::Result<()> {
+    let record = ControlRecord { at_ms: SystemClock.now_ms(), who: serve::who(), reason: reason.to_owned(), action };
+    control.append(&record).await?;
+    Ok(())
 }
 
 /// What is decided on.
@@ -149,6 +199,8 @@ struct Known {
     /// A recovery was ordered, and is not done.
     recovering: bool,
     standing: Standing,
+    /// The scratch database has them all, computed from what the log had once.
+    computed: bool,
     /// Replacements that are not over.
     open: Vec<Replacement>,
 }
@@ -169,7 +221,7 @@ fn refusal(known: &Known) -> Option<String> {
         let (first, last) = (one.days.first().copied().unwrap_or(0), one.days.last().copied().unwrap_or(0));
         return Some(format!(
             "{} being replaced since {} by {}: if that was cut short, `weir replay --from {} --to {} --apply \
-             --reason …` ends it, then others can be replaced",
+             --reason …` ends it, then others can be replaced (`weir replay --give-up` if it says that it cannot)",
             days_are(&one.days),
             at(one.by.at_ms),
             one.by.who,
@@ -223,7 +275,7 @@ fn refusal(known: &Known) -> Option<String> {
             at(to_ms)
         ));
     }
-    if begins < whole {
+    if begins < whole && !known.computed {
         return Some(format!(
             "the log does not have all that the windows from {} on need: retention has deleted it (begin at {} or later)",
             at(begins.ms()),
@@ -245,19 +297,13 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    async fn records(&self) -> anyhow::Result<Vec<ControlRecord>> {
-        let control = self.control.clone();
-        let all = tokio::task::spawn_blocking(move || control.read_all()).await??;
-        Ok(all.records.into_iter().map(|(_, record)| record).collect())
-    }
-
     fn open(&self, records: &[ControlRecord]) -> Vec<Replacement> {
         let all = Replacements::of(records.iter());
         all.open().filter(|one| one.generation == self.version.number).cloned().collect()
     }
 
     async fn know(&self) -> anyhow::Result<Known> {
-        let records = self.records().await?;
+        let records = records(&self.control).await?;
         let live = RunOrder::live(self.config, &self.target, &records)?;
         let recoveries = ["live", GAP_RUN].map(|run| Recoveries::of(run, &records));
         let given_up_to_ms = recoveries.iter().filter_map(Recoveries::given_up_to_ms).max();
@@ -275,9 +321,18 @@ impl Replay<'_> {
             whole,
             given_up_to_ms,
             recovering: recoveries.iter().any(|of| !of.pending.is_empty()),
+            computed: {
+                let windows = self.windows(live.from);
+                self.scratch.holds(&self.contents(windows, &records), windows).await?
+            },
             standing: weir_sink::standing(&self.target, &self.version, live.from, self.asked).await?,
             open: self.open(&records),
         })
+    }
+
+    /// What is computed: live began at `first`.
+    fn windows(&self, first: WindowStart) -> Windows {
+        Windows { from: self.asked.from.max(first), to: self.asked.to }
     }
 
     /// What the scratch database is of, in a few words.
@@ -302,12 +357,14 @@ impl Replay<'_> {
 
     /// Computes what is not there yet, and compares; `None`: what is there is not what was computed.
     async fn compute(&self, known: &Known, permille: u16) -> anyhow::Result<Option<Compared>> {
-        let windows = Windows { from: self.asked.from.max(known.first), to: self.asked.to };
-        let contents = self.contents(windows, &self.records().await?);
+        let windows = self.windows(known.first);
+        let contents = self.contents(windows, &records(&self.control).await?);
         self.scratch.prepare(&contents).await?;
-        let (config, log, control) = (self.config, &self.log, &self.control);
-        let recompute = Recompute { config, log, control, scratch: self.scratch.target(), windows, permille };
-        recompute.run().await?;
+        if !known.computed {
+            let (config, log, control) = (self.config, &self.log, &self.control);
+            let recompute = Recompute { config, log, control, scratch: self.scratch.target(), windows, permille };
+            recompute.run().await?;
+        }
         if !Audit::new(&self.scratch.target(), &self.version).full().await?.is_empty() {
             self.scratch.drop().await?;
             return Ok(None);
@@ -327,14 +384,14 @@ impl Replay<'_> {
         if let Some(refusal) = refusal(&self.know().await?) {
             bail!("{refusal}");
         }
-        let open = self.open(&self.records().await?);
+        let open = self.open(&records(&self.control).await?);
         let mut days: BTreeSet<i64> = open.iter().flat_map(|one| one.days.iter().copied()).collect();
         let mut ids: Vec<i64> = open.iter().map(|one| one.by.id).collect();
         let differing = compared.differing.iter().map(|of| of.day).chain(compared.misrecorded.iter().copied());
         let more: BTreeSet<i64> = differing.filter(|day| !days.contains(day)).collect();
         if !more.is_empty() {
             let (id, generation) = (SystemClock.now_ms(), self.version.number);
-            self.say(reason, Action::Replace { id, generation, days: more.iter().copied().collect() }).await?;
+            say(&self.control, reason, Action::Replace { id, generation, days: more.iter().copied().collect() }).await?;
             ids.push(id);
         }
         days.extend(&more);
@@ -348,7 +405,7 @@ impl Replay<'_> {
         // what is ordered later ends it.
         let refusal = refusal(&self.know().await?);
         if let (Some(_), Some(id), false) = (&refusal, ids.last(), more.is_empty()) {
-            self.say("nothing was replaced", Action::Replaced { id: *id, done: false }).await?;
+            say(&self.control, "nothing was replaced", Action::Replaced { id: *id, done: false }).await?;
         }
         if let Some(refusal) = refusal {
             bail!("{refusal}");
@@ -359,26 +416,20 @@ impl Replay<'_> {
         })?;
         self.still_open(&days).await?;
         for id in ids {
-            self.say("", Action::Replaced { id, done: true }).await?;
+            say(&self.control, "", Action::Replaced { id, done: true }).await?;
         }
         Ok(days)
     }
 
     /// Nothing else was decided about these days, which are being replaced.
     async fn still_open(&self, days: &[i64]) -> anyhow::Result<()> {
-        let open = self.open(&self.records().await?);
+        let open = self.open(&records(&self.control).await?);
         ensure!(
             days.iter().all(|day| open.iter().any(|one| one.days.contains(day))),
-            "a copy was brought back, or a recovery ordered, while {} were replaced: it stands (see `weir status`)",
+            "a copy was brought back, a recovery ordered, or the replacement given up, while {} were replaced: that stands \
+             (see `weir log`)",
             days_in_words(days)
         );
-        Ok(())
-    }
-
-    async fn say(&self, reason: &str, action: Action) -> anyhow::Result<()> {
-        let record =
-            ControlRecord { at_ms: SystemClock.now_ms(), who: serve::who(), reason: reason.to_owned(), action };
-        self.control.append(&record).await?;
         Ok(())
     }
 }
@@ -508,7 +559,8 @@ mod tests {
         let standing = Standing { checkpoint: window(20 * DAY_MS), undone: Vec::new(), lost: Vec::new() };
         let (first, whole) = (window(5 * DAY_MS + 3_600_000), window(0));
         let (given_up_to_ms, recovering) = (None, false);
-        Known { asked: days(10, 12), apply, first, whole, given_up_to_ms, recovering, standing, open: Vec::new() }
+        let (computed, open) = (false, Vec::new());
+        Known { asked: days(10, 12), apply, first, whole, given_up_to_ms, recovering, standing, computed, open }
     }
 
     fn replacement(days: &[i64]) -> Replacement {
@@ -529,6 +581,8 @@ mod tests {
         assert_eq!(refusal(&Known { standing: standing(12 * DAY_MS), ..known(false) }), None);
         assert!(refusal(&Known { standing: standing(12 * DAY_MS), ..known(true) }).is_some());
         assert_eq!(refusal(&Known { standing: standing(12 * DAY_MS + 60_000), ..known(true) }), None);
+        // What was computed from a log that had all is not computed again.
+        assert_eq!(refusal(&Known { whole: window(11 * DAY_MS), computed: true, ..known(true) }), None);
         // What was begun is gone on with.
         assert_eq!(refusal(&Known { open: vec![replacement(&[11])], ..known(true) }), None);
         assert_eq!(refusal(&Known { open: vec![replacement(&[13])], ..known(false) }), None);
@@ -557,7 +611,7 @@ mod tests {
         expect![[r#"
             --apply replaces whole days (UTC), and 1970-01-11 01:00:00 UTC is within one
             live began at 1970-01-06 01:00:00 UTC: there is nothing before
-            1970-01-12 to 1970-01-13 are being replaced since 1970-01-01 00:00:00 UTC by ops@host: if that was cut short, `weir replay --from 1970-01-12 --to 1970-01-14 --apply --reason …` ends it, then others can be replaced
+            1970-01-12 to 1970-01-13 are being replaced since 1970-01-01 00:00:00 UTC by ops@host: if that was cut short, `weir replay --from 1970-01-12 --to 1970-01-14 --apply --reason …` ends it, then others can be replaced (`weir replay --give-up` if it says that it cannot)
             a recovery was ordered, and is not done yet: it takes windows back (wait until `weir status` shows that the run goes on)
             1970-01-12 is not finished: live is complete through 1970-01-12 01:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when; or take less: --to 1970-01-12)
             the windows up to 1970-01-13 00:00:00 UTC are not done: live is complete through 1970-01-12 01:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when; or take less: --to 1970-01-12T01:00:00Z)

@@ -411,3 +411,45 @@ fn a_command_that_is_killed_at_any_moment_is_ended_by_the_same_one() {
     assert_eq!(place.page_views(), Some(past.hits + sent));
     assert_eq!(serve.stop(), Some(0));
 }
+
+#[test]
+fn a_replacement_that_is_cut_goes_on_without_the_log_or_is_given_up_and_then_the_audit_sees_half_of_a_day() {
+    let past = Past::new("300ms");
+    let place = &past.place;
+    let serve = place.start();
+    place.wait_complete();
+    let before = past.digest();
+    let (from, to) = (past.day(2), past.day(1));
+    let days = vec![(past.midnight_ms - 2 * DAY_MS) / DAY_MS];
+    let cut = |id, generation| past.say(Action::Replace { id, generation, days: days.clone() });
+    let apply = ["--apply", "--reason", "the other half"];
+    // Of another generation: neither a copy nor a replay waits for it.
+    cut(7, 2);
+    assert!(place.weir(&["backup", "create", "beside"]).status.success());
+    cut(8, 1);
+    past.change("one.example", 2);
+    assert!(past.refused(&from, &to, &[]).contains("is not what the log gives"), "and it stays computed");
+    past.log.trim(EVENTS_TOPIC, 0, 120).unwrap();
+    let said = past.went_well(&from, &to, &apply);
+    assert!(said.contains(&format!("{from} was replaced; the table is what the log gives")), "{said}");
+    assert_eq!(past.digest(), before);
+
+    cut(9, 1);
+    past.change("one.example", 2);
+    assert!(past.refused(&from, &to, &apply).contains("the log does not have all that the windows from "));
+    assert!(!place.weir(&["replay", "--give-up"]).status.success(), "it needs a reason");
+    let given_up = place.weir(&["replay", "--give-up", "--reason", "the log has it no more"]);
+    assert!(given_up.status.success(), "{}", text(&given_up));
+    for generation in [1, 2] {
+        let said = format!("given up: {from} of generation {generation}, ordered ");
+        assert!(text(&given_up).contains(&said), "{}", text(&given_up));
+    }
+    assert!(text(&place.weir(&["replay", "--give-up", "--reason", "again"])).contains("there is nothing to give up"));
+    // As many rows as were recorded, and other ones.
+    wait_for("live to stop", || (past.fault()? == "table_differs").then_some(()));
+    let status = text(&place.weir(&["status"]));
+    assert!(!status.contains("REPLACES") && status.contains(", and other ones"), "{status}");
+    let cost = text(&place.weir(&["recover", "live", "--dry-run"]));
+    assert!(cost.contains("say --accept-loss if they may be lost"), "{cost}");
+    assert_eq!(serve.stop(), Some(0));
+}

@@ -80,7 +80,7 @@ fn render_replacing(one: &Replacing, now_ms: i64) -> String {
         [] => "nothing".to_owned(),
     };
     format!(
-        "replay: REPLACES {days} for {} by {} \"{}\" (if it was cut short, the same `weir replay` again ends it)",
+        "replay: REPLACES {days} for {} by {} \"{}\" (if it was cut short, the same `weir replay` again ends it, or `weir replay --give-up`)",
         span(now_ms - one.since_ms),
         one.who,
         one.reason
@@ -466,8 +466,8 @@ mod tests {
         snapshot.replacing = vec![of(&[19_670]), of(&[19_670, 19_673])];
         expect![[r#"
             LOG AWAY: nothing is known of the runs · no answer within 2 s
-            replay: REPLACES 2023-11-09 for 1m by ops@host "rows deleted by hand" (if it was cut short, the same `weir replay` again ends it)
-            replay: REPLACES 2 days from 2023-11-09 to 2023-11-12 for 1m by ops@host "rows deleted by hand" (if it was cut short, the same `weir replay` again ends it)"#]]
+            replay: REPLACES 2023-11-09 for 1m by ops@host "rows deleted by hand" (if it was cut short, the same `weir replay` again ends it, or `weir replay --give-up`)
+            replay: REPLACES 2 days from 2023-11-09 to 2023-11-12 for 1m by ops@host "rows deleted by hand" (if it was cut short, the same `weir replay` again ends it, or `weir replay --give-up`)"#]]
         .assert_eq(&render_snapshot(&snapshot));
     }
 

@@ -87,6 +87,12 @@ impl Replacements {
         self.all.iter().filter(|one| one.over.is_none())
     }
 
+    /// How many of a generation are over and were not done: their days may be replaced in part.
+    pub fn undone(&self, generation: u32) -> usize {
+        let undone = |one: &&Replacement| one.over.is_some() && one.done_ms.is_none();
+        self.all.iter().filter(undone).filter(|one| one.generation == generation).count()
+    }
+
     /// Those that were not over at some time since there were `known` control records.
     pub fn open_since(&self, known: usize) -> impl Iterator<Item = &Replacement> {
         self.all.iter().filter(move |one| one.over.is_none_or(|over| over >= known))
@@ -136,6 +142,8 @@ mod tests {
         assert_eq!(open(&[replace(1, &[3]), replaced(1, true), replace(1, &[3])]), [0_i64; 0]);
         let undone = replacements(&[replace(1, &[3]), replaced(1, false)]);
         assert_eq!((undone.open().count(), undone.all[0].done_ms), (0, None), "it is over, and was not done");
+        let of = |all: &Replacements| [1, 2].map(|generation| all.undone(generation));
+        assert_eq!((of(&undone), of(&all), of(&replacements(&said[..2]))), ([1, 0], [0, 0], [0, 0]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use weir_schemas::tables::{quote, quote_name, stats_table};
 use weir_schemas::{Dimension, Measure, SchemaVersion, WindowStart};
 
 use crate::SinkError;
-use crate::checkpoint::checkpoint_of;
+use crate::checkpoint::{checkpoint, checkpoint_of};
 use crate::clickhouse::{ClickHouse, beside};
 use crate::connection::{Connection, LONG, QUICK, Target};
 use crate::decide::united;
@@ -59,6 +59,22 @@ impl Scratch {
             self.give_back().await?;
         }
         prepare(&self.target(), &self.version).await
+    }
+
+    /// Whether it has all of `windows`, computed to their end, of the same `contents`.
+    pub async fn holds(&self, contents: &str, windows: Windows) -> Result<bool, SinkError> {
+        let name = quote(&beside(&self.target.database));
+        let sql = format!(
+            "SELECT comment FROM system.databases WHERE name = {name} \
+             AND (SELECT count() FROM system.tables WHERE database = {name} AND name = 'emissions') > 0"
+        );
+        let found: Result<Vec<String>, Failure> = Connection::to(&self.target).rows(&sql, QUICK).await;
+        let found = found.map_err(|failure| failure.into_error(&self.target.url, &self.run))?;
+        let through = match found == [contents] {
+            true => checkpoint(&self.target(), &self.run, &self.version, "", windows.from).await?,
+            false => windows.from,
+        };
+        Ok(through >= windows.to)
     }
 
     /// What a replacement has taken over has its own name again.

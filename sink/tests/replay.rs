@@ -382,9 +382,17 @@ async fn the_scratch_keeps_what_is_of_the_same_and_forgets_what_is_not() {
     table.take_over(&owner).await.unwrap();
     scratch.prepare("weir replay: all of it").await.expect("the same");
     assert_eq!(rows().await, all);
+    // What is all there, whosever it is, needs no log any more.
+    let holds = async |contents: &str, windows| scratch.holds(contents, windows).await.expect("an answer");
+    let later = Windows { from: at(0), to: at(HOURS + 1) };
+    table.take_over(&owner).await.unwrap();
+    assert!(holds("weir replay: all of it", ALL()).await && !holds("weir replay: all of it", later).await);
+    assert!(!holds("weir replay: less of it", ALL()).await);
     scratch.prepare("weir replay: less of it").await.expect("another");
     assert_eq!(rows().await, "0");
+    assert!(!holds("weir replay: less of it", ALL()).await);
     scratch.drop().await.expect("dropped");
+    assert!(!holds("weir replay: less of it", ALL()).await);
     let left = format!("SELECT count() FROM system.databases WHERE name = '{}'", scratch.target().database);
     assert_eq!(ask(&target, &left).await, "0");
     let gone = replace(&target, &[DAY]).await;
