@@ -41,10 +41,15 @@ pub fn days_of(from_ms: i64, to_ms: i64) -> RangeInclusive<i64> {
     from_ms.div_euclid(DAY_MS)..=(to_ms - 1).div_euclid(DAY_MS)
 }
 
+/// Whether all of the day lies in `[from_ms, to_ms)`.
+fn is_within(day: i64, from_ms: i64, to_ms: i64) -> bool {
+    from_ms <= day * DAY_MS && (day + 1) * DAY_MS <= to_ms
+}
+
 /// All replacements of live rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replacements {
-    /// Oldest first.
+    /// Oldest first, and after them what recoveries have left of some.
     pub all: Vec<Replacement>,
 }
 
@@ -52,21 +57,31 @@ impl Replacements {
     /// By all control records in their order.
     ///
     /// Beside [`Action::Replaced`] two things end one: a copy that was brought back, since the table is that one's; and a
-    /// recovery of live, or of the gap run, that takes back or gives up windows of its days, since these are theirs again.
+    /// recovery of live, or of the gap run, for the days all of whose windows it takes back or gives up, since these are
+    /// theirs again. The days that it leaves stay open, as a replacement of their own.
     pub fn of<'a>(control: impl IntoIterator<Item = &'a ControlRecord>) -> Replacements {
         let mut all: Vec<Replacement> = Vec::new();
         for (number, record) in control.into_iter().enumerate() {
-            let mut end = |which: &dyn Fn(&Replacement) -> bool, done_ms: Option<i64>| {
-                for open in all.iter_mut().filter(|one| one.over.is_none() && which(one)) {
-                    (open.over, open.done_ms) = (Some(number), done_ms);
+            let mut end = |which: &dyn Fn(&Replacement, i64) -> bool, done_ms: Option<i64>| {
+                let mut rests = Vec::new();
+                for open in all.iter_mut().filter(|one| one.over.is_none()) {
+                    let (ended, rest): (Vec<i64>, Vec<i64>) = open.days.iter().partition(|day| which(open, **day));
+                    if ended.is_empty() {
+                        continue;
+                    }
+                    if !rest.is_empty() {
+                        rests.push(Replacement { days: rest, ..open.clone() });
+                    }
+                    (open.days, open.over, open.done_ms) = (ended, Some(number), done_ms);
                 }
+                all.append(&mut rests);
             };
             match &record.action {
-                Action::Replaced { id, done } => end(&|one| one.by.id == *id, done.then_some(record.at_ms)),
-                Action::BackupRestored { .. } => end(&|_| true, None),
+                Action::Replaced { id, done } => end(&|one, _| one.by.id == *id, done.then_some(record.at_ms)),
+                Action::BackupRestored { .. } => end(&|_, _| true, None),
                 Action::Recover { run, repair, .. } if run == "live" || run == GAP_RUN => match *repair {
-                    Repair::AskAgain { from_ms } => end(&|one| one.reaches_into(from_ms, i64::MAX), None),
-                    Repair::GiveUp { from_ms, to_ms } => end(&|one| one.reaches_into(from_ms, to_ms), None),
+                    Repair::AskAgain { from_ms } => end(&|_, day| is_within(day, from_ms, i64::MAX), None),
+                    Repair::GiveUp { from_ms, to_ms } => end(&|_, day| is_within(day, from_ms, to_ms), None),
                     Repair::GoOn | Repair::Mend => {}
                 },
                 // One that comes again, by its id, changes nothing.
@@ -147,16 +162,37 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_is_brought_back_ends_it_and_so_does_a_recovery_of_its_days() {
-        let (one, none): (&[i64], &[i64]) = (&[1], &[]);
-        let after = |action: Action| open(&[replace(1, &[3, 5]), action]);
+    fn a_copy_that_is_brought_back_ends_all_of_it_and_a_recovery_the_days_that_are_within_it() {
+        let (all, none): (&[i64], &[i64]) = (&[3, 5], &[]);
+        let after = |action: Action| -> Vec<i64> {
+            let all = replacements(&[replace(1, &[3, 5]), action]);
+            all.open().flat_map(|one| one.days.clone()).collect()
+        };
         assert_eq!(after(Action::BackupRestored { name: "n".into() }), none);
-        assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 4 * DAY_MS })), none);
-        assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 6 * DAY_MS })), one);
-        assert_eq!(after(recover("live", Repair::GiveUp { from_ms: 0, to_ms: 3 * DAY_MS + 1 })), none);
-        assert_eq!(after(recover("live", Repair::GiveUp { from_ms: 4 * DAY_MS, to_ms: 5 * DAY_MS })), one);
-        assert_eq!(after(recover("live", Repair::GoOn)), one);
-        assert_eq!(after(recover("import-a", Repair::AskAgain { from_ms: 0 })), one);
+        assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 3 * DAY_MS })), none);
+        assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 4 * DAY_MS })), [3]);
+        assert_eq!(after(recover("gap", Repair::AskAgain { from_ms: 3 * DAY_MS + 1 })), [3], "in part: not all of it");
+        assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 6 * DAY_MS })), all);
+        assert_eq!(after(recover("live", Repair::GiveUp { from_ms: 0, to_ms: 4 * DAY_MS })), [5]);
+        assert_eq!(after(recover("live", Repair::GiveUp { from_ms: 0, to_ms: 4 * DAY_MS - 1 })), all);
+        assert_eq!(after(recover("live", Repair::GiveUp { from_ms: 4 * DAY_MS, to_ms: 5 * DAY_MS })), all);
+        assert_eq!(after(recover("live", Repair::GoOn)), all);
+        assert_eq!(after(recover("import-a", Repair::AskAgain { from_ms: 0 })), all);
+    }
+
+    #[test]
+    fn what_a_recovery_leaves_of_one_is_ended_by_itself_and_what_it_took_is_not_done_with_it() {
+        let again = recover("live", Repair::AskAgain { from_ms: 5 * DAY_MS });
+        let said = [replace(1, &[3, 5]), again, replaced(1, true)];
+        let left = replacements(&said[..2]);
+        let days = |all: &Replacements, known| -> Vec<i64> {
+            all.open_since(known).flat_map(|one| one.days.clone()).collect()
+        };
+        assert_eq!((days(&left, 2), days(&left, 1)), (vec![3], vec![5, 3]), "an audit that began before is not believed");
+        let all = replacements(&said);
+        assert_eq!(all.open().count(), 0);
+        let done: Vec<_> = all.all.iter().map(|one| (one.days.clone(), one.done_ms)).collect();
+        assert_eq!(done, [(vec![5], None), (vec![3], Some(2))]);
     }
 
     #[test]
