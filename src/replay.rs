@@ -9,7 +9,15 @@
 //!
 //! Cut anywhere, the same command again goes on, or ends what was begun.
 
-use std::{collections::BTreeSet, fs::File, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{BufRead, BufReader},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context, bail, ensure};
 use jiff::Timestamp;
@@ -82,16 +90,17 @@ async fn replay(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> 
     let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let log = weir_log::open(&opened, Arc::new(SystemClock)).context("the log cannot be opened")?;
         let control = ControlLog::open(log.clone())?;
-        Ok((log, control))
+        let build = build_of(&std::env::current_exe()?).context("weir's own program cannot be read")?;
+        Ok((log, control, build))
     });
-    let (log, control) = opened.await??;
+    let (log, control, build) = opened.await??;
     let (target, version) = (config.target()?, config.schema_version()?);
     let scratch = Scratch::of(&target, REPLAY_RUN, &version);
     let (Some(from), Some(to)) = (args.from, args.to) else {
         return give_up(&control, &target, &version, &scratch, args.reason.as_deref().unwrap_or_default()).await;
     };
     let asked = asked(from, to, version.width)?;
-    let replay = Replay { config, log, control, target, version, scratch, asked, apply: args.apply };
+    let replay = Replay { config, log, control, target, version, scratch, build, asked, apply: args.apply };
     let known = replay.know().await?;
     if let Some(refusal) = refusal(&known) {
         bail!("{refusal}");
@@ -292,8 +301,44 @@ struct Replay<'a> {
     target: Target,
     version: SchemaVersion,
     scratch: Scratch,
+    build: u64,
     asked: Windows,
     apply: bool,
+}
+
+/// Which build of weir a program is: its bytes, hashed.
+fn build_of(program: &Path) -> std::io::Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    let mut program = BufReader::with_capacity(1 << 20, File::open(program)?);
+    loop {
+        let some = program.fill_buf()?;
+        if some.is_empty() {
+            return Ok(hasher.finish());
+        }
+        hasher.write(some);
+        let read = some.len();
+        program.consume(read);
+    }
+}
+
+/// What the scratch database is of, in a few words: the same by the same build alone, which may compute otherwise than another.
+fn contents(build: u64, version: &SchemaVersion, windows: Windows, records: &[ControlRecord]) -> String {
+    let mut hasher = DefaultHasher::new();
+    build.hash(&mut hasher);
+    format!("{version:?}").hash(&mut hasher);
+    for in_use in weir_log::partitions_in_use(records) {
+        (in_use.partition, in_use.effective_ms).hash(&mut hasher);
+    }
+    weir_log::topic_is(EVENTS_TOPIC, records).hash(&mut hasher);
+    format!(
+        "{} {}: generation {}, windows {} to {} ms, {:016x}",
+        Scratch::OURS,
+        env!("CARGO_PKG_VERSION"),
+        version.number,
+        windows.from.ms(),
+        windows.to.ms(),
+        hasher.finish()
+    )
 }
 
 impl Replay<'_> {
@@ -323,7 +368,7 @@ impl Replay<'_> {
             recovering: recoveries.iter().any(|of| !of.pending.is_empty()),
             computed: {
                 let windows = self.windows(live.from);
-                self.scratch.holds(&self.contents(windows, &records), windows).await?
+                self.scratch.holds(&contents(self.build, &self.version, windows, &records), windows).await?
             },
             standing: weir_sink::standing(&self.target, &self.version, live.from, self.asked).await?,
             open: self.open(&records),
@@ -335,30 +380,10 @@ impl Replay<'_> {
         Windows { from: self.asked.from.max(first), to: self.asked.to }
     }
 
-    /// What the scratch database is of, in a few words.
-    fn contents(&self, windows: Windows, records: &[ControlRecord]) -> String {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        format!("{:?}", self.version).hash(&mut hasher);
-        for in_use in weir_log::partitions_in_use(records) {
-            (in_use.partition, in_use.effective_ms).hash(&mut hasher);
-        }
-        weir_log::topic_is(EVENTS_TOPIC, records).hash(&mut hasher);
-        format!(
-            "{} {}: generation {}, windows {} to {} ms, {:016x}",
-            Scratch::OURS,
-            env!("CARGO_PKG_VERSION"),
-            self.version.number,
-            windows.from.ms(),
-            windows.to.ms(),
-            hasher.finish()
-        )
-    }
-
     /// Computes what is not there yet, and compares; `None`: what is there is not what was computed.
     async fn compute(&self, known: &Known, permille: u16) -> anyhow::Result<Option<Compared>> {
         let windows = self.windows(known.first);
-        let contents = self.contents(windows, &records(&self.control).await?);
+        let contents = contents(self.build, &self.version, windows, &records(&self.control).await?);
         self.scratch.prepare(&contents).await?;
         if !known.computed {
             let (config, log, control) = (self.config, &self.log, &self.control);
@@ -650,6 +675,27 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&told(&differing, &equal, &[10]).json()).unwrap();
         assert_eq!(json["differing"][0]["table"]["digest"], "0000000000000001");
         assert_eq!((&json["equal"], &json["replaced"]), (&json!(true), &json!(["1970-01-11"])));
+    }
+
+    #[test]
+    fn what_another_build_has_computed_is_not_the_same_nor_are_other_windows_or_another_schema() {
+        let dir = tempfile::tempdir().unwrap();
+        let build = |name: &str, bytes: &[u8]| {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+            build_of(&dir.path().join(name)).unwrap()
+        };
+        let mut program = vec![7; 3 << 20];
+        let one = build("one", &program);
+        assert_eq!(one, build("copy", &program));
+        program[2 << 20] = 8;
+        let other = build("other", &program);
+        let version = SchemaVersion::builtin(1).expect("it is built in");
+        let of = |build, windows| contents(build, &version, windows, &[]);
+        assert_eq!(of(one, days(1, 2)), of(one, days(1, 2)));
+        let later = SchemaVersion { lateness_ms: version.lateness_ms + 1, ..version.clone() };
+        for not in [of(other, days(1, 2)), of(one, days(1, 3)), contents(one, &later, days(1, 2), &[])] {
+            assert!(not.starts_with(Scratch::OURS) && not != of(one, days(1, 2)), "{not}");
+        }
     }
 
     #[test]
