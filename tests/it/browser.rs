@@ -1,15 +1,13 @@
 //! What a browser sends is what the table shows: the npm tracker and Weir's own script, in Chromium.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
+use crate::support::{Place, repository};
 use serde_json::Value;
-use support::{Place, repository};
 
 /// Its pages are on 127.0.0.1, a host that no tracker of the internet would name.
 const SITE: &str = "[[ingest.sites]]\nname = \"browser.example\"\nhosts = [\"127.0.0.1\"]\n";

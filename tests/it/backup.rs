@@ -1,9 +1,7 @@
 //! Copies of the statistics: made and proved while everything goes on, and the way back to one.
 
-mod support;
-
+use crate::support::{self, Place, post, text, wait_for, write};
 use serde_json::Value;
-use support::{Place, post, text, wait_for, write};
 
 fn went_well(place: &Place, args: &[&str]) -> String {
     let output = place.weir(args);

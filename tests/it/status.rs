@@ -1,7 +1,5 @@
 //! What everybody can see of a real weir: the page, the APIs, the terminal.
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     path::Path,
@@ -10,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{self, Place, WEIR, children_of, get, kafka, signal, wait_for};
 use serde_json::{Value, json};
-use support::{Place, WEIR, children_of, get, kafka, signal, wait_for};
 use weir_log::{Committed, ControlLog, Log, SystemClock, TopicKind};
 use weir_schemas::{
     control::{Action, ControlRecord, EVENTS_TOPIC},

@@ -1,14 +1,12 @@
 //! The demo's traffic, an import and a generator at once, while everything that weir is gets killed.
 
-mod support;
-
 use std::{
     net::TcpListener,
     process::{Child, Stdio},
 };
 
+use crate::support::{Place, Serve, TOKEN, repository, signal, token_hash, wait_for};
 use serde_json::Value;
-use support::{Place, Serve, TOKEN, repository, signal, token_hash, wait_for};
 
 #[test]
 fn the_demos_sums_agree_over_kills_of_serve_and_each_of_its_children() {

@@ -1,15 +1,13 @@
 //! What the log may delete, it deletes; an import of years ago is none of it.
 
-mod support;
-
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use crate::support::{Place, kafka, repository, text, wait_for};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
     client::DefaultClientContext,
 };
-use support::{Place, kafka, repository, text, wait_for};
 use weir_log::{Log, LogConfig, SystemClock, TopicKind};
 use weir_schemas::control::{EVENTS_TOPIC, import_topic};
 

@@ -1,11 +1,11 @@
 //! The whole of weir on real parts: what is acknowledged is counted, once, whatever is killed meanwhile.
 
-#[path = "support/awk.rs"]
-mod awk;
-mod support;
-
 use serde_json::json;
-use support::{Place, is_alive, kafka, signal, wait_for};
+
+use crate::{
+    awk,
+    support::{self, Place, is_alive, kafka, signal, wait_for},
+};
 use weir_schemas::control::{import_run, import_topic};
 
 /// Sends `events` page views in POSTs of ten, each with an id, and repeats a POST until it is acknowledged.

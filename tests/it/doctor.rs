@@ -1,7 +1,5 @@
 //! `weir doctor` finds what is wrong and changes nothing; with `--fix` it mends what it can.
 
-mod support;
-
 use std::{
     net::TcpStream,
     process::{Child, Command, Stdio},
@@ -9,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use support::{Place, free_port, repository, wait_for};
+use crate::support::{Place, free_port, repository, wait_for};
 use weir_log::{Log, LogConfig, SystemClock, TopicKind};
 
 const TOPICS: [&str; 3] = ["weir.control", "weir.events", "weir.salts"];

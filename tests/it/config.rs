@@ -1,10 +1,8 @@
 //! `weir config` says what is in force and where each value came from, and nothing that is secret.
 
-mod support;
-
 use std::os::unix::ffi::OsStringExt;
 
-use support::Place;
+use crate::support::Place;
 
 /// The line of `key`, as (value, source).
 fn line(shown: &str, key: &str) -> (String, String) {

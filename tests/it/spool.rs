@@ -1,7 +1,5 @@
 //! The log is away: a real broker is killed under load, the collector too, and what was acknowledged is counted once.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     process::{Command, Stdio},
@@ -12,8 +10,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use crate::support::{Broker, Place, Serve, TOKEN, WEIR, free_port, get, kafka, wait_for};
 use serde_json::{Value, json};
-use support::{Broker, Place, Serve, TOKEN, WEIR, free_port, get, kafka, wait_for};
 
 /// Events of one POST, all of the same page, which no other POST has.
 const EVENTS: u64 = 10;

@@ -1,7 +1,5 @@
 //! What `docker/` says about weir is true of weir: its commands, its variables, its users. No container is run.
 
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -9,8 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use crate::support::{Place, WEIR, free_port, http, repository, wait_for};
 use serde_json::Value;
-use support::{Place, WEIR, free_port, http, repository, wait_for};
 
 type Variables = BTreeMap<String, String>;
 

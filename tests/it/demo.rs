@@ -1,14 +1,12 @@
 //! What a newcomer types first: `weir demo --once --json`, as `./dev demo` calls it, on the embedded log and on Kafka.
 
-mod support;
-
 use std::{
     io::{BufRead, BufReader},
     process::{Child, ChildStdout, Command, Stdio},
 };
 
+use crate::support::{WEIR, kafka, repository};
 use serde_json::Value;
-use support::{WEIR, kafka, repository};
 
 /// A demo whose weir is up: it has the ports that it found free.
 struct Demo {
