@@ -248,16 +248,18 @@ fn refusal(known: &Known) -> Option<String> {
     // A run looks one window back: it must stand beyond.
     if checkpoint < *to || (*apply && checkpoint == *to) {
         let day = |at: i64| date(at.div_euclid(DAY_MS));
-        let (what, until) = match apply {
-            true => (format!("{} is not finished", day(to.ms() - 1)), day(checkpoint.ms().min(to.ms()) - 1)),
+        let finished_ms = (checkpoint.ms().min(to.ms()) - 1).div_euclid(DAY_MS) * DAY_MS;
+        let (what, until_ms, until) = match apply {
+            true => (format!("{} is not finished", day(to.ms() - 1)), finished_ms, day(finished_ms)),
             false => {
                 let until = Timestamp::from_millisecond(checkpoint.ms()).map(|until| until.to_string());
-                (format!("the windows up to {} are not done", at(to.ms())), until.unwrap_or_default())
+                (format!("the windows up to {} are not done", at(to.ms())), checkpoint.ms(), until.unwrap_or_default())
             }
         };
+        // Of nothing there is no less.
+        let less = if until_ms > from.ms() { format!("; or take less: --to {until}") } else { String::new() };
         return Some(format!(
-            "{what}: live is complete through {} (wait until that is past {}, `weir status` says when; or take less: --to \
-             {until})",
+            "{what}: live is complete through {} (wait until that is past {}, `weir status` says when{less})",
             at(checkpoint.ms()),
             at(to.ms()),
         ));
@@ -627,6 +629,8 @@ mod tests {
             Known { recovering: true, ..only.clone() },
             Known { standing: at_ms(11 * DAY_MS + hour), ..apply.clone() },
             Known { standing: at_ms(11 * DAY_MS + hour), ..only.clone() },
+            Known { asked: days(11, 12), standing: at_ms(11 * DAY_MS + hour), ..apply.clone() },
+            Known { asked: days(11, 12), standing: at_ms(11 * DAY_MS), ..only.clone() },
             Known { standing: Standing { undone: some.clone(), ..apply.standing.clone() }, ..apply.clone() },
             Known { standing: Standing { lost: some, ..apply.standing.clone() }, ..apply.clone() },
             Known { given_up_to_ms: Some(10 * DAY_MS + hour), ..only.clone() },
@@ -640,6 +644,8 @@ mod tests {
             a recovery was ordered, and is not done yet: it takes windows back (wait until `weir status` shows that the run goes on)
             1970-01-12 is not finished: live is complete through 1970-01-12 01:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when; or take less: --to 1970-01-12)
             the windows up to 1970-01-13 00:00:00 UTC are not done: live is complete through 1970-01-12 01:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when; or take less: --to 1970-01-12T01:00:00Z)
+            1970-01-12 is not finished: live is complete through 1970-01-12 01:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when)
+            the windows up to 1970-01-13 00:00:00 UTC are not done: live is complete through 1970-01-12 00:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when)
             the windows 1970-01-12 00:00:00 UTC to 1970-01-12 01:00:00 UTC are not done: the run gap fills what live has left (wait until `weir status` shows no range that is being computed)
             the windows 1970-01-12 00:00:00 UTC to 1970-01-12 01:00:00 UTC were given up, and are named as missing: they are not computed (leave them out)
             windows that end at 1970-01-11 01:00:00 UTC were given up: what lies before, whatever the log seems to hold of it, is not all (begin there or later)
