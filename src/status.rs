@@ -18,7 +18,11 @@ use weir_ingest::{Spool, SpoolUsage};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 use weir_schemas::progress::RunProgress;
 
-use crate::{config::Config, doctor, screen::Screen};
+use crate::{
+    config::{Config, LogKind},
+    doctor,
+    screen::Screen,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
@@ -116,22 +120,23 @@ pub(crate) async fn clickhouse(config: &Config) -> Option<Part> {
 }
 
 /// Whether the collector on this machine takes hits; `None`: there is none here, or what listens in its place is something
-/// else.
+/// else. An embedded log has no collector elsewhere: if none is here, nobody takes hits.
 async fn collector(config: &Config) -> Option<Part> {
     let mut address = config.listen.collector;
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
+    let none = |reason| (config.log.kind == LogKind::Embedded).then_some(Part::Down { reason });
     let client = reqwest::Client::builder().no_proxy().timeout(PART_PATIENCE).build().ok()?;
     let answer = match client.get(format!("http://{address}/readyz")).send().await {
         Ok(answer) => answer,
         Err(error) if error.is_timeout() => return Some(no_answer()),
-        Err(_) => return None,
+        Err(_) => return none(format!("nobody listens at {address}")),
     };
     match (answer.status(), answer.text().await) {
         (StatusCode::OK, Ok(text)) if text.trim() == "ready" => Some(Part::Up),
         (StatusCode::SERVICE_UNAVAILABLE, Ok(text)) => Some(Part::Down { reason: text.trim().to_owned() }),
-        _ => None,
+        _ => none(format!("what listens at {address} is no collector")),
     }
 }
 

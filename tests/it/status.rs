@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io::{BufRead as _, Write as _},
     path::Path,
     process::{Command, Stdio},
     sync::{Arc, mpsc},
@@ -155,6 +156,7 @@ fn one_status_looks_for_as_long_as_it_takes_to_say_when_a_run_will_have_caught_u
         appended.unwrap();
     }
     say(&place, Action::PartitionsInUse { partitions: 1, effective_ms: 0 });
+    stand_in_for_the_collector(&place);
     let (stop, stopped) = mpsc::channel();
     let running = std::thread::spawn(move || catching_up(log, stopped));
     let begin = Instant::now();
@@ -166,6 +168,37 @@ fn one_status_looks_for_as_long_as_it_takes_to_say_when_a_run_will_have_caught_u
     assert!((10.0..40.0).contains(&live["rates"]["drain_per_s"].as_f64().unwrap()), "{live}");
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     assert_eq!((&status["status"], &status["troubles"][0]["kind"]), (&json!("yellow"), &json!("late")));
+}
+
+/// Answers at the collector's address that it is ready.
+fn stand_in_for_the_collector(place: &Place) {
+    let listener = std::net::TcpListener::bind(&place.collector).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = std::io::BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            while stream.read_line(&mut line).unwrap_or(0) > 2 {
+                line.clear();
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nready";
+            let _ = stream.get_mut().write_all(answer);
+        }
+    });
+}
+
+#[test]
+fn beside_an_embedded_log_nobody_at_the_collectors_address_is_red() {
+    let place = Place::new("");
+    let serve = place.start();
+    place.wait_complete();
+    let status = place.weir(&["status"]);
+    assert!(status.status.success(), "{}", support::text(&status));
+    assert_eq!(serve.stop(), Some(0));
+    let status = place.weir(&["status", "--json"]);
+    assert!(!status.status.success(), "{}", support::text(&status));
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["status"], &status["troubles"][0]["kind"]), (&json!("red"), &json!("collection_fails")));
+    assert_eq!(status["collector"]["reason"], format!("nobody listens at {}", place.collector));
 }
 
 #[test]
