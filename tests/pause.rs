@@ -445,6 +445,8 @@ fn gaps_queue_over_a_restart_and_when_they_are_filled_the_ranges_are_one_again()
     assert_eq!(over["computing"], json!([]), "{over}");
     assert_eq!(ranges().unwrap(), "complete\n");
     assert_eq!(views(&place), Some(sent));
+    let slower = refused(&place, &["throttle", "gap", "0.5", "--reason", "a test"]);
+    assert!(slower.contains("gap is done: there is nothing to slow down"), "{slower}");
     wait_for("the light", || (place.status()?["status"] == "green").then_some(()));
     assert_eq!(serve.stop(), Some(0));
 }
