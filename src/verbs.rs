@@ -116,7 +116,7 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     let path = format!("/api/runs/{}/{word}", order.run);
     let reply: Reply = console.ask(Method::POST, &path, Some(&command)).await?;
     println!("{}{}", if order.dry_run { "would be so: " } else { "ordered: " }, reply.said.join("\n  "));
-    if order.dry_run || verb == Verb::Throttle || (verb == Verb::Resume && reply.stopped) {
+    if order.dry_run || verb == Verb::Throttle || (verb == Verb::Resume && reply.stopped.is_some()) {
         return Ok(ExitCode::SUCCESS);
     }
     let silent = reply.heard_ms.is_none_or(|heard_ms| reply.at_ms - heard_ms > SILENT_MS);
@@ -138,6 +138,9 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
             );
             return Ok(ExitCode::SUCCESS);
         }
+        if let Some(why) = reply.stopped.filter(|_| verb == Verb::Resume) {
+            bail!("{}", stopped(&order.run, &why));
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
     println!(
@@ -147,6 +150,13 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
         order.run
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is to be done about it, if the reason does not say so.
+fn stopped(run: &str, why: &str) -> String {
+    let way_out = format!("weir recover {run}");
+    let then = if why.contains(&way_out) { String::new() } else { format!(" (`{way_out}` lets it go on)") };
+    format!("{run} is not paused any more, and has stopped: {why}{then}")
 }
 
 /// Who sits before the terminal.

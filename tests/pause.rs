@@ -383,6 +383,20 @@ fn a_run_that_stops_for_good_while_it_is_paused_stays_known_and_goes_on_after_bo
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
 
+    // It goes on, and stops over what was broken while it was paused.
+    run(&place, &["pause", "live", "--reason", "a test"]);
+    write(&place, "DROP TABLE weir.owners SYNC");
+    let begin = std::time::Instant::now();
+    let stopped = refused(&place, &["resume", "live", "--reason", "a test"]);
+    assert!(
+        stopped.contains("live is not paused any more, and has stopped: table weir.owners is not there"),
+        "{stopped}"
+    );
+    assert!(stopped.contains("weir recover live"), "{stopped}");
+    assert!(begin.elapsed().as_secs() < 45, "it did not wait for what cannot come: {:?}", begin.elapsed());
+    assert!(run(&place, &["recover", "live", "--reason", "a test"]).contains("live goes on from "));
+    place.wait_complete();
+
     // The other way round: it stops, and is paused and resumed, which lets nothing go on by itself.
     write(&place, "DROP TABLE weir.owners SYNC");
     signal(serve.children("run")[0], libc::SIGKILL);

@@ -80,9 +80,9 @@ pub struct Reply {
     pub said: Vec<String>,
     /// When the run was last heard of.
     pub heard_ms: Option<i64>,
-    /// It has stopped over something, and goes on only when a person has said so.
+    /// Why it has stopped, if it has: it goes on only when a person has said so.
     #[serde(default)]
-    pub stopped: bool,
+    pub stopped: Option<String>,
 }
 
 /// The answer of `/api/clock`, and the body of a refusal.
@@ -138,7 +138,7 @@ impl Desk {
         let reason = command.reason.trim().to_owned();
         let record = ControlRecord { at_ms: now_ms, who, reason, action: planned.action.clone() };
         let heard_ms = known.progress.as_ref().map(|progress| progress.at_ms);
-        let stopped = known.stopped;
+        let stopped = why_stopped(&known);
         if !command.dry_run {
             futures::executor::block_on(control.append(&record))?;
             info!(run, ?verb, who = record.who, reason = record.reason, "ordered");
@@ -191,7 +191,7 @@ impl Desk {
             }
         };
         let ControlRecord { at_ms, who, action, .. } = record;
-        let (through_ms, safe_until_ms, said, heard_ms, stopped) = (None, None, vec![said], None, false);
+        let (through_ms, safe_until_ms, said, heard_ms, stopped) = (None, None, vec![said], None, None);
         Ok(Reply { id, at_ms, who, action, through_ms, safe_until_ms, said, heard_ms, stopped })
     }
 
@@ -221,7 +221,7 @@ impl Desk {
             through_ms: verbs::effect(&known.hold, id),
             safe_until_ms: known.kept.and_then(|kept| kept.safe_until_ms()),
             said: vec![format!("ordered at {}", crate::text::instant(Some(record.at_ms)))],
-            stopped: known.stopped,
+            stopped: why_stopped(&known),
             heard_ms: known.progress.map(|progress| progress.at_ms),
         })
     }
@@ -279,6 +279,10 @@ impl Desk {
         }
         Ok(records as f64 * 1000.0 / over_ms.max(1000) as f64)
     }
+}
+
+fn why_stopped(known: &Known) -> Option<String> {
+    known.progress.as_ref()?.stopped.clone().filter(|_| known.stopped)
 }
 
 fn who(token: &Token, user: &str) -> String {
