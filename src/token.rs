@@ -107,10 +107,14 @@ fn make(path: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// The token of a file: its first line, as `weir token` prints it, whatever was printed after it.
 fn read(path: &Path) -> anyhow::Result<String> {
-    let word = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    ensure!(!word.trim().is_empty(), "{} is empty (remove it, and start weir again)", path.display());
-    Ok(word.trim().to_owned())
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let word = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let word = word.with_context(|| format!("{} is empty (remove it, and start weir again)", path.display()))?;
+    let is_token = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    ensure!(is_token, "the first line of {} is no token (it must be the one that `weir token` prints)", path.display());
+    Ok(word.to_owned())
 }
 
 /// What a command sends: of `--token-file`, else of `WEIR_TOKEN`, else the one of this machine.
@@ -153,6 +157,20 @@ mod tests {
         assert_eq!(read(&path).unwrap().len(), "weir_".len() + 64);
         std::fs::write(&path, "\n").unwrap();
         assert!(local_made(&config).unwrap_err().to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn all_that_weir_token_prints_may_be_in_the_file_and_what_begins_with_something_else_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let entry = "[[console.tokens]]\nname = \"night\"\nrole = \"operator\"\nhash = \"00\"\n";
+        std::fs::write(&path, format!("weir_1f\n\n{entry}")).unwrap();
+        assert_eq!(read(&path).unwrap(), "weir_1f");
+        for wrong in [entry, "the token is shown this once\nweir_1f\n"] {
+            std::fs::write(&path, wrong).unwrap();
+            let said = read(&path).unwrap_err().to_string();
+            assert!(said.contains(&path.display().to_string()) && said.contains("is no token"), "{said}");
+        }
     }
 
     #[test]
