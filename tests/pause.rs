@@ -162,6 +162,8 @@ fn a_maintenance_is_announced_ahead_and_withdrawn() {
         run(&place, &["maintenance", "plan", "--at", "2099-03-01T14:00:00Z", "--for", "2h", "--reason", "a disk"]);
     assert!(planned.contains("is announced, 2099-03-01 14:00:00 UTC to 2099-03-01 16:00:00 UTC"), "{planned}");
     let listed = run(&place, &["maintenance", "list"]);
+    let said = ["maintenance", "plan", "--at", "2099-03-01 14:00:00 UTC", "--for", "2h", "--dry-run"];
+    assert!(run(&place, &said).contains("2099-03-01 14:00:00 UTC to 2099-03-01 16:00:00 UTC"), "as it was printed");
     let dry = ["maintenance", "plan", "--at", "2099-04-01T14:00:00Z", "--for", "2h", "--dry-run"];
     assert!(run(&place, &dry).starts_with("would be so: maintenance "));
     let id = listed.split_whitespace().next().unwrap();

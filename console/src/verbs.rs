@@ -214,6 +214,11 @@ pub(crate) fn parse_time(flag: &str, text: &str, now_ms: i64) -> Result<i64, Ref
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(at.as_millisecond());
     }
+    // As weir says it.
+    let said = text.strip_suffix(" UTC").and_then(|said| said.parse::<jiff::civil::DateTime>().ok());
+    if let Some(at) = said.and_then(|said| jiff::tz::TimeZone::UTC.to_timestamp(said).ok()) {
+        return Ok(at.as_millisecond());
+    }
     let wrong = || Refusal::Wrong(format!("{flag} {text} is no time (write 14:00, in UTC, or 2026-03-01T14:00:00Z)"));
     let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
     let number = |digits: &str, below: i64| digits.parse::<i64>().ok().filter(|number| (0..below).contains(number));
@@ -540,6 +545,14 @@ mod tests {
         assert_eq!(parse_time("--until", "14:00", NOW), Ok(NOW + 40 * 60_000));
         assert_eq!(parse_time("--until", "13:20", NOW), Ok(NOW + 24 * HOUR));
         assert_eq!(parse_time("--until", "2026-03-01T14:20:00+01:00", NOW), Ok(NOW));
+    }
+
+    #[test]
+    fn a_time_is_taken_as_it_is_said() {
+        for at_ms in [NOW, NOW + HOUR + 1_000] {
+            assert_eq!(parse_time("--at", &instant(Some(at_ms)), NOW), Ok(at_ms));
+        }
+        assert!(parse_time("--at", "2026-03-01 13:20:00", NOW).is_err(), "it does not say where");
     }
 
     #[test]
