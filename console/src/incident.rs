@@ -139,13 +139,20 @@ fn begun(trouble: &Trouble, at_ms: i64) -> Incident {
 fn of_recovery(recovery: &Recovery) -> Incident {
     let Recovery { run, id, at_ms, reason, done_ms, .. } = recovery;
     let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-    let (name, colour, text) = match recovery.repair {
-        Repair::GiveUp { from_ms, to_ms } => {
-            let (from, to) = (words::time(from_ms, *at_ms), words::time(to_ms, *at_ms));
+    let (name, colour, text) = match (&recovery.repair, &recovery.copy) {
+        (Repair::AskAgain { from_ms }, Some(copy)) => {
+            let from = words::time(*from_ms, *at_ms);
+            let text = format!(
+                "The statistics are those of the copy {copy}{why}; those from {from} on are computed again. Nothing is lost."
+            );
+            ("Statistics were brought back from a copy", Colour::Yellow, text)
+        }
+        (Repair::GiveUp { from_ms, to_ms }, _) => {
+            let (from, to) = (words::time(*from_ms, *at_ms), words::time(*to_ms, *at_ms));
             let text = format!("Statistics from {from} to {to} cannot be computed and stay missing{why}.");
             ("Statistics are missing", Colour::Red, text)
         }
-        Repair::GoOn | Repair::AskAgain { .. } | Repair::Mend => {
+        (Repair::GoOn | Repair::AskAgain { .. } | Repair::Mend, _) => {
             ("Statistics stood still", Colour::Yellow, format!("An operator lets them go on{why}. Nothing is lost."))
         }
     };
@@ -205,6 +212,7 @@ mod tests {
             who: "ops".into(),
             reason: "a disk".into(),
             done_ms: Some(9),
+            copy: None,
         };
         for kind in [Kind::Stopped, Kind::Lost] {
             let mut incidents = Incidents::default();
@@ -218,6 +226,25 @@ mod tests {
                 all[0].updates[0].text.contains("00:00 UTC to 00:01 UTC cannot be computed and stay missing (a disk)")
             );
         }
+    }
+
+    #[test]
+    fn a_copy_that_was_brought_back_is_told_as_that() {
+        let recovery = Recovery {
+            run: "live".into(),
+            id: 5,
+            repair: Repair::AskAgain { from_ms: 0 },
+            at_ms: 60_000,
+            who: "ops".into(),
+            reason: "a new disk".into(),
+            done_ms: None,
+            copy: Some("nightly".into()),
+        };
+        let told = of_recovery(&recovery);
+        expect_test::expect!["Statistics were brought back from a copy: The statistics are those of the copy nightly (a new disk); those from 00:00 UTC on are computed again. Nothing is lost."]
+            .assert_eq(&format!("{}: {}", told.name, told.updates[0].text));
+        let other = of_recovery(&Recovery { copy: None, ..recovery });
+        assert_eq!(other.name, "Statistics stood still");
     }
 
     #[test]

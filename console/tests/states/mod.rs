@@ -123,6 +123,7 @@ fn past_maintenance() -> Maintenance {
         announced_ms: begins_ms - DAY_MS,
         state: MaintenanceState::Over,
         ends_ms: Some(begins_ms + 2 * HOUR_MS),
+        planned_ms: Some((begins_ms, begins_ms + 2 * HOUR_MS)),
         resumed_ms: Some(begins_ms + 100 * MINUTE_MS),
         resumed_by: Some("ops@db1".into()),
         over_ms: Some(begins_ms + 130 * MINUTE_MS),
@@ -145,6 +146,7 @@ fn pause(begins_ms: i64, reason: &str) -> Maintenance {
         announced_ms: begins_ms,
         begins_ms,
         ends_ms: None,
+        planned_ms: None,
         paused_ms: Some(begins_ms),
         resumed_ms: None,
         resumed_by: None,
@@ -165,6 +167,7 @@ fn planned() -> Snapshot {
         run: None,
         announced_ms: NOW_MS - HOUR_MS,
         ends_ms: Some(AT_14_MS + 22 * HOUR_MS),
+        planned_ms: Some((AT_14_MS + 20 * HOUR_MS, AT_14_MS + 22 * HOUR_MS)),
         paused_ms: None,
         ..pause(AT_14_MS + 20 * HOUR_MS, "new disk")
     };
@@ -309,6 +312,7 @@ pub(crate) fn missing() -> Snapshot {
         who: who.clone(),
         reason: reason.clone(),
         done_ms: Some(at_ms + MINUTE_MS),
+        copy: None,
     };
     let mut snapshot = Snapshot { recoveries: vec![recovery], ..on_time() };
     snapshot.runs[0].missing = vec![Missing { from_ms, to_ms, at_ms, who, reason }];
