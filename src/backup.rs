@@ -32,6 +32,9 @@ use crate::{
 /// What was recorded this long before a copy began is surely in it: no statement takes so long.
 const SETTLED_MS: i64 = 60_000;
 
+/// Of a copy without a row that was recorded so long before it.
+const YOUNG: &str = "no day of it can be proved, nothing was recorded more than a minute before it";
+
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum BackupCommand {
     /// Makes one, while everything goes on
@@ -141,7 +144,11 @@ impl Backups {
         let through = live_through(&backup);
         self.say(String::new(), Action::BackupMade(backup)).await?;
         let base = base.map_or("all of it".to_owned(), |base| format!("what is not in {base}"));
-        println!("copy {name} was made ({base}): live complete through {through}, {rows} rows proved by day");
+        let proved = match rows {
+            0 => YOUNG.to_owned(),
+            rows => format!("{} proved by day", count(rows, "row")),
+        };
+        println!("copy {name} was made ({base}): live complete through {through}, {proved}");
         Ok(ExitCode::SUCCESS)
     }
 
@@ -161,8 +168,9 @@ impl Backups {
                 continue;
             }
             let rows: u64 = backup.days.iter().map(|day| day.rows).sum();
+            let rows = if rows == 0 { "nothing proved by day".to_owned() } else { count(rows, "row") };
             println!(
-                "{}  made {} by {} · live complete through {} · {rows} rows{}",
+                "{}  made {} by {} · live complete through {} · {rows}{}",
                 backup.name,
                 at(record.at_ms),
                 record.who,
@@ -183,7 +191,11 @@ impl Backups {
             return Ok(ExitCode::FAILURE);
         }
         let rows: u64 = verified.days.iter().map(|day| day.rows).sum();
-        println!("copy {name} is whole: {} days, {rows} rows, every digest as it was recorded", verified.days.len());
+        let days = count(verified.days.len() as u64, "day");
+        match rows {
+            0 => println!("copy {name} is whole by its own record; {YOUNG}"),
+            rows => println!("copy {name} is whole: {days}, {}, every digest as it was recorded", count(rows, "row")),
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -290,6 +302,10 @@ fn live_through(backup: &Backup) -> String {
     live.map_or_else(|| "nothing yet".to_owned(), |(_, through_ms)| at(*through_ms))
 }
 
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A folder's name that is no path.
 fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -308,7 +324,9 @@ fn differing(wanted: &[RecordedDay], found: &[RecordedDay]) -> Vec<String> {
             let day = at.1 * 24 * 60 * 60 * 1000;
             let day =
                 Timestamp::from_millisecond(day).map_or(at.1.to_string(), |day| day.strftime("%Y-%m-%d").to_string());
-            format!("{day}: {} rows were recorded, the copy has {}, or other ones", rows(wanted), rows(found))
+            let recorded = rows(wanted);
+            let were = if recorded == 1 { "was" } else { "were" };
+            format!("{day}: {} {were} recorded, the copy has {}, or other ones", count(recorded, "row"), rows(found))
         })
     };
     all.iter().filter_map(differs).collect()
@@ -336,7 +354,7 @@ mod tests {
             [
                 "1970-01-02: 5 rows were recorded, the copy has 4, or other ones",
                 "1970-01-03: 0 rows were recorded, the copy has 2, or other ones",
-                "1970-01-04: 1 rows were recorded, the copy has 0, or other ones",
+                "1970-01-04: 1 row was recorded, the copy has 0, or other ones",
             ]
         );
     }

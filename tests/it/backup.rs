@@ -34,6 +34,7 @@ fn a_clickhouse_that_is_lost_comes_back_from_a_copy_and_the_log_gives_the_rest()
     place.wait_complete();
     let made = went_well(&place, &["backup", "create", "one"]);
     assert!(made.contains("copy one was made (all of it): live complete through "), "{made}");
+    assert!(made.contains("no day of it can be proved, nothing was recorded more than a minute before it"), "{made}");
     sent += post(&place, "/b", 2);
     place.wait_complete();
     let made = went_well(&place, &["backup", "create", "two"]);

@@ -89,10 +89,11 @@ fn copy(stage: &Stage<'_>, name: &str) -> anyhow::Result<(String, Duration)> {
     Ok((stage.site.backup(&stage.target, &["create", name])?, begin.elapsed()))
 }
 
-/// The rows that a copy was proved by: "copy NAME is whole: 1 days, 4711 rows, …".
+/// The rows that a copy was proved by: "copy NAME is whole: 1 day, 4711 rows, …".
 fn rows(verified: &str) -> anyhow::Result<u64> {
     let words: Vec<&str> = verified.split_whitespace().collect();
-    let at = words.iter().position(|word| *word == "rows,").filter(|_| verified.contains(" is whole: "));
+    let at =
+        words.iter().position(|word| ["row,", "rows,"].contains(word)).filter(|_| verified.contains(" is whole: "));
     let rows = at.and_then(|at| words.get(at.checked_sub(1)?)?.parse().ok());
     rows.with_context(|| format!("weir backup verify said {verified}"))
 }
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_rows_are_those_of_a_copy_that_is_whole() {
-        let said = "copy two is whole: 1 days, 4711 rows, every digest as it was recorded\n";
+        let said = "copy two is whole: 1 day, 4711 rows, every digest as it was recorded\n";
         assert_eq!(rows(said).unwrap(), 4711);
         assert!(rows("copy two is NOT what it must be").is_err());
     }
