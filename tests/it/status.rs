@@ -202,6 +202,21 @@ fn beside_an_embedded_log_nobody_at_the_collectors_address_is_red() {
 }
 
 #[test]
+fn what_goes_into_a_file_has_no_colours() {
+    let place = Place::new("");
+    let said = place.dir.path().join("said");
+    let file = std::fs::File::create(&said).unwrap();
+    let serve = place.command(&["serve"]).env("RUST_LOG", "info").stderr(file).spawn().unwrap();
+    let serve = support::Serve { child: serve };
+    place.wait_complete();
+    assert_eq!(serve.stop(), Some(0));
+    let said = std::fs::read_to_string(said).unwrap();
+    // Its own lines, and those of its run.
+    assert!(said.contains(" INFO ") && said.contains("goes on from its checkpoint"), "{said}");
+    assert!(!said.contains('\x1b'), "{said}");
+}
+
+#[test]
 fn a_log_that_is_away_is_said_also_by_a_console_that_starts_meanwhile_and_goes_on_when_it_is_back() {
     let Some(mut broker) = kafka() else { return };
     // Without a spool: nothing is known to keep hits meanwhile.
