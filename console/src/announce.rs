@@ -88,6 +88,7 @@ mod tests {
             announced_ms: 0,
             begins_ms: 1,
             ends_ms: Some(2),
+            planned_ms: Some((1, 2)),
             paused_ms: None,
             resumed_ms: None,
             resumed_by: None,

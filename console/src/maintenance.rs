@@ -24,6 +24,9 @@ pub struct Maintenance {
     pub begins_ms: i64,
     /// When it is planned to end; `None`: nobody has said.
     pub ends_ms: Option<i64>,
+    /// From when to when it was announced, whenever it began; `None`: it was not.
+    #[serde(default)]
+    pub planned_ms: Option<(i64, i64)>,
     /// Everything before it was in the table when the run stopped; `None`: it has not stopped yet.
     pub paused_ms: Option<i64>,
     /// When the run was told to go on, and by whom.
@@ -74,19 +77,10 @@ impl Maintenance {
     pub(crate) fn history(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut step = |at_ms, step, text| steps.push(Step { at_ms, step, text });
-        if self.announced_ms < self.begins_ms || self.run.is_none() {
-            let until = self
-                .ends_ms
-                .map(|ends_ms| format!(" until {}", words::time(ends_ms, self.announced_ms)))
-                .unwrap_or_default();
-            step(
-                self.announced_ms,
-                MaintenanceState::Planned,
-                format!(
-                    "Announced for {}{until}. Hits are collected meanwhile.",
-                    words::time(self.begins_ms, self.announced_ms)
-                ),
-            );
+        if let Some((from_ms, to_ms)) = self.planned_ms {
+            let time = |ms| words::time(ms, self.announced_ms);
+            let text = format!("Announced for {} until {}. Hits are collected meanwhile.", time(from_ms), time(to_ms));
+            step(self.announced_ms, MaintenanceState::Planned, text);
         }
         if self.run.is_some() {
             let through = self
@@ -148,8 +142,8 @@ pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> 
             match all.iter_mut().find(mine) {
                 Some(plan) => {
                     let ends_ms = pause.until_ms.or(plan.ends_ms);
-                    let (id, announced_ms) = (plan.id, plan.announced_ms);
-                    *plan = Maintenance { id, announced_ms, ends_ms, ..of_pause(run, pause, gone_ms) };
+                    let Maintenance { id, announced_ms, planned_ms, .. } = *plan;
+                    *plan = Maintenance { id, announced_ms, planned_ms, ends_ms, ..of_pause(run, pause, gone_ms) };
                 }
                 None => all.push(of_pause(run, pause, gone_ms)),
             }
@@ -180,6 +174,7 @@ fn plans(control: &[ControlRecord]) -> Vec<Maintenance> {
                 announced_ms: record.at_ms,
                 begins_ms,
                 ends_ms: Some(ends_ms),
+                planned_ms: Some((begins_ms, ends_ms)),
                 paused_ms: None,
                 resumed_ms: None,
                 resumed_by: None,
@@ -226,6 +221,7 @@ fn of_pause(run: &str, pause: Pause, gone_ms: Option<i64>) -> Maintenance {
         announced_ms: pause.by.at_ms,
         begins_ms: pause.by.at_ms,
         ends_ms: pause.until_ms,
+        planned_ms: None,
         paused_ms: pause.paused_ms,
         resumed_ms: resume.map(|resume| resume.by.at_ms),
         resumed_by: resume.map(|resume| resume.by.who.clone()),
@@ -296,6 +292,21 @@ mod tests {
         assert_eq!((all[1].announced_ms, all[1].begins_ms, all[1].ends_ms), (1, first + 5, Some(first + 1_000)));
         let early = fold(&[planned(1, first), pause(first - EARLY_MS - 1)], first);
         assert_eq!(early.len(), 2, "that is not it: {early:?}");
+    }
+
+    #[test]
+    fn one_that_begins_early_is_told_to_have_been_announced_for_when_it_was() {
+        let first = 10_000_000;
+        let until = first + 600_000;
+        let plan = (1, Action::MaintenancePlanned { id: 1, begins_ms: first, ends_ms: first + 1_000 });
+        let early = Action::Pause { run: "live".into(), id: 2, until_ms: Some(until), allow_loss: false };
+        let all = fold(&[plan, (first - 600_000, early)], first);
+        assert_eq!((all[0].begins_ms, all[0].ends_ms), (first - 600_000, Some(until)));
+        assert_eq!(all[0].planned_ms, Some((first, first + 1_000)));
+        let announced = all[0].history()[0].text.clone();
+        expect_test::expect!["Announced for 02:46 UTC until 02:46 UTC. Hits are collected meanwhile."]
+            .assert_eq(&announced);
+        assert!(!fold(&[pause(10)], 20)[0].history()[0].text.contains("Announced"));
     }
 
     #[test]

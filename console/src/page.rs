@@ -264,7 +264,7 @@ fn maintenance(one: &Maintenance, view: &View) -> Markup {
             h3 { (one.title()) " " span.state.(class) { (word) } }
             p.small {
                 (time(one.begins_ms, view)) " to "
-                @match one.over_ms.or(one.ends_ms) {
+                @match one.over_ms.filter(|_| one.state != MaintenanceState::Withdrawn).or(one.ends_ms) {
                     Some(ms) => { (time(ms, view)) }
                     None => { "an end that nobody has named" }
                 }

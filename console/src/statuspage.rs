@@ -176,6 +176,7 @@ fn maintenance(view: &View, about: &About, maintenance: &Maintenance) -> Value {
         .map(|(n, update)| update_of(&id, n, state_of(update.step), &update.text, update.at_ms));
     let updated_ms = history.last().map_or(maintenance.announced_ms, |update| update.at_ms);
     let ends_ms = maintenance.ends_ms.or(maintenance.over_ms).unwrap_or(view.snapshot.at_ms);
+    let (planned_ms, until_ms) = maintenance.planned_ms.unwrap_or((maintenance.begins_ms, ends_ms));
     json!({
         "id": id,
         "name": maintenance.title(),
@@ -191,8 +192,8 @@ fn maintenance(view: &View, about: &About, maintenance: &Maintenance) -> Value {
         "incident_updates": updates.collect::<Vec<_>>(),
         "components": component_now(view, Component::Statistics),
         "reminder_intervals": null,
-        "scheduled_for": words::machine(maintenance.begins_ms),
-        "scheduled_until": words::machine(ends_ms),
+        "scheduled_for": words::machine(planned_ms),
+        "scheduled_until": words::machine(until_ms),
     })
 }
 
