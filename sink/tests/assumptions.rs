@@ -189,9 +189,18 @@ async fn an_insert_that_is_killed_is_gone_when_the_kill_answers_and_leaves_no_ro
     let door = Door::before(&target, 2 * READ_AHEAD_BYTES).await;
     let inserting = begun(&target, &door, chunk(0, LARGE)).await;
     live(&target).raise(&owner(2)).await.expect("raised");
-    live(&target).kill_queries().await.expect("killed");
-    assert_eq!(running(&target, "count()").await, "0");
+    let killing = {
+        let table = live(&target);
+        tokio::spawn(async move { table.kill_queries().await })
+    };
+    until("the kill to be seen", async || {
+        killing.is_finished() || running(&target, "countIf(is_cancelled)").await != "0"
+    })
+    .await;
+    // The server reads the rest of the body before it answers: it comes now, and makes no row.
     door.open();
+    killing.await.expect("no panic").expect("killed");
+    assert_eq!(running(&target, "count()").await, "0");
     let failure = inserting.await.expect("no panic").expect_err("it was killed");
     assert_eq!(failure.kind, Kind::Unclear, "{failure:?}");
     assert_eq!(rows(&target, 0).await, 0);
