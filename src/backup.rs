@@ -20,14 +20,7 @@ use weir_schemas::{
 };
 use weir_sink::{Shape, Target, Verified};
 
-use crate::{
-    config::Config,
-    judge::at,
-    replay::days_are,
-    report,
-    run::RunOrder,
-    serve, supervisor,
-};
+use crate::{config::Config, judge::at, replay::days_are, report, run::RunOrder, serve, supervisor};
 
 /// What was recorded this long before a copy began is surely in it: no statement takes so long.
 const SETTLED_MS: i64 = 60_000;

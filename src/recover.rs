@@ -455,7 +455,8 @@ mod tests {
         let replace = |id: i64, generation| Action::Replace { id, generation, days: vec![id] };
         let replaced = |id, done| Action::Replaced { id, done };
         let said = [replace(1, 1), replaced(1, true), replace(2, 1), replaced(2, false), replace(3, 2), replace(4, 1)];
-        let said = said.into_iter().chain([replaced(4, true), replaced(3, true), replace(5, 1)]).enumerate().map(record);
+        let said =
+            said.into_iter().chain([replaced(4, true), replaced(3, true), replace(5, 1)]).enumerate().map(record);
         let all = Replacements::of(&said.collect::<Vec<_>>());
         assert_eq!(replaced_since(&all, 1, 1), BTreeSet::from([4]));
         assert_eq!(replaced_since(&all, 1, 0), BTreeSet::from([1, 4]));

@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -418,7 +418,8 @@ impl Replay<'_> {
         let more: BTreeSet<i64> = differing.filter(|day| !days.contains(day)).collect();
         if !more.is_empty() {
             let (id, generation) = (SystemClock.now_ms(), self.version.number);
-            say(&self.control, reason, Action::Replace { id, generation, days: more.iter().copied().collect() }).await?;
+            say(&self.control, reason, Action::Replace { id, generation, days: more.iter().copied().collect() })
+                .await?;
             ids.push(id);
         }
         days.extend(&more);
@@ -430,14 +431,14 @@ impl Replay<'_> {
         let replacer = Replacer::begin(table, self.version.width).await?;
         // Who takes windows back says so, and then ends who replaces: what was ordered before this one began is seen now,
         // what is ordered later ends it.
-        let refusal = refusal(&self.know().await?);
-        if let (Some(_), Some(id), false) = (&refusal, ids.last(), more.is_empty()) {
+        let may = match refusal(&self.know().await?) {
+            Some(refusal) => Err(anyhow!("{refusal}")),
+            None => self.still_open(&days).await,
+        };
+        if let (Err(_), Some(id), false) = (&may, ids.last(), more.is_empty()) {
             say(&self.control, "nothing was replaced", Action::Replaced { id: *id, done: false }).await?;
         }
-        if let Some(refusal) = refusal {
-            bail!("{refusal}");
-        }
-        self.still_open(&days).await?;
+        may?;
         replacer.replace(&days).await.with_context(|| {
             format!("{} may be replaced in part (the same command again does the rest)", days_in_words(&days))
         })?;

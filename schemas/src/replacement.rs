@@ -188,7 +188,11 @@ mod tests {
         let days = |all: &Replacements, known| -> Vec<i64> {
             all.open_since(known).flat_map(|one| one.days.clone()).collect()
         };
-        assert_eq!((days(&left, 2), days(&left, 1)), (vec![3], vec![5, 3]), "an audit that began before is not believed");
+        assert_eq!(
+            (days(&left, 2), days(&left, 1)),
+            (vec![3], vec![5, 3]),
+            "an audit that began before is not believed"
+        );
         let all = replacements(&said);
         assert_eq!(all.open().count(), 0);
         let done: Vec<_> = all.all.iter().map(|one| (one.days.clone(), one.done_ms)).collect();

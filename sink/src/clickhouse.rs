@@ -349,7 +349,7 @@ impl Replacing for ClickHouse {
             return Err(Failure { kind: Kind::Hopeless("begin the replay again"), said });
         }
         // Who raises above it gives the table its own name back afterwards: that may have come before this name.
-        match self.connection.row::<u8>(&format!("SELECT {}", self.or_nothing(owner)), QUICK).await? {
+        match self.connection.row::<u8>(&format!("SELECT assumeNotNull({})", self.or_nothing(owner)), QUICK).await? {
             0 => Err(Failure { kind: Kind::Refused, said: REFUSAL.to_owned() }),
             _ => Ok(()),
         }

@@ -45,13 +45,12 @@ impl Scratch {
         let fail = |failure: Failure| failure.into_error(&self.target.url, &self.run);
         let clickhouse = Connection::to(&self.target);
         let name = beside(&self.target.database);
-        let sql = format!("SELECT comment FROM system.databases WHERE name = {}", quote(&name));
-        let found: Vec<String> = clickhouse.rows(&sql, QUICK).await.map_err(fail)?;
-        if let Some(comment) = found.iter().find(|comment| !comment.starts_with(Scratch::OURS)) {
+        let found = self.comment().await?;
+        if let Some(comment) = found.as_deref().filter(|comment| !comment.starts_with(Scratch::OURS)) {
             let said = format!("the database {name} is there, and is not a replay's (its comment is {comment:?})");
             return Err(fail(Failure { kind: Kind::Hopeless("give it another name"), said }));
         }
-        if found != [contents] {
+        if found.as_deref() != Some(contents) {
             self.drop().await?;
             let sql = format!("CREATE DATABASE {} ENGINE = Atomic COMMENT {}", quote_name(&name), quote(contents));
             clickhouse.execute(&sql, None, LONG).await.map_err(fail)?;
@@ -83,8 +82,19 @@ impl Scratch {
         given.map_err(|failure| failure.into_error(&self.target.url, &self.run))
     }
 
-    /// Drops it with all that is in it.
+    /// What the database of its name says of itself, if there is one.
+    async fn comment(&self) -> Result<Option<String>, SinkError> {
+        let name = quote(&beside(&self.target.database));
+        let sql = format!("SELECT comment FROM system.databases WHERE name = {name}");
+        let found = Connection::to(&self.target).rows(&sql, QUICK).await.map(|mut found| found.pop());
+        found.map_err(|failure| failure.into_error(&self.target.url, &self.run))
+    }
+
+    /// Drops it with all that is in it. A database of its name that is somebody else's stays.
     pub async fn drop(&self) -> Result<(), SinkError> {
+        if !self.comment().await?.is_some_and(|comment| comment.starts_with(Scratch::OURS)) {
+            return Ok(());
+        }
         let sql = format!("DROP DATABASE IF EXISTS {} SYNC", quote_name(&beside(&self.target.database)));
         let dropped = Connection::to(&self.target).execute(&sql, None, LONG).await;
         dropped.map_err(|failure| failure.into_error(&self.target.url, &self.run))
