@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
     Repair, Replacement, Replacements, SchemaVersion, WindowStart,
-    control::{Action, Backup, ControlRecord, RecordedDay},
+    control::{Action, Backup, ControlRecord, RecordedDay, import_run},
     progress::group_of,
 };
-use weir_sink::{Shape, Target, Verified};
+use weir_sink::{Shape, Target, Verified, audit::Audit};
 
 use crate::{config::Config, judge::at, replay::days_are, report, run::RunOrder, serve, supervisor};
 
@@ -211,15 +211,20 @@ impl Backups {
         restored.with_context(|| {
             format!("copy {name} was not brought back to the end: runs wait until it is (begin it again)")
         })?;
+        // Nobody else would take out again what was taken back after the copy was made.
+        for id in self.taken_back() {
+            let undone = weir_sink::undo(&self.target, &import_run(id), &self.version, id).await;
+            undone.with_context(|| {
+                format!("copy {name} is back, and has import {id}, which was taken back (begin it again)")
+            })?;
+        }
         // A supervisor makes the views at its start, and may have made them in a ClickHouse that is gone.
         let shown = weir_sink::show(&self.target, &self.version, &self.config.timezones()).await;
         shown.with_context(|| format!("copy {name} is back, and cannot be shown (begin it again)"))?;
         self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned() }).await?;
         println!("the tables are those of copy {name}");
-        let findings = weir_sink::audit::Audit::new(&self.target, &self.version).full().await?;
-        let days = weir_sink::recorded_days(&self.target, backup.before_ms).await?;
-        let whole = is_as_recorded(backup, &Verified { findings, days });
-        for Point { order, through } in self.points().await? {
+        let points = self.points().await?;
+        for Point { order, through } in &points {
             let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
             let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
             let reported_ms = report::told(&committed).and_then(|told| told.complete_through_ms);
@@ -230,6 +235,14 @@ impl Backups {
             }
             println!("  {} goes on from {}", order.run, at(through.ms()));
         }
+        let mut findings = Audit::new(&self.target, &self.version).full().await?;
+        // What lies after is computed again in any case, and may be at this moment.
+        findings.retain(|finding| {
+            let mine = points.iter().find(|point| point.order.origin == finding.origin());
+            mine.is_some_and(|point| finding.windows(self.version.width).1 <= point.through.ms())
+        });
+        let days = weir_sink::recorded_days(&self.target, backup.before_ms).await?;
+        let whole = is_as_recorded(backup, &Verified { findings, days });
         if !whole {
             println!(
                 "copy {name} was NOT what it must be: what differs is said above (`weir replay` gives these days anew, as \
@@ -261,6 +274,13 @@ impl Backups {
             _ => None,
         });
         made.collect()
+    }
+
+    fn taken_back(&self) -> impl Iterator<Item = &String> {
+        self.records.iter().filter_map(|record| match &record.action {
+            Action::ImportUndone { id } => Some(id),
+            _ => None,
+        })
     }
 
     fn find(&self, name: &str) -> anyhow::Result<&Backup> {

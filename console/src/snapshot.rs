@@ -571,12 +571,19 @@ pub(crate) fn observe_run(
         let (end, rates) = (ranges.last().map_or(bounds.end, |(_, end)| *end), None);
         partitions.push(PartitionStatus { partition, offset, end, arrival_ms, lag_records, lag_ms, rates });
     }
+    let unknown = RunStatus::unknown(run, topic, control);
+    // Who is paused says nothing new: a copy may have been brought back since.
+    if let (Some(progress), Some(through_ms)) =
+        (&mut progress, unknown.paused.as_ref().and_then(|paused| paused.through_ms))
+    {
+        progress.complete_through_ms = Some(through_ms);
+    }
     Ok(RunStatus {
         progress,
         lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
         lag_ms: partitions.iter().map(|partition| partition.lag_ms).max().unwrap_or(0),
         partitions,
-        ..RunStatus::unknown(run, topic, control)
+        ..unknown
     })
 }
 

@@ -5,6 +5,7 @@
 //!    │ stops at a batch    │ goes on: in order, or today first   │ the maintenance is over
 //! ```
 
+use crate::Repair;
 use crate::control::{Action, ControlRecord, EtaKept, GAP_RUN};
 
 /// Thousandths of the time that a run works which nobody has slowed down.
@@ -28,7 +29,7 @@ pub struct Pause {
     pub by: Decision,
     pub until_ms: Option<i64>,
     pub allow_loss: bool,
-    /// It took effect: everything before is in the table.
+    /// It took effect: everything before is in the table. A recovery that was ordered since moves it back.
     pub paused_ms: Option<i64>,
     pub resume: Option<Resume>,
 }
@@ -109,6 +110,13 @@ impl Hold {
             Action::Resumed { run: of, id, through_ms } if of == run => {
                 if let Some(resume) = self.resume(*id) {
                     resume.resumed_ms.get_or_insert(*through_ms);
+                }
+            }
+            // The boundary moves back: a copy was brought back, or the table is not believed.
+            Action::Recover { run: of, repair: Repair::AskAgain { from_ms }, .. } if of == run => {
+                let is_over = |pause: &Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_some());
+                for pause in self.pauses.iter_mut().filter(|pause| !is_over(pause)) {
+                    pause.paused_ms = pause.paused_ms.map(|paused_ms| paused_ms.min(*from_ms));
                 }
             }
             Action::CaughtUp { run: of, id, eta } if of == run => self.catch_up(*id, record.at_ms, *eta),
@@ -192,6 +200,22 @@ mod tests {
         let paused = hold(&said);
         assert_eq!((ends(&paused)[2], ends(&paused)[3]), (Some((Some(10), eta)), None));
         assert_eq!(paused.paused().map(|pause| pause.by.id), Some(8));
+    }
+
+    #[test]
+    fn what_is_to_be_asked_again_moves_back_where_a_pause_holds_its_run() {
+        let paused = |id, through_ms| Action::Paused { run: "live".into(), id, through_ms };
+        let ask = |run: &str, from_ms| {
+            let repair = Repair::AskAgain { from_ms };
+            Action::Recover { run: run.into(), id: 9, repair, topic_is: None }
+        };
+        let through = |said: &[Action]| -> Vec<_> { hold(said).pauses.iter().map(|pause| pause.paused_ms).collect() };
+        let mut said = vec![pause("live", 1), paused(1, 600), resume(2, None)];
+        said.extend([Action::CaughtUp { run: "live".into(), id: 2, eta: None }, pause("live", 3)]);
+        said.extend([ask("live", 100), paused(3, 900), ask("gap", 200), ask("live", 950)]);
+        assert_eq!(through(&said), [Some(600), Some(900)], "of what is over, of another run, after it: nothing");
+        said.push(ask("live", 300));
+        assert_eq!(through(&said), [Some(600), Some(300)]);
     }
 
     #[test]

@@ -79,6 +79,21 @@ fn a_clickhouse_that_is_lost_comes_back_from_a_copy_and_the_log_gives_the_rest()
     sent += post(&place, "/e", 1);
     whole(&place, sent, "from an older copy");
     assert_eq!(digest(&place, &now), before);
+
+    // An import that was taken back stays so, and a pause holds at the copy's point.
+    went_well(&place, &["backup", "create", "three"]);
+    went_well(&place, &["import", "undo", import["id"].as_str().unwrap()]);
+    sent -= import["page_views"].as_u64().unwrap();
+    whole(&place, sent, "without the import");
+    sent += post(&place, "/f", 2);
+    place.wait_complete();
+    went_well(&place, &["pause", "live", "--reason", "a new disk"]);
+    let through = |place: &Place| place.status().unwrap()["runs"][0]["paused"]["through_ms"].as_i64();
+    let paused_ms = through(&place);
+    went_well(&place, &["backup", "restore", "three", "--reason", "it is there"]);
+    assert!(through(&place).unwrap() < paused_ms.unwrap(), "what lies after the copy is computed again");
+    went_well(&place, &["resume", "live", "--reason", "done"]);
+    whole(&place, sent, "what was taken back is not there, what came after the copy is");
     assert_eq!(serve.stop(), Some(0));
 }
 
