@@ -399,7 +399,9 @@ impl Supervisor {
             return Ok(());
         }
         // What cannot be told keeps nothing from going on.
-        let told = self.let_go(&order, hold, running.began_ms, filled, &mut running.holding).await;
+        // What a process from before the pause has said is no word of going on.
+        let began_ms = running.began_ms.filter(|_| running.child.is_some());
+        let told = self.let_go(&order, hold, began_ms, filled, &mut running.holding).await;
         if let Some(child) = &mut running.child {
             match child.try_wait() {
                 Ok(None) => {

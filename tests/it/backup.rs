@@ -88,10 +88,10 @@ fn a_clickhouse_that_is_lost_comes_back_from_a_copy_and_the_log_gives_the_rest()
     sent += post(&place, "/f", 2);
     place.wait_complete();
     went_well(&place, &["pause", "live", "--reason", "a new disk"]);
-    let through = |place: &Place| place.status().unwrap()["runs"][0]["paused"]["through_ms"].as_i64();
-    let paused_ms = through(&place);
+    let through = || place.status()?["runs"][0]["paused"]["through_ms"].as_i64();
+    let paused_ms = wait_for("the pause", through);
     went_well(&place, &["backup", "restore", "three", "--reason", "it is there"]);
-    assert!(through(&place).unwrap() < paused_ms.unwrap(), "what lies after the copy is computed again");
+    wait_for("the pause to hold at the copy's point", || (through()? < paused_ms).then_some(()));
     went_well(&place, &["resume", "live", "--reason", "done"]);
     whole(&place, sent, "what was taken back is not there, what came after the copy is");
     assert_eq!(serve.stop(), Some(0));
