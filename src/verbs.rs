@@ -1,4 +1,6 @@
 //! `weir pause`, `resume`, `throttle`: an operator's word, sent to the console, and waited for until it has taken effect.
+//!
+//! Law: `weir pause` succeeds only when the run stands, so that what comes after it in a script may rely on that.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use reqwest::{Client, Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
-use weir_console::{Command, ConsoleClock, Reply, Verb, clocks_differ};
+use weir_console::{Command, ConsoleClock, Ended, Reply, Verb, clocks_differ};
 use weir_log::{Clock, SystemClock};
 
 use crate::{config::Config, judge::at, token};
@@ -121,13 +123,20 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     }
     let silent = reply.heard_ms.is_none_or(|heard_ms| reply.at_ms - heard_ms > SILENT_MS);
     if verb == Verb::Pause && silent {
-        println!("nobody runs {} now: it stays paused when `weir serve` or `weir pipeline` is started", order.run);
-        return Ok(ExitCode::SUCCESS);
+        println!(
+            "nobody runs {} now, and nobody has said that it stands: it stays paused when `weir serve` or `weir pipeline` is \
+             started",
+            order.run
+        );
+        return Ok(ExitCode::FAILURE);
     }
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
         // The same command again is answered as the first time, and with what came of it.
         let reply: Reply = console.ask(Method::POST, &path, Some(&command)).await?;
+        if let Some(ended) = &reply.ended {
+            bail!("{}", contrary(verb, &order.run, ended));
+        }
         if let Some(through_ms) = reply.through_ms {
             println!(
                 "{}",
@@ -149,7 +158,13 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
         PATIENCE.as_secs(),
         order.run
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::FAILURE)
+}
+
+/// That somebody has ordered the contrary meanwhile.
+fn contrary(verb: Verb, run: &str, Ended { at_ms, who, reason }: &Ended) -> String {
+    let what = if verb == Verb::Pause { "the pause was ended" } else { "it was paused again" };
+    format!("{run}: {what} at {} by {who}, \"{reason}\" (see `weir log`)", at(*at_ms))
 }
 
 /// What is to be done about it, if the reason does not say so.

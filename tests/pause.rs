@@ -65,7 +65,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     assert_eq!(told, [2, 2, 2, 2], "each once");
 
     // A short pause leaves nothing, and ends by itself.
-    let moment = run(&place, &["pause", "live", "--reason", "a moment", "--for", "2s"]);
+    let moment = run(&place, &["pause", "live", "--reason", "a moment", "--for", "6s"]);
     assert!(moment.contains("\npaused: complete through "), "{moment}");
     wait_for("the pause to end", || (said(&place, "resumed").len() == 3).then_some(()));
     let by = said(&place, "resume").pop().unwrap();

@@ -83,6 +83,18 @@ pub struct Reply {
     /// Why it has stopped, if it has: it goes on only when a person has said so.
     #[serde(default)]
     pub stopped: Option<String>,
+    /// Who has ordered the contrary since, if anybody has.
+    #[serde(default)]
+    pub ended: Option<Ended>,
+}
+
+/// What ended a pause, or paused again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When it was ordered, ms since the Unix epoch.
+    pub at_ms: i64,
+    pub who: String,
+    pub reason: String,
 }
 
 /// The answer of `/api/clock`, and the body of a refusal.
@@ -155,7 +167,7 @@ impl Desk {
         }
         let Planned { action, safe_until_ms, said } = planned;
         let (at_ms, who) = (now_ms, record.who);
-        Ok(Reply { id, at_ms, who, action, through_ms: None, safe_until_ms, said, heard_ms, stopped })
+        Ok(Reply { id, at_ms, who, action, through_ms: None, safe_until_ms, said, heard_ms, stopped, ended: None })
     }
 
     /// Announces a maintenance, or withdraws the one of the id `withdraws`. The same again, by its id, is answered as the
@@ -192,7 +204,7 @@ impl Desk {
         };
         let ControlRecord { at_ms, who, action, .. } = record;
         let (through_ms, safe_until_ms, said, heard_ms, stopped) = (None, None, vec![said], None, None);
-        Ok(Reply { id, at_ms, who, action, through_ms, safe_until_ms, said, heard_ms, stopped })
+        Ok(Reply { id, at_ms, who, action, through_ms, safe_until_ms, said, heard_ms, stopped, ended: None })
     }
 
     fn answer_again(
@@ -219,6 +231,7 @@ impl Desk {
             who: record.who.clone(),
             action: record.action.clone(),
             through_ms: verbs::effect(&known.hold, id),
+            ended: verbs::ended(&known.hold, id),
             safe_until_ms: known.kept.and_then(|kept| kept.safe_until_ms()),
             said: vec![format!("ordered at {}", crate::text::instant(Some(record.at_ms)))],
             stopped: why_stopped(&known),
@@ -503,7 +516,10 @@ mod tests {
     use std::time::Duration;
 
     use weir_log::{Committed, EmbeddedLog, TopicKind};
-    use weir_schemas::progress::{Metadata, PartitionProgress, group_of};
+    use weir_schemas::{
+        CLOCK_BOUND_MS,
+        progress::{Metadata, PartitionProgress, group_of},
+    };
 
     use super::*;
 
@@ -556,7 +572,9 @@ mod tests {
             assert_eq!(log.bounds(EVENTS_TOPIC, 0).unwrap().end, end, "who only asks writes nothing");
             let first = order(&desk, Verb::Resume, true, false);
             let version = SchemaVersion::builtin(1).unwrap();
-            let present = version.width.window_of(NOW_MS + ahead_ms - version.lateness_ms).ms();
+            // A stamp counts as at most the clock bound after the sending: no window closes by a later one.
+            let arrival_ms = NOW_MS + ahead_ms.min(CLOCK_BOUND_MS);
+            let present = version.width.window_of(arrival_ms - version.lateness_ms).ms();
             assert!(
                 matches!(first.action, Action::Resume { left_to_ms: Some(left_to_ms), .. } if left_to_ms == present),
                 "{first:?}"
@@ -567,6 +585,23 @@ mod tests {
                 Some(words) => assert!(clocks[0].contains(words), "{clocks:?}"),
             }
         }
+    }
+
+    #[test]
+    fn who_asks_again_after_a_contrary_order_is_told_of_it() {
+        let (desk, _log, _dir) = desk(0);
+        let pause = order(&desk, Verb::Pause, false, false);
+        let again = |verb, id| {
+            let command = Command { id: Some(id), ..Command::default() };
+            let reply = desk.command(LIVE, verb, &command, &Token::new("day", Role::Operator, "weir_d"));
+            reply.unwrap_or_else(|failure| panic!("{}", failure.said)).ended
+        };
+        assert_eq!(again(Verb::Pause, pause.id), None);
+        let resume = order(&desk, Verb::Resume, false, false);
+        let by = Ended { at_ms: NOW_MS, who: "night".into(), reason: "a disk".into() };
+        assert_eq!((again(Verb::Pause, pause.id), again(Verb::Resume, resume.id)), (Some(by.clone()), None));
+        order(&desk, Verb::Pause, false, false);
+        assert_eq!(again(Verb::Resume, resume.id), Some(by));
     }
 
     #[test]

@@ -39,7 +39,7 @@ mod view;
 mod words;
 
 pub use announce::Announcement;
-pub use control::{ConsoleClock, Desk, Reply};
+pub use control::{ConsoleClock, Desk, Ended, Reply};
 pub use http::{About, Health, serve};
 pub use incident::{Component, Incident, Update};
 pub use light::{Colour, Held, Kind, Trouble, light, troubles};

@@ -9,9 +9,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use weir_schemas::{Hold, UNHINDERED_PERMILLE, WindowWidth, control::Action, progress::RunProgress};
+use weir_schemas::{CLOCK_BOUND_MS, Hold, UNHINDERED_PERMILLE, WindowWidth, control::Action, progress::RunProgress};
 
 use crate::{
+    control::Ended,
     guard::{APART_MS, Bound, BySize, Kept},
     pace::{catch_up_ms, log_pace},
     text::instant,
@@ -241,7 +242,9 @@ fn resume(known: &Known, command: &Command, id: i64) -> Result<Planned, Refusal>
         return Err(Refusal::NotNow(format!("{run} is not paused{instead}")));
     };
     let through_ms = pause.paused_ms.or_else(|| through_ms(known));
-    let left_to_ms = command.live_first.then(|| known.width.window_of(known.log_now_ms - known.lateness_ms).ms());
+    // As a record's arrival is: a stamp further ahead counts as this, and no window closes by more.
+    let present_ms = known.log_now_ms.min(now_ms + CLOCK_BOUND_MS);
+    let left_to_ms = command.live_first.then(|| known.width.window_of(present_ms - known.lateness_ms).ms());
     let from = match through_ms {
         Some(_) => instant(through_ms),
         None => "where it was".to_owned(),
@@ -391,6 +394,18 @@ pub(crate) fn effect(hold: &Hold, id: i64) -> Option<i64> {
         }
         pause.resume.as_ref().filter(|resume| resume.by.id == id)?.resumed_ms
     })
+}
+
+/// Who ended the pause `id`, or paused again what the resume `id` was to let go on.
+pub(crate) fn ended(hold: &Hold, id: i64) -> Option<Ended> {
+    let by = hold.pauses.iter().enumerate().find_map(|(at, pause)| {
+        let resume = pause.resume.as_ref();
+        match pause.by.id == id {
+            true => resume.map(|resume| &resume.by),
+            false => resume.filter(|resume| resume.by.id == id).and(hold.pauses.get(at + 1)).map(|next| &next.by),
+        }
+    })?;
+    Some(Ended { at_ms: by.at_ms, who: by.who.clone(), reason: by.reason.clone() })
 }
 
 /// Whether the clocks of who asked and who answered differ, for a person: the question took from `asked_ms` to `heard_ms`.
