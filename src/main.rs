@@ -25,6 +25,7 @@ mod sources;
 mod status;
 mod supervisor;
 mod token;
+mod undo;
 mod verbs;
 
 use std::{ffi::OsString, io::IsTerminal as _, process::ExitCode};

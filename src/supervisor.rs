@@ -40,6 +40,7 @@ use crate::{
     hold::Holding,
     judge, report,
     run::{RunOrder, STOPPED_FOR_GOOD, Told},
+    undo::Undos,
 };
 
 /// First wait before a run that failed is started again; doubles up to [`RESTART_MAX`].
@@ -202,7 +203,7 @@ impl Supervisor {
     pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
         let version = self.config.schema_version()?;
         let mut runs: BTreeMap<String, Running> = BTreeMap::new();
-        let mut gaps = Gaps::default();
+        let (mut gaps, mut undos) = (Gaps::default(), Undos::default());
         let (finder, mut findings) = mpsc::channel(1);
         let prepared = tokio::spawn(prepare(self.target.clone(), version.clone(), self.config.timezones()));
         let every = self.config.pipeline.audit_every;
@@ -213,10 +214,10 @@ impl Supervisor {
                 refreshed = Instant::now();
                 self.refresh(&runs).await?;
             }
-            // A look may take long: an import is taken back by statements that do. What it was about is done at the next start.
+            // A look may take long: a process is waited for. What it was about is done at the next start.
             let records = self.control.records();
             let looked = tokio::select! {
-                looked = self.look(&records, &mut runs, &mut gaps) => looked,
+                looked = self.look(&records, &mut runs, &mut gaps, &mut undos) => looked,
                 _ = shutdown.wait_for(|stop| *stop) => break,
             };
             // What is wrong now may be right at the next look; said once.
@@ -233,6 +234,7 @@ impl Supervisor {
                 _ = shutdown.changed() => break,
             }
         }
+        undos.abort();
         for task in [prepared, audit] {
             task.abort();
             let _ = task.await;
@@ -250,6 +252,7 @@ impl Supervisor {
         records: &[ControlRecord],
         runs: &mut BTreeMap<String, Running>,
         gaps: &mut Gaps,
+        undos: &mut Undos,
     ) -> anyhow::Result<()> {
         let desired = desired(records);
         // What cannot be looked after keeps none of the others from it.
@@ -272,17 +275,12 @@ impl Supervisor {
             };
             failed = failed.and(kept);
         }
+        let version = self.config.schema_version()?;
         for id in &desired.undo {
-            if let Some(Running { child: Some(child), .. }) = runs.remove(&import_run(id)) {
-                let run = import_run(id);
-                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
-            }
-            match self.take_back(id).await {
-                Ok(()) => info!(import = id, "taken back"),
-                Err(error) => failed = failed.and(Err(error.context(format!("import {id} cannot be taken back yet")))),
-            }
+            let child = runs.remove(&import_run(id)).and_then(|running| running.child);
+            undos.begin(id, || self.take_back(id.clone(), version.clone(), child));
         }
-        failed
+        failed.and(undos.ended().await)
     }
 
     /// Sees to the run of the gap at hand, and to the next one after its end.
@@ -511,19 +509,32 @@ impl Supervisor {
         Ok(tokio::task::spawn_blocking(refresh).await?)
     }
 
-    async fn take_back(&self, id: &str) -> anyhow::Result<()> {
-        let version = self.config.schema_version()?;
-        weir_sink::undo(&self.target, &import_run(id), &version, id).await?;
-        let (log, topic) = (self.log.clone(), import_topic(id));
-        tokio::task::spawn_blocking(move || log.delete_topic(&topic)).await??;
-        let record = ControlRecord {
-            at_ms: self.clock.now_ms(),
-            who: "supervisor".into(),
-            reason: String::new(),
-            action: Action::ImportUndone { id: id.to_owned() },
-        };
-        self.control.log.append(&record).await?;
-        Ok(())
+    fn take_back(
+        &self,
+        id: String,
+        version: SchemaVersion,
+        child: Option<Child>,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
+        let (log, control, target) = (self.log.clone(), self.control.log.clone(), self.target.clone());
+        let clock = self.clock.clone();
+        async move {
+            let run = import_run(&id);
+            if let Some(child) = child {
+                let run = run.clone();
+                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+            }
+            weir_sink::undo(&target, &run, &version, &id).await?;
+            let topic = import_topic(&id);
+            tokio::task::spawn_blocking(move || log.delete_topic(&topic)).await??;
+            let record = ControlRecord {
+                at_ms: clock.now_ms(),
+                who: "supervisor".into(),
+                reason: String::new(),
+                action: Action::ImportUndone { id },
+            };
+            control.append(&record).await?;
+            Ok(())
+        }
     }
 }
 
