@@ -2,17 +2,28 @@
 "use strict";
 const now = document.getElementById("now");
 const live = document.getElementById("live");
-const events = new EventSource("events");
 const name = document.querySelector("header").textContent;
-const time = () => new Date().toISOString().slice(11, 16) + " UTC";
-const fresh = () => { live.textContent = "All times are UTC. This page keeps itself up to date."; };
-events.onopen = fresh;
-events.onmessage = (event) => {
-  now.innerHTML = event.data;
-  document.title = name + " · " + now.querySelector(".word").textContent;
-  fresh();
+const again_ms = 7000;
+// When something was told last that is not known any more; the browser tries again every few seconds.
+let lost = null;
+const says = (words) => { live.textContent = "All times are UTC. " + words; };
+const since = (words) => {
+  lost = lost ?? new Date().toISOString().slice(11, 16) + " UTC";
+  says(words + "; this is what was known at " + lost + ".");
 };
-events.addEventListener("stale", () => {
-  live.textContent = "All times are UTC. The status cannot be looked at; this is what was known at " + time() + ".";
-});
-events.onerror = () => { live.textContent = "All times are UTC. The connection is lost; this is what was known at " + time() + "."; };
+const listen = () => {
+  const events = new EventSource("events");
+  events.onmessage = (event) => {
+    now.innerHTML = event.data;
+    document.title = name + " · " + now.querySelector(".word").textContent;
+    lost = null;
+    says("This page keeps itself up to date.");
+  };
+  events.addEventListener("stale", () => since("The status cannot be looked at"));
+  events.onerror = () => {
+    since("The connection is lost");
+    // A proxy's answer while the console is away ends it for good.
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, again_ms);
+  };
+};
+listen();

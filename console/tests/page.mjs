@@ -105,5 +105,22 @@ for (const words of ["The status cannot be looked at", "This page keeps itself u
   assert.equal(await page.locator("h1").count(), 1);
 }
 assert.deepEqual(faults, []);
+// A proxy that answers while the console is away ends the connection for good: the page makes a new one, and says all the
+// time since when it knows nothing.
+{
+  const { page, close } = await open({}, states[0].url);
+  let asked = 0;
+  await page.route("**/events", (route) => { asked += 1; return route.fulfill({ status: 503 }); });
+  await page.reload();
+  const live = page.locator("#live");
+  await live.filter({ hasText: "The connection is lost" }).waitFor();
+  const said = await live.textContent();
+  await page.evaluate(() => { Date.prototype.toISOString = () => "2000-01-01T00:00:00.000Z"; });
+  while (asked < 3) await page.waitForRequest("**/events");
+  assert.equal(await live.textContent(), said);
+  await page.unroute("**/events");
+  await live.filter({ hasText: "This page keeps itself up to date" }).waitFor();
+  await close();
+}
 await browser.close();
 console.log(`${states.length} states looked at`);
