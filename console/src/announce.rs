@@ -95,6 +95,7 @@ mod tests {
             left_to_ms: None,
             over_ms: None,
             taken_back: false,
+            given_up: false,
             eta: None,
         };
         let all = [

@@ -80,7 +80,10 @@ pub(crate) struct Incidents {
 impl Incidents {
     /// Looks at what is wrong, and tells all incidents, the newest first: what was seen, and what the log tells.
     pub(crate) fn see(&mut self, troubles: &[Trouble], recoveries: &[Recovery], at_ms: i64) -> Vec<Incident> {
-        for trouble in troubles.iter().filter(|trouble| !trouble.kind.is_maintenance()) {
+        let is_paused = troubles.iter().any(Trouble::is_pause_of_live);
+        // ClickHouse is his who has paused live.
+        let on_purpose = |kind: Kind| kind.is_maintenance() || (is_paused && kind == Kind::QueriesFail);
+        for trouble in troubles.iter().filter(|trouble| !on_purpose(trouble.kind)) {
             let key = (trouble.kind, trouble.run.clone());
             self.open.entry(key).or_insert_with(|| begun(trouble, at_ms));
         }

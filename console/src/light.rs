@@ -135,6 +135,12 @@ pub struct Trouble {
     pub sentence: String,
 }
 
+impl Trouble {
+    pub(crate) fn is_pause_of_live(&self) -> bool {
+        self.kind == Kind::Paused && self.run.as_deref() == Some(LIVE)
+    }
+}
+
 /// What held at the last look, of what has two limits, one to begin at, another to end at, and of what two looks must see.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
@@ -227,7 +233,8 @@ impl Held {
     }
 }
 
-/// What is not as it should be, the worst first; and what holds now, for the next look.
+/// What is not as it should be, the worst first, but a pause of live before all that is yellow; and what holds now, for the
+/// next look.
 pub fn troubles(snapshot: &Snapshot, before: Held) -> (Vec<Trouble>, Held) {
     let held = before.next(snapshot);
     let is_collected = is_collected(snapshot, held);
@@ -256,13 +263,20 @@ pub fn troubles(snapshot: &Snapshot, before: Held) -> (Vec<Trouble>, Held) {
     all.extend(late.map(|live| of_lateness(live, snapshot, is_collected)));
     all.extend(silence);
     all.sort_by_key(|trouble| trouble.kind);
+    // Who has paused live works at what it writes to: what is no danger meanwhile is of that maintenance.
+    let is_at_risk = all.first().is_some_and(|worst| worst.kind.colour() == Colour::Red);
+    if let Some(at) = all.iter().position(Trouble::is_pause_of_live).filter(|_| !is_at_risk) {
+        all[..=at].rotate_right(1);
+    }
     (all, held)
 }
 
 /// The colour of everything, and its sentence.
 pub fn light(troubles: &[Trouble], snapshot: &Snapshot) -> (Colour, String) {
     if let Some(worst) = troubles.first() {
-        return (worst.kind.colour(), worst.sentence.clone());
+        let fails = worst.is_pause_of_live() && troubles.iter().any(|trouble| trouble.kind == Kind::QueriesFail);
+        let queries = if fails { " Statistics cannot be queried meanwhile." } else { "" };
+        return (worst.kind.colour(), format!("{}{queries}", worst.sentence));
     }
     let at = |ms| words::time(ms, snapshot.at_ms);
     // Where nothing is wrong a collector that was asked takes hits.
@@ -398,8 +412,8 @@ fn of_pause(maintenance: &Maintenance, snapshot: &Snapshot, is_collected: bool) 
             format!("Paused for maintenance since {begins}{why}{planned}: {collected}{after}.{rest}")
         }
         run => format!(
-            "{} is paused for maintenance since {begins}{why}{planned}.{}",
-            run.unwrap_or_default(),
+            "{} since {begins}{why}{planned}.{}",
+            words::paused(run.unwrap_or_default()),
             everything(is_collected)
         ),
     };
@@ -460,8 +474,8 @@ fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot, is_on_time: bool,
             format!("Catching up after maintenance{colon}{}.{ready}", said.join(", "))
         }
         (None, run) => {
-            let run = run.unwrap_or_default();
-            format!("{run} is catching up after maintenance.{}", everything(is_collected))
+            let goes_on = words::goes_on(run.unwrap_or_default());
+            format!("{goes_on}, after maintenance.{}", everything(is_collected))
         }
     };
     trouble(Kind::CatchingUp, run, sentence)

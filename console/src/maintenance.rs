@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weir_schemas::{
-    Hold, Pause,
-    control::{Action, ControlRecord, EtaKept, import_run},
+    Hold, Missing, Pause, Recoveries,
+    control::{Action, ControlRecord, EtaKept, GAP_RUN, import_run},
 };
 
 use crate::{snapshot::LIVE, words};
@@ -39,6 +39,9 @@ pub struct Maintenance {
     /// It was over because the import that was paused was taken back.
     #[serde(default)]
     pub taken_back: bool,
+    /// Some of what was to be counted after it was given up since.
+    #[serde(default)]
+    pub given_up: bool,
     pub eta: Option<EtaKept>,
 }
 
@@ -82,21 +85,25 @@ impl Maintenance {
             let text = format!("Announced for {} until {}. Hits are collected meanwhile.", time(from_ms), time(to_ms));
             step(self.announced_ms, MaintenanceState::Planned, text);
         }
-        if self.run.is_some() {
+        if let Some(run) = &self.run {
             let through = self
                 .paused_ms
                 .map(|ms| format!(" They are complete through {}.", words::time(ms, self.begins_ms)))
                 .unwrap_or_default();
-            let text = format!("Statistics are paused, hits are collected.{through}");
+            let text = match run.as_str() {
+                LIVE => format!("Statistics are paused, collecting hits is not.{through}"),
+                run => format!("{}.", words::paused(run)),
+            };
             step(self.begins_ms, MaintenanceState::UnderWay, text);
         }
-        if let Some(resumed_ms) = self.resumed_ms {
-            let text = match self.left_to_ms {
-                Some(left_to_ms) => format!(
+        if let (Some(resumed_ms), Some(run)) = (self.resumed_ms, &self.run) {
+            let text = match (run.as_str(), self.left_to_ms) {
+                (LIVE, Some(left_to_ms)) => format!(
                     "Statistics from {} on are computed again, those before are filled in beside them.",
                     words::time(left_to_ms, resumed_ms)
                 ),
-                None => "Statistics are catching up.".to_owned(),
+                (LIVE, None) => "Statistics are catching up.".to_owned(),
+                (run, _) => format!("{}.", words::goes_on(run)),
             };
             step(resumed_ms, MaintenanceState::CatchingUp, text);
         }
@@ -104,6 +111,7 @@ impl Maintenance {
             let text = match (self.state, &self.run) {
                 (MaintenanceState::Withdrawn, _) => "It was withdrawn.",
                 _ if self.taken_back => "The import was taken back: nothing of it is counted.",
+                (_, Some(_)) if self.given_up => "It is over; a part was given up, and will not be counted.",
                 (_, Some(_)) => "Everything is counted.",
                 (_, None) => "It is over; nothing was paused for it.",
             };
@@ -129,6 +137,8 @@ pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> 
         .collect();
     for run in paused {
         let gone_ms = undone.get(run).copied();
+        // What the gap run gives up is live's, too.
+        let missing = Recoveries::missing_of(if run == GAP_RUN { LIVE } else { run }, control);
         for pause in Hold::of(run, control).pauses {
             // What is announced to users is that of live: another run's is a maintenance of its own.
             let mine = |plan: &&mut Maintenance| {
@@ -143,9 +153,15 @@ pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> 
                 Some(plan) => {
                     let ends_ms = pause.until_ms.or(plan.ends_ms);
                     let Maintenance { id, announced_ms, planned_ms, .. } = *plan;
-                    *plan = Maintenance { id, announced_ms, planned_ms, ends_ms, ..of_pause(run, pause, gone_ms) };
+                    *plan = Maintenance {
+                        id,
+                        announced_ms,
+                        planned_ms,
+                        ends_ms,
+                        ..of_pause(run, pause, gone_ms, &missing)
+                    };
                 }
-                None => all.push(of_pause(run, pause, gone_ms)),
+                None => all.push(of_pause(run, pause, gone_ms, &missing)),
             }
         }
     }
@@ -181,6 +197,7 @@ fn plans(control: &[ControlRecord]) -> Vec<Maintenance> {
                 left_to_ms: None,
                 over_ms: None,
                 taken_back: false,
+                given_up: false,
                 eta: None,
             }),
             Action::MaintenanceCancelled { id: of, .. } => {
@@ -205,10 +222,12 @@ fn undone(control: &[ControlRecord]) -> BTreeMap<String, i64> {
 }
 
 /// `gone_ms`: there is no such run any more since then, and nobody ends what was ordered for it.
-fn of_pause(run: &str, pause: Pause, gone_ms: Option<i64>) -> Maintenance {
+fn of_pause(run: &str, pause: Pause, gone_ms: Option<i64>, missing: &[Missing]) -> Maintenance {
     let resume = pause.resume.as_ref();
     let caught_up_ms = resume.and_then(|resume| resume.caught_up_ms);
     let over_ms = caught_up_ms.or(gone_ms);
+    let after = pause.paused_ms.zip(over_ms);
+    let was_after = |missing: &Missing| after.is_some_and(|(from, to)| missing.from_ms < to && from < missing.to_ms);
     Maintenance {
         id: pause.by.id,
         state: match (resume, over_ms) {
@@ -217,6 +236,7 @@ fn of_pause(run: &str, pause: Pause, gone_ms: Option<i64>) -> Maintenance {
             (Some(_), None) => MaintenanceState::CatchingUp,
         },
         taken_back: caught_up_ms.is_none() && gone_ms.is_some(),
+        given_up: missing.iter().any(was_after),
         run: Some(run.to_owned()),
         announced_ms: pause.by.at_ms,
         begins_ms: pause.by.at_ms,
@@ -235,6 +255,8 @@ fn of_pause(run: &str, pause: Pause, gone_ms: Option<i64>) -> Maintenance {
 
 #[cfg(test)]
 mod tests {
+    use weir_schemas::Repair;
+
     use super::*;
 
     fn fold(actions: &[(i64, Action)], now_ms: i64) -> Vec<Maintenance> {
@@ -356,5 +378,35 @@ mod tests {
         assert_eq!(states(&fold(&said, 4_999)), [withdrawn, (1, MaintenanceState::Planned, None)]);
         assert_eq!(states(&fold(&said, 5_000)), [withdrawn, (1, MaintenanceState::UnderWay, None)]);
         assert_eq!(states(&fold(&said, 6_000)), [withdrawn, (1, MaintenanceState::Over, Some(6_000))]);
+    }
+
+    #[test]
+    fn what_was_paused_and_what_came_of_it_is_told_by_the_kind_of_run() {
+        let steps = |run: &str, repair: Option<Repair>| -> Vec<String> {
+            let of = || run.to_owned();
+            let mut said = vec![
+                (10, Action::Pause { run: of(), id: 10, until_ms: None, allow_loss: false }),
+                (11, Action::Paused { run: of(), id: 10, through_ms: 5_000 }),
+                (20, Action::Resume { run: of(), id: 20, left_to_ms: None }),
+            ];
+            said.extend(repair.map(|repair| (30, Action::Recover { run: of(), id: 30, repair, topic_is: None })));
+            said.push((90_000, Action::CaughtUp { run: of(), id: 20, eta: None }));
+            fold(&said, 100_000)[0].history().into_iter().map(|step| step.text).collect()
+        };
+        assert_eq!(
+            steps(GAP_RUN, None),
+            [
+                "Filling in statistics that were left out is paused.",
+                "Statistics that were left out are filled in again.",
+                "Everything is counted."
+            ]
+        );
+        assert_eq!(steps("import-a", None)[..2], ["Counting import-a is paused.", "import-a is counted again."]);
+        let given_up = "It is over; a part was given up, and will not be counted.";
+        for run in [LIVE, GAP_RUN] {
+            let give_up = |from_ms| Some(Repair::GiveUp { from_ms, to_ms: from_ms + 1_000 });
+            assert_eq!(steps(run, give_up(6_000))[2], given_up, "{run}");
+            assert_eq!(steps(run, give_up(4_000))[2], "Everything is counted.", "{run}: before the pause");
+        }
     }
 }

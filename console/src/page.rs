@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, html};
 use weir_schemas::control::GAP_RUN;
 
 use crate::{
-    About, Colour, Computing, Eta, Incident, Maintenance, MaintenanceState, RunStatus, View, Working,
+    About, Colour, Computing, Eta, Incident, Kind, Maintenance, MaintenanceState, RunStatus, Trouble, View, Working,
     snapshot::{LIVE, gaps},
     strip::{self, Hour},
     text, words,
@@ -55,7 +55,7 @@ pub(crate) fn now(view: &View) -> Markup {
         section.light.(class(view.status)) role="status" {
             p.word { (word(view)) }
             h1 { (view.sentence) }
-            @for trouble in view.troubles.iter().skip(1) { p { (trouble.sentence) } }
+            @for trouble in rest(view) { p { (trouble.sentence) } }
             p.small { "Since " (time(view.since_ms, view)) }
         }
         @if !view.components.is_empty() { (components(view)) }
@@ -64,6 +64,12 @@ pub(crate) fn now(view: &View) -> Markup {
         (maintenances(view))
         (incidents(view))
     }
+}
+
+/// What the sentence does not say.
+fn rest(view: &View) -> impl Iterator<Item = &Trouble> {
+    let is_paused = view.troubles.first().is_some_and(Trouble::is_pause_of_live);
+    view.troubles.iter().skip(1).filter(move |trouble| !(is_paused && trouble.kind == Kind::QueriesFail))
 }
 
 fn time(at_ms: i64, view: &View) -> Markup {

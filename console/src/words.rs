@@ -1,6 +1,7 @@
 //! How times and spans are said to people.
 
 use jiff::Timestamp;
+use weir_schemas::control::GAP_RUN;
 
 use crate::Eta;
 
@@ -11,6 +12,22 @@ pub(crate) fn time(at_ms: i64, now_ms: i64) -> String {
     let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
     let form = if day(at) == day(now) { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
     at.strftime(form).to_string()
+}
+
+/// What it is to users that a run other than live is paused.
+pub(crate) fn paused(run: &str) -> String {
+    match run {
+        GAP_RUN => "Filling in statistics that were left out is paused".to_owned(),
+        run => format!("Counting {run} is paused"),
+    }
+}
+
+/// The same when it goes on.
+pub(crate) fn goes_on(run: &str) -> String {
+    match run {
+        GAP_RUN => "Statistics that were left out are filled in again".to_owned(),
+        run => format!("{run} is counted again"),
+    }
 }
 
 /// `2,912,345`

@@ -29,6 +29,7 @@ fn each_state_has_its_colour_and_a_sentence_that_a_user_understands() {
         paused: Yellow · Paused for maintenance since 12:00 UTC: hits are collected, statistics after 12:00 UTC come later.
         paused and told until when: Yellow · Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later. They are computed from 15:00 UTC on, and will be ready at about 15:54 UTC, if it goes as fast as the last time.
         paused for the first time: Yellow · Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later. They are computed from 15:00 UTC on; how long that takes is not known yet.
+        paused and ClickHouse away: Yellow · Paused for maintenance since 12:00 UTC (new disk), planned until 15:00 UTC: hits are collected, statistics after 12:00 UTC come later. They are computed from 15:00 UTC on, and will be ready at about 15:54 UTC, if it goes as fast as the last time. Statistics cannot be queried meanwhile.
         catching up: Yellow · Catching up after maintenance: hits are collected, statistics are complete through 13:10 UTC. They will be ready between 14:20 and 14:26 UTC.
         filling: Yellow · Statistics from 14:00 UTC on are up to date; those from 12:30 UTC to 14:00 UTC are still being computed. They will be ready between 14:20 and 14:26 UTC.
         not converging: Yellow · Statistics are late: they are complete through 13:10 UTC. They fall further behind. Hits are collected, nothing is lost.
@@ -46,7 +47,7 @@ fn each_state_has_its_colour_and_a_sentence_that_a_user_understands() {
         queries fail: Yellow · Statistics cannot be queried at the moment. Hits are collected, nothing is lost.
         collection fails: Red · Hits are not collected at the moment: those that cannot be sent again are lost.
         missing: Green · Statistics are complete through 14:04 UTC. Everything is collected.
-        an import is paused: Yellow · import-i1 is paused for maintenance since 12:00 UTC (too much at once). Everything is collected.
+        an import is paused: Yellow · Counting import-i1 is paused since 12:00 UTC (too much at once). Everything is collected.
     "#]].assert_eq(&said);
 }
 
@@ -98,6 +99,28 @@ fn the_worst_decides_and_the_rest_is_said_too() {
     snapshot.collector = Some(Part::Down { reason: "no room".into() });
     assert_eq!(kinds(&snapshot, Held::default()), [Kind::CollectionFails, Kind::Paused]);
     assert_eq!(light(&troubles(&snapshot, Held::default()).0, &snapshot).0, Colour::Red);
+}
+
+#[test]
+fn clickhouse_away_while_live_is_paused_is_the_maintenance_and_an_incident_only_after_it() {
+    let mut memory = Memory::default();
+    let mut see = |snapshot: Snapshot, after_ms: i64| {
+        let view = memory.view(Snapshot { at_ms: states::NOW_MS + after_ms, ..snapshot });
+        let kinds: Vec<Kind> = view.troubles.iter().map(|trouble| trouble.kind).collect();
+        (kinds, view.incidents.iter().filter(|incident| incident.name == "Statistics cannot be queried").count())
+    };
+    let paused = || (vec![Kind::Paused, Kind::QueriesFail], 0);
+    assert_eq!(see(states::paused_without_clickhouse(), 0), paused());
+    assert_eq!(see(states::paused_without_clickhouse(), 600_000), paused());
+    // The pause is over, and ClickHouse is not back.
+    let away = Snapshot { clickhouse: states::paused_without_clickhouse().clickhouse, ..states::filling() };
+    assert_eq!(see(away.clone(), 601_000).0[0], Kind::QueriesFail);
+    assert_eq!(see(away, 700_000).1, 1);
+    // What is red comes before the pause.
+    let mut at_risk = states::paused_without_clickhouse();
+    at_risk.collector = Some(Part::Down { reason: "no room".into() });
+    let all = [Kind::CollectionFails, Kind::QueriesFail, Kind::Paused];
+    assert_eq!(kinds(&at_risk, Held::default()), all);
 }
 
 #[test]

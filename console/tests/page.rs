@@ -309,7 +309,7 @@ async fn the_feed_has_an_entry_a_maintenance_and_incident_that_ends_with_the_cat
         <feed xmlns="http://www.w3.org/2005/Atom"><id>urn:weir:Blogs%20%26%20%3Cb%3Eco%3C%2Fb%3E:feed</id><title>Blogs &amp; &lt;b&gt;co&lt;/b&gt;: maintenances and incidents</title><author><name>Blogs &amp; &lt;b&gt;co&lt;/b&gt;</name></author><updated>2026-11-26T10:01:00.000Z</updated><link href="https://status.example.org/"></link><entry><id>urn:weir:Blogs%20%26%20%3Cb%3Eco%3C%2Fb%3E:recovery-live-1795687200000</id><title>Statistics are missing</title><published>2026-11-26T10:00:00.000Z</published><updated>2026-11-26T10:01:00.000Z</updated><content type="text">2026-11-26 10:00 UTC Statistics from 08:00 UTC to 09:00 UTC cannot be computed and stay missing (two disks were lost).
         2026-11-26 10:01 UTC Statistics go on.
         </content></entry><entry><id>urn:weir:Blogs%20%26%20%3Cb%3Eco%3C%2Fb%3E:maintenance-1795615200000</id><title>Maintenance: memory for the database</title><published>2026-11-24T14:00:00.000Z</published><updated>2026-11-25T16:10:00.000Z</updated><content type="text">2026-11-24 14:00 UTC Announced for 2026-11-25 14:00 UTC until 2026-11-25 16:00 UTC. Hits are collected meanwhile.
-        2026-11-25 14:00 UTC Statistics are paused, hits are collected. They are complete through 14:00 UTC.
+        2026-11-25 14:00 UTC Statistics are paused, collecting hits is not. They are complete through 14:00 UTC.
         2026-11-25 15:40 UTC Statistics are catching up.
         2026-11-25 16:10 UTC Everything is counted.
         </content></entry></feed>"#]].assert_eq(&feed);
@@ -323,6 +323,12 @@ async fn the_badge_is_the_light() {
         badge.contains(">maintenance</text>") && badge.contains("Paused for maintenance since 12:00 UTC"),
         "{badge}"
     );
+    let console = Console::start(states::paused_without_clickhouse()).await;
+    let (_, _, badge) = console.get("/badge.svg").await;
+    assert!(badge.contains(">maintenance</text>"), "{badge}");
+    let (_, _, page) = console.get("/").await;
+    assert!(page.contains("<p class=\"word\">Maintenance</p>"), "{page}");
+    assert_eq!(page.matches("cannot be queried").count(), 1, "{page}");
 }
 
 #[tokio::test]
@@ -349,7 +355,7 @@ async fn metrics_are_those_of_the_process_and_of_what_is_seen() {
 }
 
 /// The alerts of docker/alerts.yml of which the expression holds over these metrics, as Prometheus reads it: of the shape
-/// `max(NAME{kind=~"A|B"}) == N` or `max by (run) (NAME) == N`, or with `>`.
+/// `max(NAME{kind=~"A|B"}) == N` or `max by (run) (NAME) == N`, or with `>`; `unless on() LINE == N` after it.
 fn firing(metrics: &str) -> Vec<String> {
     let rules = include_str!("../../docker/alerts.yml");
     let field = |line: &str, name: &str| line.trim().trim_start_matches("- ").strip_prefix(name).map(str::to_owned);
@@ -357,6 +363,11 @@ fn firing(metrics: &str) -> Vec<String> {
     let exprs = rules.lines().filter_map(|line| field(line, "expr: "));
     let fires = |(_, expr): &(String, String)| {
         if expr.starts_with("absent") || expr.contains("delta") {
+            return false;
+        }
+        let (expr, unless) =
+            expr.split_once(" unless on() ").map_or((&expr[..], None), |(expr, unless)| (expr, Some(unless)));
+        if unless.is_some_and(|unless| metrics.lines().any(|line| line == unless.replace(" == ", " "))) {
             return false;
         }
         let (left, right) = expr.split_once(" == ").or_else(|| expr.split_once(" > ")).expect("a comparison");
@@ -392,6 +403,7 @@ async fn each_alert_fires_in_the_states_that_it_is_meant_for() {
         paused: WeirPausedForLong
         paused and told until when: WeirPausedForLong
         paused for the first time: WeirPausedForLong
+        paused and ClickHouse away: WeirPausedForLong
         catching up: 
         filling: 
         not converging: WeirStatisticsLate WeirNotConverging

@@ -37,6 +37,7 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
         ("paused", paused()),
         ("paused and told until when", paused_until()),
         ("paused for the first time", paused_first()),
+        ("paused and ClickHouse away", paused_without_clickhouse()),
         ("catching up", catching_up()),
         ("filling", filling()),
         ("not converging", not_converging()),
@@ -153,6 +154,7 @@ fn pause(begins_ms: i64, reason: &str) -> Maintenance {
         left_to_ms: None,
         over_ms: None,
         taken_back: false,
+        given_up: false,
         eta: None,
     }
 }
@@ -207,6 +209,10 @@ pub(crate) fn paused_first() -> Snapshot {
     let mut snapshot = paused_until();
     snapshot.maintenances.retain(|one| one.state != MaintenanceState::Over);
     snapshot
+}
+
+pub(crate) fn paused_without_clickhouse() -> Snapshot {
+    Snapshot { clickhouse: queries_fail().clickhouse, ..paused_until() }
 }
 
 fn behind(through_ms: i64, eta: Option<Eta>) -> RunStatus {
