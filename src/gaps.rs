@@ -8,7 +8,7 @@ use tracing::info;
 use weir_log::{Log, LogError};
 use weir_schemas::{
     Hold, SchemaVersion,
-    control::{ControlRecord, EVENTS_TOPIC, GAP_RUN},
+    control::{ControlRecord, GAP_RUN},
     progress::RunProgress,
 };
 use weir_sink::table::Windows;
@@ -133,15 +133,7 @@ pub(crate) fn late_from(live: &Hold, told: &RunProgress, version: &SchemaVersion
 /// Whether it is later than that by this clock and by the log's. One alone may be wrong: this machine's may be ahead of the
 /// log's, and the log's may have leaped.
 pub(crate) fn has_come(log: &dyn Log, at_ms: i64, now_ms: i64) -> Result<bool, LogError> {
-    if now_ms < at_ms {
-        return Ok(false);
-    }
-    for partition in 0..log.partitions(EVENTS_TOPIC)? {
-        if log.offset_at(EVENTS_TOPIC, partition, at_ms)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(now_ms >= at_ms && weir_console::has_come(log, at_ms)?)
 }
 
 #[cfg(test)]
@@ -149,7 +141,11 @@ mod tests {
     use std::sync::Arc;
 
     use weir_log::{Clock, EmbeddedLog, TopicKind};
-    use weir_schemas::{control::Action, progress::Waiting, wire::tick_record};
+    use weir_schemas::{
+        control::{Action, EVENTS_TOPIC},
+        progress::Waiting,
+        wire::tick_record,
+    };
 
     use super::*;
 
@@ -186,7 +182,7 @@ mod tests {
     #[test]
     fn a_time_has_come_when_it_has_by_both_clocks() {
         let folder = tempfile::tempdir().unwrap();
-        let log = EmbeddedLog::open(folder.path().to_owned(), Arc::new(At(9_000))).unwrap();
+        let log = EmbeddedLog::open(folder.path(), Arc::new(At(9_000))).unwrap();
         let kind = TopicKind::Events { partitions: 2, retention: Duration::from_secs(60) };
         log.create_topic(EVENTS_TOPIC, &kind).unwrap();
         assert!(!has_come(&log, 9_000, 9_000).unwrap(), "nothing says what the log's clock is");

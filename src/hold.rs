@@ -25,6 +25,7 @@ use weir_schemas::{
 
 use crate::{
     begin,
+    gaps::has_come,
     judge::at,
     report,
     run::{RunOrder, STOPPED_FOR_GOOD},
@@ -206,8 +207,13 @@ impl Supervisor {
             return Ok(());
         }
         let version = order.version()?;
-        let present_ms = self.clock.now_ms() - version.width.ms() - version.lateness_ms - CAUGHT_UP_MS;
-        if told.ended || (through_ms >= present_ms && filled && order.to.is_none()) {
+        let is_present = async || {
+            let at_ms = through_ms + version.width.ms() + version.lateness_ms + CAUGHT_UP_MS;
+            let (log, now_ms) = (self.log.clone(), self.clock.now_ms());
+            let come = tokio::task::spawn_blocking(move || has_come(log.as_ref(), at_ms, now_ms)).await??;
+            Ok::<_, anyhow::Error>(!come)
+        };
+        if told.ended || (filled && order.to.is_none() && is_present().await?) {
             info!(run, "has caught up");
             // What lay before was the gap run's.
             let behind = if resume.left_to_ms.is_some() { GAP_RUN } else { run.as_str() };

@@ -48,7 +48,7 @@ pub use pace::{Eta, Rates};
 pub use recovered::Recovery;
 pub use snapshot::{
     Computing, DiskStatus, ImportState, ImportStatus, Part, PartitionStatus, PausedStatus, Replacing, RunStatus, Seen,
-    Snapshot, SpoolStatus, ThrottledStatus, ask_kept, observe,
+    Snapshot, SpoolStatus, ThrottledStatus, ask_kept, has_come, observe,
 };
 pub use text::render;
 pub use token::{Role, Token};

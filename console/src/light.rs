@@ -178,8 +178,10 @@ impl Twice {
 /// Statistics are late from 30 s after they were due on, and on time again when a window has come less than 15 s after it
 /// was: an INSERT takes seconds, and a restart of all 10 s. Complete-through is a window older before each than after it.
 fn late_ms(window_ms: i64) -> Limits {
-    Limits { begin: 30_000, end: 15_000 - window_ms }
+    Limits { begin: LATE_MS, end: 15_000 - window_ms }
 }
+
+pub(crate) const LATE_MS: i64 = 30_000;
 
 /// A spool is near full from four fifths on: at a steady rate a quarter of the time since it began is left.
 const SPOOL_PERMILLE: Limits = Limits { begin: 800, end: 700 };
@@ -217,7 +219,7 @@ impl Held {
             part.as_ref().map_or(before, |part| before.next(matches!(part, Part::Down { .. })))
         };
         Held {
-            late: next(late_ms(snapshot.window_ms), age_ms, self.late),
+            late: !snapshot.log_is_behind && next(late_ms(snapshot.window_ms), age_ms, self.late),
             spool_full: next(SPOOL_PERMILLE, spool_permille, self.spool_full),
             disk_full: next(DISK_USED_UP_BYTES, disk_used, self.disk_full),
             retention_low: next(RETENTION_USED_PERMILLE, used_permille, self.retention_low),

@@ -11,9 +11,11 @@ use weir_schemas::{
 use crate::{
     Maintenance, MaintenanceState, Rates,
     guard::{self, BySize, Kept},
+    light::LATE_MS,
     maintenance::maintenances,
     pace::{Eta, Paces, Work},
     recovered::{Recovery, recoveries},
+    text::SILENT_MS,
 };
 
 /// Everything there is to say at one instant. Times are ms since the Unix epoch.
@@ -27,6 +29,9 @@ pub struct Snapshot {
     /// known.
     #[serde(default)]
     pub due_ms: i64,
+    /// The log's clock is behind this one: by it live is on time, by this one it is late.
+    #[serde(default)]
+    pub log_is_behind: bool,
     /// When the first partition came into use: there are no live events before.
     #[serde(default)]
     pub began_ms: Option<i64>,
@@ -323,6 +328,7 @@ pub fn ask_kept(log: &dyn Log, snapshot: &Snapshot) -> Result<BTreeMap<String, K
 pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut Seen) -> Result<Snapshot, LogError> {
     let mut runs = Vec::new();
     let mut retention_s = None;
+    let mut log_is_behind = false;
     match observe_run(log, control, LIVE, EVENTS_TOPIC, None, now_ms) {
         Ok(mut run) => {
             retention_s = log.retention(EVENTS_TOPIC)?.map(|kept| kept.as_secs());
@@ -330,6 +336,10 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
             run.is_kept(through_ms, retention_s, seen.kept.get(LIVE), now_ms);
             let due_ms = now_ms - seen.due_ms;
             run.look(through_ms.map(|through_ms| (through_ms, due_ms)), now_ms, &mut seen.paces);
+            let is_heard = run.progress.as_ref().is_some_and(|progress| now_ms - progress.at_ms < SILENT_MS);
+            if let Some(through_ms) = through_ms.filter(|through_ms| is_heard && due_ms - through_ms > LATE_MS) {
+                log_is_behind = !has_come(log, through_ms + seen.due_ms + LATE_MS)?;
+            }
             runs.push(run);
         }
         Err(LogError::UnknownTopic(_)) if weir_log::topic_is(EVENTS_TOPIC, control).is_some() => {
@@ -389,6 +399,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         at_ms: now_ms,
         window_ms: seen.window_ms,
         due_ms: seen.due_ms,
+        log_is_behind,
         began_ms,
         retention_s,
         runs,
@@ -399,6 +410,16 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         replacing: replacing(control),
         ..Snapshot::default()
     })
+}
+
+/// Whether the log's clock says that it is this time or later: a live event, or a tick, has come then.
+pub fn has_come(log: &dyn Log, at_ms: i64) -> Result<bool, LogError> {
+    for partition in 0..log.partitions(EVENTS_TOPIC)? {
+        if log.offset_at(EVENTS_TOPIC, partition, at_ms)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What live has left out and nobody has said to be filled, ascending; what was left out twice is one.

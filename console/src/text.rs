@@ -34,6 +34,13 @@ fn render_snapshot(snapshot: &Snapshot) -> String {
     } else if snapshot.runs.is_empty() {
         lines.push("nothing has run on this log yet (start `weir serve`)".to_owned());
     }
+    if snapshot.log_is_behind {
+        lines.push(
+            "CLOCKS: by the log's clock live is on time, by this machine's it is late (see to the clocks of brokers and of \
+             this machine)"
+                .to_owned(),
+        );
+    }
     for import in &snapshot.imports {
         let state = match import.state {
             ImportState::Writing => "its file is being read; nothing of it is counted yet".to_owned(),

@@ -84,6 +84,25 @@ fn what_live_has_left_is_a_run_of_its_own_between_its_two_times_until_it_is_fill
 }
 
 #[test]
+fn live_is_not_late_when_it_is_the_logs_clock_that_is_behind_and_that_is_said() {
+    let mut world = World::new(BEGAN_MS);
+    let is_late = |world: &mut World| {
+        let looked = world.look();
+        let (all, _) = troubles(&looked, Held::default());
+        let late = all.iter().any(|trouble| trouble.kind == Kind::Late);
+        (late, weir_console::render(&Memory::default().view(looked)).contains("CLOCKS: by the log's clock"))
+    };
+    world.live_through(130);
+    // A minute's window and ten seconds: by the log's clock the window that ends now comes yet.
+    world.clock.0.fetch_add(90 * SECOND_MS, Ordering::Relaxed);
+    world.report("live", 130, BEGAN_MS + MINUTE_MS);
+    assert_eq!(is_late(&mut world), (false, true));
+    world.live_through(1);
+    world.report("live", 130, BEGAN_MS + MINUTE_MS);
+    assert_eq!(is_late(&mut world), (true, false));
+}
+
+#[test]
 fn a_partition_that_never_had_a_record_is_counted_from_when_it_came_into_use() {
     let mut world = World::new(BEGAN_MS);
     world.live_through(30);
