@@ -182,7 +182,7 @@ async fn give_up(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn records(control: &ControlLog) -> anyhow::Result<Vec<ControlRecord>> {
+pub(crate) async fn records(control: &ControlLog) -> anyhow::Result<Vec<ControlRecord>> {
     let control = control.clone();
     let all = tokio::task::spawn_blocking(move || control.read_all()).await??;
     Ok(all.records.into_iter().map(|(_, record)| record).collect())
@@ -208,7 +208,9 @@ struct Known {
     /// A recovery was ordered, and is not done.
     recovering: bool,
     standing: Standing,
-    /// The scratch database has them all, computed from what the log had once.
+    /// What the scratch database must say of itself.
+    contents: String,
+    /// It has them all, computed from what the log had once.
     computed: bool,
     /// Replacements that are not over.
     open: Vec<Replacement>,
@@ -361,6 +363,8 @@ impl Replay<'_> {
             weir_pipeline::whole_from(log.as_ref(), EVENTS_TOPIC, &in_use, width, false, SystemClock.now_ms())
         });
         let whole = whole.await??;
+        let windows = self.windows(live.from);
+        let contents = contents(self.build, &self.version, windows, &records);
         Ok(Known {
             asked: self.asked,
             apply: self.apply,
@@ -368,10 +372,8 @@ impl Replay<'_> {
             whole,
             given_up_to_ms,
             recovering: recoveries.iter().any(|of| !of.pending.is_empty()),
-            computed: {
-                let windows = self.windows(live.from);
-                self.scratch.holds(&contents(self.build, &self.version, windows, &records), windows).await?
-            },
+            computed: self.scratch.holds(&contents, windows).await?,
+            contents,
             standing: weir_sink::standing(&self.target, &self.version, live.from, self.asked).await?,
             open: self.open(&records),
         })
@@ -385,9 +387,9 @@ impl Replay<'_> {
     /// Computes what is not there yet, and compares; `None`: what is there is not what was computed.
     async fn compute(&self, known: &Known, permille: u16) -> anyhow::Result<Option<Compared>> {
         let windows = self.windows(known.first);
-        let contents = contents(self.build, &self.version, windows, &records(&self.control).await?);
-        self.scratch.prepare(&contents).await?;
-        if !known.computed {
+        self.scratch.prepare(&known.contents).await?;
+        // Somebody may have dropped it since.
+        if !self.scratch.holds(&known.contents, windows).await? {
             let (config, log, control) = (self.config, &self.log, &self.control);
             let recompute = Recompute { config, log, control, scratch: self.scratch.target(), windows, permille };
             recompute.run().await?;
@@ -430,9 +432,13 @@ impl Replay<'_> {
         let table = weir_sink::replacing_of(&self.target, REPLAY_RUN, &self.version);
         let replacer = Replacer::begin(table, self.version.width).await?;
         // Who takes windows back says so, and then ends who replaces: what was ordered before this one began is seen now,
-        // what is ordered later ends it.
-        let may = match refusal(&self.know().await?) {
+        // what is ordered later ends it. Days are taken only from what was computed, not from what somebody has made anew.
+        let known = self.know().await?;
+        let may = match refusal(&known) {
             Some(refusal) => Err(anyhow!("{refusal}")),
+            None if !known.computed => Err(anyhow!(
+                "what was computed is not there any more, or is not what would be computed now (begin it again)"
+            )),
             None => self.still_open(&days).await,
         };
         if let (Err(_), Some(id), false) = (&may, ids.last(), more.is_empty()) {
@@ -587,8 +593,19 @@ mod tests {
         let standing = Standing { checkpoint: window(20 * DAY_MS), undone: Vec::new(), lost: Vec::new() };
         let (first, whole) = (window(5 * DAY_MS + 3_600_000), window(0));
         let (given_up_to_ms, recovering) = (None, false);
-        let (computed, open) = (false, Vec::new());
-        Known { asked: days(10, 12), apply, first, whole, given_up_to_ms, recovering, standing, computed, open }
+        let (contents, computed, open) = (String::new(), false, Vec::new());
+        Known {
+            asked: days(10, 12),
+            apply,
+            first,
+            whole,
+            given_up_to_ms,
+            recovering,
+            standing,
+            contents,
+            computed,
+            open,
+        }
     }
 
     fn replacement(days: &[i64]) -> Replacement {

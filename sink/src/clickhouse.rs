@@ -8,6 +8,7 @@ use crate::digest::{self, Content, seconds};
 use crate::error::{Failure, Kind};
 use crate::events::word;
 use crate::owner::Owner;
+use crate::replay::Scratch;
 use crate::table::{Mutations, Recorded, Replacing, Running, State, Statement, Table, Windows};
 use crate::{Altered, body, prepare};
 
@@ -179,14 +180,17 @@ pub(crate) async fn give_back(connection: &Connection, version: &SchemaVersion) 
     rename_beside(connection, &table, &table).await.map(drop)
 }
 
-/// Gives the table beside this name, whatever it has; `false`: there is none. If somebody else does at the same time, one of
-/// the two does nothing.
+/// Gives the table beside this name, whatever a replay has given it; `false`: there is none, or the database beside is
+/// somebody else's. If somebody else does at the same time, one of the two does nothing.
 async fn rename_beside(connection: &Connection, table: &str, to: &str) -> Result<bool, Failure> {
     let beside = beside(&connection.database_name);
     let sql = format!(
-        "SELECT name FROM system.tables WHERE database = {} AND startsWith(name, {})",
-        quote(&beside),
-        quote(table)
+        "SELECT name FROM system.tables WHERE database = {beside} AND (name = {} OR match(name, {})) \
+         AND (SELECT count() FROM system.databases WHERE name = {beside} AND startsWith(comment, {})) > 0",
+        quote(table),
+        quote(&format!("^{table}_[0-9]+_[0-9a-f]{{32}}$")),
+        quote(Scratch::OURS),
+        beside = quote(&beside),
     );
     let Some(is) = connection.rows::<String>(&sql, QUICK).await?.pop() else { return Ok(false) };
     if is != to {
