@@ -20,7 +20,14 @@ use weir_schemas::{
 };
 use weir_sink::{Shape, Target, Verified, audit::Audit};
 
-use crate::{config::Config, judge::at, replay::days_are, report, run::RunOrder, serve, supervisor};
+use crate::{
+    config::Config,
+    judge::at,
+    replay::{self, days_are},
+    report,
+    run::RunOrder,
+    serve, supervisor,
+};
 
 /// What was recorded this long before a copy began is surely in it: no statement takes so long.
 const SETTLED_MS: i64 = 60_000;
@@ -113,7 +120,7 @@ impl Backups {
         let base = self.made().last().filter(|_| !full).map(|(_, newest)| newest.name.clone());
         let before_ms = weir_sink::server_ms(&self.target).await? - SETTLED_MS;
         let days = weir_sink::recorded_days(&self.target, before_ms).await?;
-        let points = self.points().await?.into_iter().map(|point| (point.order.run, point.through.ms()));
+        let points = self.points(&self.records).await?.into_iter().map(|point| (point.order.run, point.through.ms()));
         let points: Vec<_> = points.collect();
         let copied = weir_sink::copy(&self.target, std::slice::from_ref(&self.version), &name, base.as_deref()).await;
         let copied = copied.with_context(|| match &base {
@@ -211,8 +218,13 @@ impl Backups {
         restored.with_context(|| {
             format!("copy {name} was not brought back to the end: runs wait until it is (begin it again)")
         })?;
+        self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned() }).await?;
+        let records = replay::records(&self.control).await?;
+        // A replacement of days that began since the tables are open has not heard of it.
+        weir_sink::end_replay(&self.target, &self.version).await?;
+        let days = weir_sink::recorded_days(&self.target, backup.before_ms).await?;
         // Nobody else would take out again what was taken back after the copy was made.
-        for id in self.taken_back() {
+        for id in taken_back(&records) {
             let undone = weir_sink::undo(&self.target, &import_run(id), &self.version, id).await;
             undone.with_context(|| {
                 format!("copy {name} is back, and has import {id}, which was taken back (begin it again)")
@@ -221,9 +233,8 @@ impl Backups {
         // A supervisor makes the views at its start, and may have made them in a ClickHouse that is gone.
         let shown = weir_sink::show(&self.target, &self.version, &self.config.timezones()).await;
         shown.with_context(|| format!("copy {name} is back, and cannot be shown (begin it again)"))?;
-        self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned() }).await?;
         println!("the tables are those of copy {name}");
-        let points = self.points().await?;
+        let points = self.points(&records).await?;
         for Point { order, through } in &points {
             let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
             let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
@@ -241,7 +252,6 @@ impl Backups {
             let mine = points.iter().find(|point| point.order.origin == finding.origin());
             mine.is_some_and(|point| finding.windows(self.version.width).1 <= point.through.ms())
         });
-        let days = weir_sink::recorded_days(&self.target, backup.before_ms).await?;
         let whole = is_as_recorded(backup, &Verified { findings, days });
         if !whole {
             println!(
@@ -254,10 +264,10 @@ impl Backups {
     }
 
     /// Every run that there is to be, and how far the record in ClickHouse says that it is done.
-    async fn points(&self) -> anyhow::Result<Vec<Point>> {
-        let mut orders = vec![RunOrder::live(&self.config, &self.target, &self.records)?];
-        for (id, times) in supervisor::desired(&self.records).imports {
-            orders.push(RunOrder::import(&self.config, &self.target, &self.records, &id, times)?);
+    async fn points(&self, records: &[ControlRecord]) -> anyhow::Result<Vec<Point>> {
+        let mut orders = vec![RunOrder::live(&self.config, &self.target, records)?];
+        for (id, times) in supervisor::desired(records).imports {
+            orders.push(RunOrder::import(&self.config, &self.target, records, &id, times)?);
         }
         let mut points = Vec::new();
         for order in orders {
@@ -276,13 +286,6 @@ impl Backups {
         made.collect()
     }
 
-    fn taken_back(&self) -> impl Iterator<Item = &String> {
-        self.records.iter().filter_map(|record| match &record.action {
-            Action::ImportUndone { id } => Some(id),
-            _ => None,
-        })
-    }
-
     fn find(&self, name: &str) -> anyhow::Result<&Backup> {
         let found = self.made().into_iter().find(|(_, backup)| backup.name == name);
         match found {
@@ -296,6 +299,17 @@ impl Backups {
         self.control.append(&record).await?;
         Ok(())
     }
+}
+
+/// Imports that are gone, or are going.
+fn taken_back(records: &[ControlRecord]) -> BTreeSet<&String> {
+    let mut gone = BTreeSet::new();
+    for record in records {
+        if let Action::ImportUndo { id } | Action::ImportUndone { id } = &record.action {
+            gone.insert(id);
+        }
+    }
+    gone
 }
 
 /// Whether tables are what was recorded of them; prints where they are not.
