@@ -5,6 +5,8 @@
 //!    │ stops at a batch    │ goes on: in order, or today first   │ the maintenance is over
 //! ```
 
+use std::collections::BTreeMap;
+
 use crate::Repair;
 use crate::control::{Action, ControlRecord, EtaKept, GAP_RUN};
 
@@ -63,6 +65,8 @@ pub struct Hold {
     pub permille: u16,
     /// Who set `permille`, if anybody did.
     pub throttle: Option<Decision>,
+    /// From when on windows are to be asked for again, by the recovery's id, until that is done.
+    asking: BTreeMap<i64, i64>,
 }
 
 impl Hold {
@@ -71,7 +75,7 @@ impl Hold {
     /// id, changes nothing either.
     pub fn of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Hold {
         let permille = if run == GAP_RUN { GAP_PERMILLE } else { UNHINDERED_PERMILLE };
-        let mut hold = Hold { pauses: Vec::new(), permille, throttle: None };
+        let mut hold = Hold { pauses: Vec::new(), permille, throttle: None, asking: BTreeMap::new() };
         for record in control {
             hold.fold(run, record);
         }
@@ -98,8 +102,9 @@ impl Hold {
                 self.pauses.push(Pause { by: by(*id), until_ms, allow_loss, paused_ms: None, resume: None });
             }
             Action::Paused { run: of, id, through_ms } if of == run => {
+                let asking_ms = self.asking.values().copied().min().unwrap_or(i64::MAX);
                 if let Some(pause) = self.pauses.iter_mut().find(|pause| pause.by.id == *id) {
-                    pause.paused_ms.get_or_insert(*through_ms);
+                    pause.paused_ms.get_or_insert(asking_ms.min(*through_ms));
                 }
             }
             Action::Resume { run: of, id, left_to_ms } if of == run && is_paused && is_new(*id) => {
@@ -113,11 +118,15 @@ impl Hold {
                 }
             }
             // The boundary moves back: a copy was brought back, or the table is not believed.
-            Action::Recover { run: of, repair: Repair::AskAgain { from_ms }, .. } if of == run => {
+            Action::Recover { run: of, id, repair: Repair::AskAgain { from_ms }, .. } if of == run => {
+                self.asking.insert(*id, *from_ms);
                 let is_over = |pause: &Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_some());
                 for pause in self.pauses.iter_mut().filter(|pause| !is_over(pause)) {
                     pause.paused_ms = pause.paused_ms.map(|paused_ms| paused_ms.min(*from_ms));
                 }
+            }
+            Action::Recovered { run: of, id } if of == run => {
+                self.asking.remove(id);
             }
             Action::CaughtUp { run: of, id, eta } if of == run => self.catch_up(*id, record.at_ms, *eta),
             Action::Throttle { run: of, id, permille } if of == run => {
@@ -212,10 +221,22 @@ mod tests {
         let through = |said: &[Action]| -> Vec<_> { hold(said).pauses.iter().map(|pause| pause.paused_ms).collect() };
         let mut said = vec![pause("live", 1), paused(1, 600), resume(2, None)];
         said.extend([Action::CaughtUp { run: "live".into(), id: 2, eta: None }, pause("live", 3)]);
-        said.extend([ask("live", 100), paused(3, 900), ask("gap", 200), ask("live", 950)]);
-        assert_eq!(through(&said), [Some(600), Some(900)], "of what is over, of another run, after it: nothing");
+        said.extend([
+            Action::Recovered { run: "live".into(), id: 9 },
+            paused(3, 900),
+            ask("gap", 200),
+            ask("live", 950),
+        ]);
+        assert_eq!(through(&said), [Some(600), Some(900)], "of another run, or after it: nothing");
+        assert_eq!(through(&said)[0], Some(600), "what is over");
         said.push(ask("live", 300));
         assert_eq!(through(&said), [Some(600), Some(300)]);
+        // It is not done yet when the run is paused: the boundary that the table still tells of is not believed.
+        let early = [ask("live", 100), pause("live", 1), paused(1, 900)];
+        assert_eq!(through(&early), [Some(100)]);
+        let done =
+            [ask("live", 100), Action::Recovered { run: "live".into(), id: 9 }, pause("live", 1), paused(1, 900)];
+        assert_eq!(through(&done), [Some(900)]);
     }
 
     #[test]
