@@ -336,8 +336,11 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
             run.is_kept(through_ms, retention_s, seen.kept.get(LIVE), now_ms);
             let due_ms = now_ms - seen.due_ms;
             run.look(through_ms.map(|through_ms| (through_ms, due_ms)), now_ms, &mut seen.paces);
-            let is_heard = run.progress.as_ref().is_some_and(|progress| now_ms - progress.at_ms < SILENT_MS);
-            if let Some(through_ms) = through_ms.filter(|through_ms| is_heard && due_ms - through_ms > LATE_MS) {
+            // Only who is at work appends the ticks by which the log's clock shows where no hits come.
+            let is_at_work = run.progress.as_ref().is_some_and(|progress| {
+                now_ms - progress.at_ms < SILENT_MS && progress.waiting.is_none() && progress.stopped.is_none()
+            });
+            if let Some(through_ms) = through_ms.filter(|through_ms| is_at_work && due_ms - through_ms > LATE_MS) {
                 log_is_behind = !has_come(log, through_ms + seen.due_ms + LATE_MS)?;
             }
             runs.push(run);
