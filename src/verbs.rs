@@ -18,6 +18,8 @@ use crate::{config::Config, judge::at, token};
 
 /// How long an effect is waited for; it comes in any case, when somebody runs the runs.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same of a pause, where nobody has heard of the run.
+const QUIET_PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a console that does not answer, or whose log is away, is asked again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -122,16 +124,10 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
         return Ok(ExitCode::SUCCESS);
     }
     let silent = reply.heard_ms.is_none_or(|heard_ms| reply.at_ms - heard_ms > SILENT_MS);
-    if verb == Verb::Pause && silent {
-        println!(
-            "nobody runs {} now, and nobody has said that it stands: it stays paused when `weir serve` or `weir pipeline` is \
-             started",
-            order.run
-        );
-        return Ok(ExitCode::FAILURE);
-    }
+    // A run that has stopped, or waits for its turn, says nothing; who runs it does, soon.
+    let patience = if verb == Verb::Pause && silent { QUIET_PATIENCE } else { PATIENCE };
     let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < patience {
         // The same command again is answered as the first time, and with what came of it.
         let reply: Reply = console.ask(Method::POST, &path, Some(&command)).await?;
         if let Some(ended) = &reply.ended {
@@ -152,11 +148,20 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    let run = &order.run;
     println!(
-        "it has not taken effect within {} s: it does when `weir serve` or `weir pipeline` runs {} and its log and \
-         ClickHouse answer (see `weir status`)",
-        PATIENCE.as_secs(),
-        order.run
+        "{}",
+        match patience {
+            QUIET_PATIENCE => format!(
+                "nobody runs {run} now, and nobody has said that it stands: it stays paused when `weir serve` or `weir \
+                 pipeline` is started"
+            ),
+            _ => format!(
+                "it has not taken effect within {} s: it does when `weir serve` or `weir pipeline` runs {run} and its log \
+                 and ClickHouse answer (see `weir status`)",
+                PATIENCE.as_secs()
+            ),
+        }
     );
     Ok(ExitCode::FAILURE)
 }
