@@ -209,6 +209,8 @@ pub(crate) struct State {
     orders: Vec<Order>,
     /// What was taken out of the record, ever.
     forgotten: u64,
+    /// How often the record has become a copy's.
+    brought: u64,
     /// Mutations that have come to their end.
     mutated: u64,
     /// Windows that somebody has hurt, s, with what they must hold.
@@ -300,6 +302,7 @@ impl Server {
                 first_s,
                 orders: Vec::new(),
                 forgotten: 0,
+                brought: 0,
                 mutated: 0,
                 hurt: BTreeMap::new(),
                 owners: Some(BTreeMap::new()),
@@ -826,6 +829,7 @@ impl State {
             Work::BringRecord(id) => {
                 let Record { entries } = self.copied(*id)?.record.clone().expect("a whole copy");
                 let first = self.entries_made + 1;
+                self.brought += 1;
                 self.record = Record { entries: (first..).zip(entries.into_values()).collect() };
                 self.entries_made += self.record.entries.len() as u64;
             }
@@ -949,7 +953,7 @@ impl State {
 
     /// How often something was taken out of the record, or the record was another.
     pub(crate) fn taken(&self) -> u64 {
-        self.forgotten + self.restores
+        self.forgotten + self.brought
     }
 
     /// Windows that are lost, s.
