@@ -234,7 +234,9 @@ impl Desk {
             ended: verbs::ended(&known.hold, id),
             safe_until_ms: known.kept.and_then(|kept| kept.safe_until_ms()),
             said: vec![format!("ordered at {}", crate::text::instant(Some(record.at_ms)))],
-            stopped: why_stopped(&known),
+            // What it had said before may have been seen to since.
+            stopped: why_stopped(&known)
+                .filter(|_| known.progress.as_ref().is_some_and(|progress| progress.at_ms >= record.at_ms)),
             heard_ms: known.progress.map(|progress| progress.at_ms),
         })
     }

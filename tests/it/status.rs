@@ -83,7 +83,7 @@ fn a_maintenance_is_seen_from_its_pause_to_its_catch_up_also_while_only_the_cons
     let maintenance = &maintenances["scheduled_maintenances"][0];
     assert_eq!((&maintenance["id"], &maintenance["status"]), (&json!("maintenance-7"), &json!("in_progress")));
     assert!(text(&place, "/feed.atom").contains("Maintenance: new &lt;disk&gt;"));
-    assert!(text(&place, "/badge.svg").contains("<title>Statistics cannot be queried"));
+    assert!(text(&place, "/badge.svg").contains("<title>Paused for maintenance since "));
     assert_eq!(json(&place, "/status/one.example.json")["status"], "yellow");
     assert_eq!(get(&format!("http://{}/status/three.example.json", place.console)).unwrap().0, 404);
     assert_eq!(console.stop(), Some(0));
