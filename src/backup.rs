@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
     Repair, Replacement, Replacements, SchemaVersion, WindowStart,
-    control::{Action, Backup, ControlRecord, RecordedDay, import_run},
+    control::{Action, Backup, ControlRecord, GAP_RUN, RecordedDay, import_run},
     progress::group_of,
 };
 use weir_sink::{Shape, Target, Verified, audit::Audit};
@@ -122,6 +122,7 @@ impl Backups {
         let days = weir_sink::recorded_days(&self.target, before_ms).await?;
         let points = self.points(&self.records).await?.into_iter().map(|point| (point.order.run, point.through.ms()));
         let points: Vec<_> = points.collect();
+        let gaps = self.gaps().await?;
         let copied = weir_sink::copy(&self.target, std::slice::from_ref(&self.version), &name, base.as_deref()).await;
         let copied = copied.with_context(|| match &base {
             Some(base) => format!("copy {name} on top of {base} (--full makes one that needs no other)"),
@@ -140,7 +141,7 @@ impl Backups {
             "days were replaced meanwhile: this copy is void (make another when that is over; its folder can go)"
         );
         let rows: u64 = days.iter().map(|day| day.rows).sum();
-        let backup = Backup { name: name.clone(), base: base.clone(), points, before_ms, days };
+        let backup = Backup { name: name.clone(), base: base.clone(), points, gaps, before_ms, days };
         let through = live_through(&backup);
         self.say(String::new(), Action::BackupMade(backup)).await?;
         let base = base.map_or("all of it".to_owned(), |base| format!("what is not in {base}"));
@@ -209,6 +210,7 @@ impl Backups {
             for (run, through_ms) in &backup.points {
                 println!("  {run} goes on from {}", at(*through_ms));
             }
+            backup.gaps.iter().for_each(say_filled);
             return Ok(ExitCode::SUCCESS);
         };
         if let Shape::Missing(_) = weir_sink::shape(&self.target, &self.version).await? {
@@ -218,7 +220,15 @@ impl Backups {
         restored.with_context(|| {
             format!("copy {name} was not brought back to the end: runs wait until it is (begin it again)")
         })?;
-        self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned() }).await?;
+        let gaps = self.gaps().await.with_context(|| {
+            format!("copy {name} is back, and does not say what live has left in it (begin it again)")
+        })?;
+        self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned(), gaps: gaps.clone() }).await?;
+        if !gaps.is_empty() {
+            // What its run has said is not so any more.
+            let (run, id) = (GAP_RUN.to_owned(), SystemClock.now_ms());
+            self.say(reason.to_owned(), Action::Recover { run, id, repair: Repair::GoOn, topic_is: None }).await?;
+        }
         let records = replay::records(&self.control).await?;
         // A replacement of days that began since the tables are open has not heard of it.
         weir_sink::end_replay(&self.target, &self.version).await?;
@@ -246,6 +256,7 @@ impl Backups {
             }
             println!("  {} goes on from {}", order.run, at(through.ms()));
         }
+        gaps.iter().for_each(say_filled);
         let mut findings = Audit::new(&self.target, &self.version).full().await?;
         // What lies after is computed again in any case, and may be at this moment.
         findings.retain(|finding| {
@@ -276,6 +287,12 @@ impl Backups {
             points.push(Point { order, through });
         }
         Ok(points)
+    }
+
+    /// What live has left in the table, and nobody has filled.
+    async fn gaps(&self) -> anyhow::Result<Vec<(i64, i64)>> {
+        let gaps = weir_sink::gaps(&self.target, &self.version, "").await?;
+        Ok(gaps.into_iter().map(|gap| (gap.from.ms(), gap.to.ms())).collect())
     }
 
     fn made(&self) -> Vec<(&ControlRecord, &Backup)> {
@@ -326,7 +343,17 @@ fn is_as_recorded(backup: &Backup, found: &Verified) -> bool {
 
 fn live_through(backup: &Backup) -> String {
     let live = backup.points.iter().find(|(run, _)| run == "live");
-    live.map_or_else(|| "nothing yet".to_owned(), |(_, through_ms)| at(*through_ms))
+    let through = live.map_or_else(|| "nothing yet".to_owned(), |(_, through_ms)| at(*through_ms));
+    let gaps: Vec<String> = backup.gaps.iter().map(range).collect();
+    if gaps.is_empty() { through } else { format!("{through} but for {}", gaps.join(", ")) }
+}
+
+fn say_filled(gap: &(i64, i64)) {
+    println!("  {GAP_RUN} fills {}", range(gap));
+}
+
+fn range((from_ms, to_ms): &(i64, i64)) -> String {
+    format!("{} to {}", at(*from_ms), at(*to_ms))
 }
 
 fn count(number: u64, what: &str) -> String {

@@ -156,8 +156,8 @@ pub(crate) async fn checkpoint(order: &RunOrder, version: &SchemaVersion) -> Res
     let RunOrder { target, run, origin, from, .. } = order;
     match (order.left, order.to) {
         (Left::Own, Some(to)) => {
-            let gap = weir_sink::gap(target, run, version, origin).await?;
-            Ok(gap.filter(|gap| gap.to == to).map_or(to, |gap| gap.from))
+            let gaps = weir_sink::gaps(target, version, origin).await?;
+            Ok(gaps.first().filter(|gap| gap.to == to).map_or(to, |gap| gap.from))
         }
         _ => weir_sink::checkpoint(target, run, version, origin, *from).await,
     }

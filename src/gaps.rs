@@ -8,7 +8,7 @@ use tracing::info;
 use weir_log::{Log, LogError};
 use weir_schemas::{
     Hold, SchemaVersion,
-    control::{ControlRecord, GAP_RUN},
+    control::{Action, ControlRecord},
     progress::RunProgress,
 };
 use weir_sink::table::Windows;
@@ -33,7 +33,7 @@ const GIVEN_WAY_PARTS: u16 = 10;
 pub(crate) struct Gaps {
     /// The one that is being filled.
     pub(crate) at_hand: Option<Windows>,
-    /// How many resumes of live had taken effect when it was asked; `None`: it is to be asked.
+    /// How often there may have come another one until it was asked; `None`: it is to be asked.
     asked_at: Option<usize>,
     asked: Option<Instant>,
     /// How their run is held while there is none.
@@ -51,20 +51,20 @@ impl Gaps {
         target: &weir_sink::Target,
         control: &[ControlRecord],
     ) -> anyhow::Result<()> {
-        let (left_something, took_effect) = left(control);
+        let (left_something, times) = left(control);
         let since = |least: Duration| self.asked.is_none_or(|asked| asked.elapsed() >= least);
         let anyway = self.at_hand.is_none() && since(ASK_ANYWAY);
-        if !left_something || !since(ASK_EVERY) || (self.asked_at == Some(took_effect) && !anyway) {
+        if !left_something || !since(ASK_EVERY) || (self.asked_at == Some(times) && !anyway) {
             return Ok(());
         }
         self.asked = Some(Instant::now());
         let version = config.schema_version()?;
-        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gap(target, GAP_RUN, &version, "")).await;
-        let found = asked.context("clickhouse does not say whether there is a gap")??;
+        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gaps(target, &version, "")).await;
+        let found = asked.context("clickhouse does not say whether there is a gap")??.first().copied();
         if let Some(Windows { from, to }) = found.filter(|found| Some(*found) != self.at_hand) {
             info!(from = at(from.ms()), to = at(to.ms()), "a gap is to be filled");
         }
-        (self.at_hand, self.asked_at) = (found, Some(took_effect));
+        (self.at_hand, self.asked_at) = (found, Some(times));
         Ok(())
     }
 
@@ -106,18 +106,20 @@ impl Gaps {
         let live = Hold::of("live", control);
         let last = live.pauses.last().and_then(|pause| pause.resume.as_ref());
         let is_ahead = last.is_some_and(|resume| resume.left_to_ms.is_some() && resume.resumed_ms.is_none());
-        let (left_something, took_effect) = left(control);
-        !is_ahead && (!left_something || (self.at_hand.is_none() && self.asked_at == Some(took_effect)))
+        let (left_something, times) = left(control);
+        !is_ahead && (!left_something || (self.at_hand.is_none() && self.asked_at == Some(times)))
     }
 }
 
-/// Whether live was ever told to leave something, and how many of its resumes have taken effect. One in order counts too:
-/// what the one before it was to leave may be left although nobody has heard of it.
+/// Whether live was ever told to leave something, and how often there may have come another gap: with each of its resumes
+/// that has taken effect, one in order too, because what the one before it was to leave may be left although nobody has
+/// heard of it; and with each copy that was brought back.
 fn left(control: &[ControlRecord]) -> (bool, usize) {
     let live = Hold::of("live", control);
     let resumes: Vec<_> = live.pauses.iter().filter_map(|pause| pause.resume.as_ref()).collect();
     let took_effect = resumes.iter().filter(|resume| resume.resumed_ms.is_some()).count();
-    (resumes.iter().any(|resume| resume.left_to_ms.is_some()), took_effect)
+    let restored = control.iter().filter(|record| matches!(record.action, Action::BackupRestored { .. })).count();
+    (resumes.iter().any(|resume| resume.left_to_ms.is_some()), took_effect + restored)
 }
 
 /// When live, which has said `told` last, is later than it should be for want of time, ms since the Unix epoch by the log's
@@ -141,11 +143,7 @@ mod tests {
     use std::sync::Arc;
 
     use weir_log::{Clock, EmbeddedLog, TopicKind};
-    use weir_schemas::{
-        control::{Action, EVENTS_TOPIC},
-        progress::Waiting,
-        wire::tick_record,
-    };
+    use weir_schemas::{control::EVENTS_TOPIC, progress::Waiting, wire::tick_record};
 
     use super::*;
 

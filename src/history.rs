@@ -86,7 +86,7 @@ fn words(action: &Action) -> String {
         Action::CaughtUp { run, .. } => format!("{run} has caught up"),
         Action::Throttle { run, permille, .. } => format!("throttle {run} to {} %", f64::from(*permille) / 10.0),
         Action::BackupMade(backup) => format!("copy {} was made", backup.name),
-        Action::BackupRestored { name } => format!("copy {name} was brought back"),
+        Action::BackupRestored { name, .. } => format!("copy {name} was brought back"),
         Action::Replace { days, .. } => format!("replace {}", crate::replay::days_in_words(days)),
         Action::Replaced { done: true, .. } => "the days were replaced".to_owned(),
         Action::Replaced { done: false, .. } => "the days are not replaced any more".to_owned(),

@@ -189,7 +189,11 @@ impl Supervisor {
         holding: &mut Holding,
     ) -> anyhow::Result<()> {
         (holding.stopping, holding.heard, holding.guarded, holding.safe_until_ms) = (None, None, None, None);
-        let Some(resume) = hold.catching_up().and_then(|pause| pause.resume.as_ref()) else { return Ok(()) };
+        let Some(resume) = hold.catching_up().and_then(|pause| pause.resume.as_ref()) else {
+            // All of it was read back; a copy that is brought back may make it to be written once more.
+            holding.written.clear();
+            return Ok(());
+        };
         if !Holding::is_due(&mut holding.looked, LOOK_EVERY) {
             return Ok(());
         }

@@ -93,6 +93,7 @@ mod tests {
             resumed_ms: None,
             resumed_by: None,
             left_to_ms: None,
+            again_ms: None,
             over_ms: None,
             taken_back: false,
             given_up: false,

@@ -431,7 +431,7 @@ fn everything(is_collected: bool) -> &'static str {
 fn of_rest(paused: &Maintenance, ends_ms: i64, snapshot: &Snapshot) -> String {
     let at = |ms| words::time(ms, snapshot.at_ms);
     let goes_on_ms = ends_ms.max(snapshot.at_ms);
-    let of_run = snapshot.maintenances.iter().filter(|one| one.run == paused.run);
+    let of_run = snapshot.maintenances.iter().filter(|one| one.run == paused.run && one.again_ms.is_none());
     // The newest comes first.
     let pace = of_run.filter_map(|one| log_pace(one.paused_ms?, one.resumed_ms?, one.over_ms?)).next();
     let behind_ms = goes_on_ms - paused.paused_ms.unwrap_or(paused.begins_ms);

@@ -34,6 +34,9 @@ pub struct Maintenance {
     pub resumed_by: Option<String>,
     /// The run went on here, and what lies between is computed beside it.
     pub left_to_ms: Option<i64>,
+    /// A copy was brought back then that was made before the rest was filled: it is filled once more.
+    #[serde(default)]
+    pub again_ms: Option<i64>,
     /// When it was over: caught up with, withdrawn, or past.
     pub over_ms: Option<i64>,
     /// It was over because the import that was paused was taken back.
@@ -106,6 +109,10 @@ impl Maintenance {
                 (run, _) => format!("{}.", words::goes_on(run)),
             };
             step(resumed_ms, MaintenanceState::CatchingUp, text);
+        }
+        if let Some(again_ms) = self.again_ms {
+            let text = "A copy was brought back that lacks what had been left: it is filled in again.";
+            step(again_ms, MaintenanceState::CatchingUp, text.to_owned());
         }
         if let Some(over_ms) = self.over_ms {
             let text = match (self.state, &self.run) {
@@ -195,6 +202,7 @@ fn plans(control: &[ControlRecord]) -> Vec<Maintenance> {
                 resumed_ms: None,
                 resumed_by: None,
                 left_to_ms: None,
+                again_ms: None,
                 over_ms: None,
                 taken_back: false,
                 given_up: false,
@@ -246,6 +254,7 @@ fn of_pause(run: &str, pause: Pause, gone_ms: Option<i64>, missing: &[Missing]) 
         resumed_ms: resume.map(|resume| resume.by.at_ms),
         resumed_by: resume.map(|resume| resume.by.who.clone()),
         left_to_ms: resume.and_then(|resume| resume.left_to_ms),
+        again_ms: resume.and_then(|resume| resume.again_ms),
         over_ms,
         eta: resume.and_then(|resume| resume.eta),
         who: pause.by.who,

@@ -357,7 +357,10 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
     if runs.first().is_some_and(|live| !live.topic_gone) && !computing.is_empty() {
         let spans: Vec<(i64, i64)> = computing.iter().map(|range| (range.from_ms, range.to_ms)).collect();
         let mut run = observe_run(log, control, GAP_RUN, EVENTS_TOPIC, Some(&spans), now_ms)?;
-        let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms).unwrap_or(i64::MIN);
+        // What it has said before a copy was brought back is not so any more.
+        let ordered = Recoveries::of(GAP_RUN, control).last();
+        let told = run.progress.as_ref().filter(|progress| progress.recovery >= ordered);
+        let through_ms = told.and_then(|progress| progress.complete_through_ms).unwrap_or(i64::MIN);
         for range in &mut computing {
             range.from_ms = through_ms.clamp(range.from_ms, range.to_ms);
         }

@@ -381,7 +381,7 @@ fn say_catch_up(known: &Known, behind_ms: i64) -> String {
 /// Seconds of log in a second, when the run caught up last.
 fn pace(hold: &Hold) -> Option<f64> {
     hold.pauses.iter().rev().find_map(|pause| {
-        let resume = pause.resume.as_ref()?;
+        let resume = pause.resume.as_ref().filter(|resume| resume.again_ms.is_none())?;
         log_pace(pause.paused_ms?, resume.by.at_ms, resume.caught_up_ms?)
     })
 }

@@ -107,9 +107,11 @@ pub enum Action {
     },
     /// A copy of the table was made.
     BackupMade(Backup),
-    /// The table is the one of the copy of this name: its runs go on from there.
+    /// The table is the one of the copy of this name: its runs go on from there. `gaps`: as of [`Backup::gaps`].
     BackupRestored {
         name: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gaps: Vec<(i64, i64)>,
     },
     /// The live rows of these days (UTC, days since the Unix epoch, ascending) are being replaced by what a replay has
     /// computed, and what is recorded of them with them. `id` names this decision: the writer's clock, ms.
@@ -145,6 +147,9 @@ pub struct Backup {
     pub base: Option<String>,
     /// By run: everything before this time is in it.
     pub points: Vec<(String, i64)>,
+    /// Live windows before its point that are not in it, because live had left them to the gap run, `[from, to)`, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<(i64, i64)>,
     /// What had been recorded before this time (ClickHouse's clock, ms since the Unix epoch) is in `days`.
     pub before_ms: i64,
     pub days: Vec<RecordedDay>,

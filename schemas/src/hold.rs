@@ -47,6 +47,8 @@ pub struct Resume {
     /// When the run, and its gap, had caught up.
     pub caught_up_ms: Option<i64>,
     pub eta: Option<EtaKept>,
+    /// When a copy was brought back that was made before the gap was filled: it is filled once more.
+    pub again_ms: Option<i64>,
 }
 
 impl Pause {
@@ -87,9 +89,10 @@ impl Hold {
         self.pauses.last().filter(|pause| pause.resume.is_none())
     }
 
-    /// The pause that was ended, and has not been caught up with.
+    /// The newest pause that was ended, and has not been caught up with; `None` while the run is paused.
     pub fn catching_up(&self) -> Option<&Pause> {
-        self.pauses.last().filter(|pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_none()))
+        let is_open = |pause: &&Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_none());
+        self.pauses.iter().rev().take_while(|pause| pause.resume.is_some()).find(is_open)
     }
 
     fn fold(&mut self, run: &str, record: &ControlRecord) {
@@ -109,8 +112,14 @@ impl Hold {
             }
             Action::Resume { run: of, id, left_to_ms } if of == run && is_paused && is_new(*id) => {
                 let pause = self.pauses.last_mut().expect("it is paused");
-                let (left_to_ms, resumed_ms, caught_up_ms) = (*left_to_ms, None, None);
-                pause.resume = Some(Resume { by: by(*id), left_to_ms, resumed_ms, caught_up_ms, eta: None });
+                pause.resume = Some(Resume {
+                    by: by(*id),
+                    left_to_ms: *left_to_ms,
+                    resumed_ms: None,
+                    caught_up_ms: None,
+                    eta: None,
+                    again_ms: None,
+                });
             }
             Action::Resumed { run: of, id, through_ms } if of == run => {
                 if let Some(resume) = self.resume(*id) {
@@ -129,6 +138,7 @@ impl Hold {
                 self.asking.remove(id);
             }
             Action::CaughtUp { run: of, id, eta } if of == run => self.catch_up(*id, record.at_ms, *eta),
+            Action::BackupRestored { gaps, .. } if run == "live" => self.fill_again(gaps, record.at_ms),
             Action::Throttle { run: of, id, permille } if of == run => {
                 (self.permille, self.throttle) = (*permille, Some(by(*id)));
             }
@@ -144,6 +154,18 @@ impl Hold {
         for resume in resumes.filter(|resume| resume.caught_up_ms.is_none()) {
             resume.caught_up_ms = Some(at_ms);
             resume.eta = eta.filter(|_| resume.by.id == id);
+        }
+    }
+
+    /// What lies in `gaps` is not in the table any more.
+    fn fill_again(&mut self, gaps: &[(i64, i64)], at_ms: i64) {
+        for pause in &mut self.pauses {
+            let (paused_ms, Some(resume)) = (pause.paused_ms, &mut pause.resume) else { continue };
+            let Some(left) = paused_ms.zip(resume.left_to_ms) else { continue };
+            let is_in = |(from_ms, to_ms): &(i64, i64)| *from_ms < left.1 && left.0 < *to_ms;
+            if resume.caught_up_ms.is_some() && gaps.iter().any(is_in) {
+                (resume.caught_up_ms, resume.eta, resume.again_ms) = (None, None, Some(at_ms));
+            }
         }
     }
 
@@ -209,6 +231,31 @@ mod tests {
         let paused = hold(&said);
         assert_eq!((ends(&paused)[2], ends(&paused)[3]), (Some((Some(10), eta)), None));
         assert_eq!(paused.paused().map(|pause| pause.by.id), Some(8));
+    }
+
+    #[test]
+    fn a_copy_from_before_a_gap_was_filled_opens_its_maintenance_again_and_no_other() {
+        let paused = |id, through_ms| Action::Paused { run: "live".into(), id, through_ms };
+        let caught_up = |id| Action::CaughtUp { run: "live".into(), id, eta: None };
+        let restored = |gaps: &[(i64, i64)]| Action::BackupRestored { name: "one".into(), gaps: gaps.to_vec() };
+        let mut said = vec![pause("live", 1), paused(1, 600), resume(2, Some(900)), caught_up(2)];
+        said.extend([pause("live", 3), paused(3, 2_000), resume(4, Some(3_000)), caught_up(4)]);
+        said.extend([pause("live", 5), paused(5, 5_000), resume(6, None), caught_up(6)]);
+        let open = |said: &[Action]| -> Vec<_> {
+            let is_open = |pause: &Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_none());
+            hold(said).pauses.iter().map(is_open).collect()
+        };
+        said.push(restored(&[]));
+        assert_eq!(open(&said), [false, false, false]);
+        said.push(restored(&[(900, 2_000), (2_500, 3_000), (5_000, 6_000)]));
+        assert_eq!(open(&said), [false, true, false], "what was left from 2,000 to 3,000");
+        let again = hold(&said);
+        let catching_up = again.catching_up().unwrap();
+        assert_eq!((catching_up.by.id, catching_up.resume.as_ref().unwrap().again_ms), (3, Some(13)));
+        said.push(pause("live", 7));
+        assert_eq!(hold(&said).catching_up(), None, "it is paused");
+        said.extend([resume(8, None), caught_up(8)]);
+        assert_eq!(open(&said), [false; 4], "no gap is left");
     }
 
     #[test]

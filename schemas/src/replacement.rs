@@ -168,7 +168,7 @@ mod tests {
             let all = replacements(&[replace(1, &[3, 5]), action]);
             all.open().flat_map(|one| one.days.clone()).collect()
         };
-        assert_eq!(after(Action::BackupRestored { name: "n".into() }), none);
+        assert_eq!(after(Action::BackupRestored { name: "n".into(), gaps: Vec::new() }), none);
         assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 3 * DAY_MS })), none);
         assert_eq!(after(recover("live", Repair::AskAgain { from_ms: 4 * DAY_MS })), [3]);
         assert_eq!(after(recover("gap", Repair::AskAgain { from_ms: 3 * DAY_MS + 1 })), [3], "in part: not all of it");

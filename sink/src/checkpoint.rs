@@ -1,6 +1,6 @@
 //! How far a generation is complete: read from `emissions`, and from nothing else.
 
-use weir_schemas::{SchemaVersion, WindowStart, WindowWidth};
+use weir_schemas::{SchemaVersion, WindowStart, WindowWidth, control::GAP_RUN};
 
 use crate::SinkError;
 use crate::clickhouse::ClickHouse;
@@ -32,32 +32,28 @@ pub async fn checkpoint_of(table: &impl Table, width: WindowWidth, from: WindowS
     Ok(window_at(width, first_hole(seconds(from.ms()), covered)))
 }
 
-/// What the gap run does next: from the first window that was left and is not done, or lost, to the end of what was left
-/// with it. `None`: there is no gap.
+/// What is left to the gap run, ascending: of each range that live has left, what lies behind its first window that is not
+/// done, or lost. It does the first of them next; with none there is no gap.
 ///
 /// Errors: as of [`checkpoint`].
-pub async fn gap(
-    target: &Target,
-    run: &str,
-    version: &SchemaVersion,
-    origin: &str,
-) -> Result<Option<Windows>, SinkError> {
-    let table = ClickHouse::new(target, run, version, origin);
-    gap_of(&table, version.width).await.map_err(|failure| failure.into_error(&target.url, run))
+pub async fn gaps(target: &Target, version: &SchemaVersion, origin: &str) -> Result<Vec<Windows>, SinkError> {
+    let table = ClickHouse::new(target, GAP_RUN, version, origin);
+    gaps_of(&table, version.width).await.map_err(|failure| failure.into_error(&target.url, GAP_RUN))
 }
 
 /// The same of any table.
-pub async fn gap_of(table: &impl Table, width: WindowWidth) -> Result<Option<Windows>, Failure> {
+pub async fn gaps_of(table: &impl Table, width: WindowWidth) -> Result<Vec<Windows>, Failure> {
     let mut left = table.left().await?;
     left.sort_unstable_by_key(|range| (range.from_s, range.to_s));
+    let mut gaps = Vec::new();
     for range in left {
         let from = done_through(table, width, window_at(width, range.from_s), window_at(width, range.to_s)).await?;
         let to = window_at(width, range.to_s);
         if from < to {
-            return Ok(Some(Windows { from, to }));
+            gaps.push(Windows { from, to });
         }
     }
-    Ok(None)
+    Ok(gaps)
 }
 
 /// The first window from `from` on that is not done, left or not, as far as `to`.

@@ -51,7 +51,7 @@ mod writer;
 
 pub use analyst::{analyst_faults, analyst_sql};
 pub use body::body_of;
-pub use checkpoint::{checkpoint, checkpoint_of, gap, gap_of};
+pub use checkpoint::{checkpoint, checkpoint_of, gaps, gaps_of};
 pub use clickhouse::{replacing_of, table_of};
 pub use connection::Target;
 pub use contents::{Between, contents};

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use weir_schemas::{Closed, WindowStart};
 use weir_sink::audit::Audit;
 use weir_sink::{
-    End, Left, Limits, RunSpec, SinkError, Target, checkpoint, copy, gap, prepare, restore, run, table::Windows,
+    End, Left, Limits, RunSpec, SinkError, Target, checkpoint, copy, gaps, prepare, restore, run, table::Windows,
 };
 
 /// A run over the windows `[from, to)` of hours after the first.
@@ -49,8 +49,8 @@ async fn complete(target: &Target) -> WindowStart {
     checkpoint(target, "live", &version(), "", at(0)).await.expect("a checkpoint")
 }
 
-async fn the_gap(target: &Target) -> Option<Windows> {
-    gap(target, "gap", &version(), "").await.expect("it is known")
+async fn left_over(target: &Target) -> Vec<Windows> {
+    gaps(target, &version(), "").await.expect("it is known")
 }
 
 /// The table holds the windows `[0, to)` once and nothing else, and `emissions` says so.
@@ -67,12 +67,12 @@ async fn assert_whole(target: &Target, to: i64) {
 async fn live_goes_on_with_today_and_a_gap_run_fills_what_it_left() {
     let target = prepared().await;
     live(&target, 0, 3).await;
-    assert_eq!(the_gap(&target).await, None);
+    assert_eq!(left_over(&target).await, []);
     let today = spec("live", 3, 8, Left::To(at(6)));
     assert_eq!(today.begins(), at(6));
     assert_eq!(write(&target, today.clone(), windows(6, 8)).await.expect("it ends"), End::Complete);
     assert_eq!(complete(&target).await, at(8), "what was left is as good as done for live");
-    assert_eq!(the_gap(&target).await, Some(Windows { from: at(3), to: at(6) }));
+    assert_eq!(left_over(&target).await, [Windows { from: at(3), to: at(6) }]);
     assert_eq!(
         ask(&target, "SELECT run, state, count() FROM DB.emissions GROUP BY ALL ORDER BY ALL").await,
         "live\tdone\t2\nlive\tleft\t1"
@@ -82,10 +82,10 @@ async fn live_goes_on_with_today_and_a_gap_run_fills_what_it_left() {
     // The gap run, killed on the way.
     let end = write(&target, spec("gap", 3, 6, Left::Own), windows(3, 5)).await;
     assert_eq!(end.expect("it ends"), End::Drained);
-    assert_eq!(the_gap(&target).await, Some(Windows { from: at(5), to: at(6) }));
+    assert_eq!(left_over(&target).await, [Windows { from: at(5), to: at(6) }]);
     let end = write(&target, spec("gap", 5, 6, Left::Own), windows(5, 6)).await;
     assert_eq!(end.expect("it ends"), End::Complete);
-    assert_eq!(the_gap(&target).await, None);
+    assert_eq!(left_over(&target).await, []);
     assert_whole(&target, 8).await;
 }
 

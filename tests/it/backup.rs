@@ -1,6 +1,6 @@
 //! Copies of the statistics: made and proved while everything goes on, and the way back to one.
 
-use crate::support::{self, Place, post, text, wait_for, write};
+use crate::support::{self, Place, hold_gap, post, text, wait_for, write};
 use serde_json::Value;
 
 fn went_well(place: &Place, args: &[&str]) -> String {
@@ -95,6 +95,66 @@ fn a_clickhouse_that_is_lost_comes_back_from_a_copy_and_the_log_gives_the_rest()
     went_well(&place, &["resume", "live", "--reason", "done"]);
     whole(&place, sent, "what was taken back is not there, what came after the copy is");
     assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_copy_from_before_a_gap_was_filled_names_it_and_opens_its_maintenance_again() {
+    let place = Place::new("");
+    let serve = place.start();
+    let mut sent = post(&place, "/a", 3);
+    place.wait_complete();
+    went_well(&place, &["pause", "live", "--reason", "a new disk"]);
+    let paused_ms = wait_for("the pause", || place.status()?["runs"][0]["paused"]["through_ms"].as_i64());
+    sent += post(&place, "/b", 2);
+    wait_for("three windows to pass", || (place.status()?["at_ms"].as_i64()? > paused_ms + 3_000).then_some(()));
+    hold_gap(&place);
+    went_well(&place, &["resume", "live", "--live-first", "--reason", "the disk is there"]);
+    let computing = || place.status()?["computing"][0]["to_ms"].as_i64();
+    let left_to_ms = wait_for("the gap", computing);
+    let (from, to) = (in_words(paused_ms), in_words(left_to_ms));
+    let made = went_well(&place, &["backup", "create", "one"]);
+    assert!(made.contains(&format!(" but for {from} to {to}, ")), "{made}");
+    let listed = went_well(&place, &["backup", "list"]);
+    assert!(listed.contains(&format!(" but for {from} to {to} ")), "{listed}");
+    let told = went_well(&place, &["backup", "restore", "one", "--dry-run"]);
+    let fills = format!("  gap fills {from} to {to}");
+    assert!(told.contains(&fills), "{told}");
+
+    went_well(&place, &["resume", "gap", "--reason", "it is made"]);
+    let is_over = || {
+        let status = place.status()?;
+        let one = status["maintenances"].as_array()?.iter().find(|one| one["run"] == "live")?.clone();
+        (one["state"] == "over" && status["computing"].as_array()?.is_empty()).then_some(one)
+    };
+    wait_for("the gap to be filled", is_over);
+    whole(&place, sent, "all of it");
+    let now = jiff::Timestamp::now().to_string();
+    let before = digest(&place, &now);
+
+    hold_gap(&place);
+    let restored = went_well(&place, &["backup", "restore", "one", "--reason", "to see that it can be done"]);
+    assert!(restored.contains(&fills), "{restored}");
+    let status = wait_for("live to be complete", || {
+        let status = place.status()?;
+        let is_there = status["complete_through_ms"].as_i64()? > left_to_ms;
+        (is_there && !status["computing"].as_array()?.is_empty()).then_some(status)
+    });
+    let range = &status["computing"][0];
+    assert_eq!((&range["from_ms"], &range["to_ms"]), (&paused_ms.into(), &left_to_ms.into()), "{status}");
+    let troubles = status["troubles"].as_array().unwrap();
+    let told = |one: &Value| one["sentence"].as_str().is_some_and(|said| said.contains("are still being computed"));
+    assert!(troubles.iter().any(|one| one["kind"] == "catching_up" && told(one)), "{status}");
+    went_well(&place, &["resume", "gap", "--reason", "it was"]);
+    let over = wait_for("the gap to be filled once more", is_over);
+    assert!(over["again_ms"].is_i64(), "{over}");
+    whole(&place, sent, "with what was left in the copy");
+    assert_eq!(digest(&place, &now), before, "the table is what it would have been");
+    assert_eq!(serve.stop(), Some(0));
+}
+
+/// As `weir` writes times.
+fn in_words(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).unwrap().strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 #[test]

@@ -152,6 +152,7 @@ fn pause(begins_ms: i64, reason: &str) -> Maintenance {
         resumed_ms: None,
         resumed_by: None,
         left_to_ms: None,
+        again_ms: None,
         over_ms: None,
         taken_back: false,
         given_up: false,

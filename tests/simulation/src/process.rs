@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use weir_log::PartitionInUse;
 use weir_schemas::{Closed, WindowStart};
 use weir_sink::{
-    Done, End, Left, RunSpec, SinkError, checkpoint_of, copy_on, gap_of, restore_on, run_on,
+    Done, End, Left, RunSpec, SinkError, checkpoint_of, copy_on, gaps_of, restore_on, run_on,
     table::{Table, Windows},
     take_back_on,
 };
@@ -159,7 +159,7 @@ impl Running {
         let (run, origin) = (if self.role == Role::Gap { "gap" } else { "live" }.to_owned(), String::new());
         let live_first_ms = shared.control(number);
         if self.role == Role::Gap {
-            let Windows { from, to } = gap_of(table, version.width).await.ok()??;
+            let Windows { from, to } = gaps_of(table, version.width).await.ok()?.into_iter().next()?;
             return Some(RunSpec { run, version, origin, first: from, from, to: Some(to), left: Left::Own });
         }
         let first = shared.plan.first();
