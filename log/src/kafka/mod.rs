@@ -32,7 +32,7 @@ use futures::future::BoxFuture;
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 
 use self::{
@@ -88,6 +88,25 @@ impl KafkaLog {
         let answer = context::patiently(|| question(&self.lookup));
         serve(&self.lookup);
         answer
+    }
+
+    /// The same about one partition. Of one that has no leader at the moment librdkafka says what it says of one that is not
+    /// there (`rd_kafka_topic_partition_list_query_leaders`): whether it is, the topic's metadata tell.
+    fn ask_of<T>(
+        &self,
+        topic: &str,
+        partition: i32,
+        question: impl Fn(&BaseConsumer<Context>) -> KafkaResult<T>,
+    ) -> Result<T> {
+        let answer = self.ask(|client| match question(client) {
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
+                let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+                let found = metadata.topics().iter().find(|found| found.name() == topic);
+                Err(KafkaError::MetadataFetch(topics::why_unknown(found, partition)))
+            }
+            answer => answer,
+        });
+        answer.map_err(|error| error_of(topic, &error))
     }
 }
 
@@ -152,15 +171,14 @@ impl Log for KafkaLog {
 
     fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds> {
         let number = partition_number(topic, partition)?;
-        let (start, end) = self
-            .ask(|client| client.fetch_watermarks(topic, number, REQUEST_TIMEOUT))
-            .map_err(|error| error_of(topic, &error))?;
+        let (start, end) =
+            self.ask_of(topic, number, |client| client.fetch_watermarks(topic, number, REQUEST_TIMEOUT))?;
         Ok(Bounds { start, end })
     }
 
     fn offset_at(&self, topic: &str, partition: u32, at_ms: i64) -> Result<Option<i64>> {
         let number = partition_number(topic, partition)?;
-        let found = self.ask(|client| {
+        let found = self.ask_of(topic, number, |client| {
             let mut list = TopicPartitionList::new();
             // Negative times are commands to the broker.
             list.add_partition_offset(topic, number, Offset::Offset(at_ms.max(0)))?;
@@ -168,8 +186,8 @@ impl Log for KafkaLog {
             let element = found.find_partition(topic, number).ok_or(KafkaError::NoMessageReceived)?;
             element.error()?;
             Ok(element.offset())
-        });
-        Ok(match found.map_err(|error| error_of(topic, &error))? {
+        })?;
+        Ok(match found {
             Offset::Offset(offset) => Some(offset),
             // -1, the end: all there is was stamped before.
             _ => None,
@@ -190,5 +208,47 @@ impl Log for KafkaLog {
 
     fn retention_bytes(&self, topic: &str) -> Result<Option<u64>> {
         self.bound(topic, "retention.bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Instant};
+
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_without_a_leader_is_waited_for_and_one_that_is_not_there_is_not() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 2, 1).unwrap();
+        let log = KafkaLog::connect(&cluster.bootstrap_servers(), &BTreeMap::new()).unwrap();
+        assert_eq!(log.bounds("t", 1).unwrap(), Bounds { start: 0, end: 0 });
+        let anew = || KafkaLog::connect(&cluster.bootstrap_servers(), &BTreeMap::new()).unwrap();
+        // As of a broker that its controller has fenced, for a moment.
+        let ask_without = |ask: fn(&KafkaLog)| {
+            cluster.partition_leader("t", 1, None).unwrap();
+            let log = anew();
+            thread::scope(|scope| {
+                let asking = scope.spawn(|| ask(&log));
+                thread::sleep(Duration::from_secs(1));
+                assert!(!asking.is_finished(), "it was answered while there was none");
+                cluster.partition_leader("t", 1, Some(1)).unwrap();
+                asking.join().unwrap();
+            });
+        };
+        ask_without(|log| assert_eq!(log.bounds("t", 1).unwrap(), Bounds { start: 0, end: 0 }));
+        ask_without(|log| assert_eq!(log.offset_at("t", 1, 0).unwrap(), None));
+        let asking = Instant::now();
+        let not_there = [log.bounds("t", 7).map(drop), log.offset_at("t", 7, 0).map(drop)];
+        for answer in not_there {
+            let Err(LogError::Kafka(said)) = answer else { panic!("{answer:?}") };
+            assert_eq!(said, "topic t has no such partition");
+        }
+        assert!(asking.elapsed() < REQUEST_TIMEOUT, "it is not waited for");
+        cluster.partition_leader("t", 1, None).unwrap();
+        let without = anew().bounds("t", 1);
+        assert!(matches!(without, Err(LogError::Unavailable(_))), "{without:?}");
     }
 }

@@ -268,6 +268,17 @@ fn count_of(topic: &MetadataTopic) -> std::result::Result<Option<u32>, RDKafkaEr
     Ok(Some(topic.partitions().len() as u32))
 }
 
+/// Why a partition is unknown that somebody asked about, by what the brokers say of its topic.
+pub(super) fn why_unknown(topic: Option<&MetadataTopic>, partition: i32) -> RDKafkaErrorCode {
+    let Some(topic) = topic else { return RDKafkaErrorCode::UnknownTopicOrPartition };
+    match topic.error().map(RDKafkaErrorCode::from) {
+        Some(code) => code,
+        // By the time of this look it may have a leader again: it is asked once more either way.
+        None if topic.partitions().iter().any(|found| found.id() == partition) => RDKafkaErrorCode::LeaderNotAvailable,
+        None => RDKafkaErrorCode::UnknownPartition,
+    }
+}
+
 pub(super) fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }
