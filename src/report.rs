@@ -166,6 +166,7 @@ impl Reporter {
             stamps_bounded: status.stamps_bounded,
             generation: self.generation,
             recovery: self.order.recovery,
+            stopped_after: None,
             stopped: None,
             fault: None,
             waiting: self.waits(),
@@ -247,7 +248,7 @@ pub(crate) fn say_ended(order: &RunOrder, log: &dyn Log, through: WindowStart) -
             run.at_ms = SystemClock.now_ms();
             run.complete_through_ms = Some(through.ms());
             run.recovery = order.recovery;
-            (run.stopped, run.fault, run.waiting) = (None, None, None);
+            (run.stopped, run.stopped_after, run.fault, run.waiting) = (None, None, None, None);
             run.ended = true;
         }
         let offset = log.bounds(&order.topic, partition)?.end;
@@ -261,7 +262,8 @@ pub(crate) fn say_ended(order: &RunOrder, log: &dyn Log, through: WindowStart) -
 /// Tells those who ask for the status that the run has stopped, and why; its offsets stay as they were.
 ///
 /// Over a table that differs it stays stopped until there is another recovery than `recovery`: nobody would find the same
-/// again who looked at less.
+/// again who looked at less. That is not heard of by this: what the run has told of itself may be from before it, and is
+/// not to be held against what was repaired since.
 pub(crate) fn say_stopped(
     log: &dyn Log,
     (run, topic): (&str, &str),
@@ -271,13 +273,20 @@ pub(crate) fn say_stopped(
 ) -> anyhow::Result<()> {
     change(log, run, topic, |progress| {
         if matches!(fault, Some(Fault::TableDiffers { .. })) {
-            progress.recovery = recovery;
+            progress.stopped_after = recovery;
         }
         progress.stopped = Some(cut(reason));
         progress.fault = fault.cloned();
         progress.waiting = None;
         progress.ended = false;
     })
+}
+
+/// Whether the audit has stopped the run, and nobody has decided anything since. What a run stops over by itself it finds
+/// again, if it is still so.
+pub(crate) fn stays_stopped(told: &RunProgress, recovery: Option<i64>) -> bool {
+    let differs = matches!(told.fault, Some(Fault::TableDiffers { .. }));
+    differs && told.stopped.is_some() && told.stopped_after.or(told.recovery) == recovery
 }
 
 /// Tells what a run waits for that has not begun to read; its offsets stay as they were.
@@ -336,4 +345,39 @@ fn cut(reason: &str) -> String {
         end -= 1;
     }
     reason[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weir_log::{EmbeddedLog, TopicKind};
+    use weir_schemas::control::EVENTS_TOPIC;
+
+    use super::*;
+
+    #[test]
+    fn a_run_that_a_table_has_stopped_before_it_has_reported_has_not_heard_of_the_repair_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path(), Arc::new(SystemClock)).unwrap();
+        let retention = std::time::Duration::from_secs(3_600);
+        log.create_topic(EVENTS_TOPIC, &TopicKind::Events { partitions: 1, retention }).unwrap();
+        let told = || told(&log.committed(&group_of("live"), EVENTS_TOPIC).unwrap()).unwrap();
+        change(&log, "live", EVENTS_TOPIC, |progress| {
+            (progress.recovery, progress.complete_through_ms) = (Some(4), Some(9_000));
+        })
+        .unwrap();
+        let differs = Fault::TableDiffers { ranges: vec![(0, 1_000)], found: "rows".into(), findings: 1 };
+        say_stopped(&log, ("live", EVENTS_TOPIC), Some(5), "rows differ", Some(&differs)).unwrap();
+        assert_eq!((told().recovery, told().complete_through_ms), (Some(4), Some(9_000)));
+        assert!(stays_stopped(&told(), Some(5)) && !stays_stopped(&told(), Some(6)));
+        // As an earlier version has told it.
+        change(&log, "live", EVENTS_TOPIC, |progress| {
+            (progress.recovery, progress.stopped_after) = (Some(5), None);
+        })
+        .unwrap();
+        assert!(stays_stopped(&told(), Some(5)) && !stays_stopped(&told(), Some(6)));
+        say_stopped(&log, ("live", EVENTS_TOPIC), Some(5), "the log is gone", None).unwrap();
+        assert!(!stays_stopped(&told(), Some(5)), "what it stops over by itself it finds again");
+    }
 }

@@ -453,15 +453,11 @@ impl Supervisor {
         told
     }
 
-    /// Whether the audit has stopped the run before this process began, and nobody has decided anything since. What a run
-    /// stops over by itself it finds again, if it is still so.
+    /// Whether the audit has stopped the run before this process began, and nobody has decided anything since.
     async fn stays_stopped(&self, order: &RunOrder) -> anyhow::Result<bool> {
         let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
         let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
-        Ok(report::told(&committed).is_some_and(|told| {
-            let differs = matches!(told.fault, Some(Fault::TableDiffers { .. }));
-            differs && told.stopped.is_some() && told.recovery == order.recovery
-        }))
+        Ok(report::told(&committed).is_some_and(|told| report::stays_stopped(&told, order.recovery)))
     }
 
     /// Stops the runs whose rows are not what was recorded: what they would write next is right, and would hide since when

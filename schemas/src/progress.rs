@@ -31,6 +31,10 @@ pub struct RunProgress {
     /// The newest recovery of the run that it has heard of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<i64>,
+    /// The newest recovery that was ordered when a table that differs has stopped it: it stays stopped until there is another.
+    /// What it has told of itself may be from before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_after: Option<i64>,
     /// Why the run stopped, if it did and a person is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
