@@ -123,6 +123,8 @@ pub enum Action {
     /// [`Action::Replace`] is over: it was `done`, or it was not, and nobody goes on with it.
     Replaced {
         id: i64,
+        /// A record from before there was this field says that it was done.
+        #[serde(default = "yes")]
         done: bool,
     },
     /// A maintenance is announced, or the one of this `id` is withdrawn. `order` names the latter; `None`: an earlier version
@@ -136,6 +138,10 @@ pub enum Action {
         id: i64,
         order: Option<i64>,
     },
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What a copy holds.
@@ -230,4 +236,18 @@ pub fn import_run(id: &str) -> String {
 pub struct WindowRange {
     pub from: WindowStart,
     pub to: Option<WindowStart>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_weir_has_recorded_as_replaced_was_done() {
+        let read = |text: &str| serde_json::from_str::<ControlRecord>(text).map(|record| record.action).unwrap();
+        let older = r#"{"at_ms":1,"who":"ops","action":{"do":"replaced","id":7}}"#;
+        assert_eq!(read(older), Action::Replaced { id: 7, done: true });
+        let newer = r#"{"at_ms":1,"who":"ops","action":{"do":"replaced","id":7,"done":false}}"#;
+        assert_eq!(read(newer), Action::Replaced { id: 7, done: false });
+    }
 }
