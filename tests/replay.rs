@@ -1,9 +1,10 @@
-//! `weir replay`: the log computed a second time beside the table, on real processes, ClickHouse and an embedded log that
-//! began days ago.
+//! `weir replay`: the log computed a second time beside the table, on real processes, ClickHouse and a log that began days
+//! ago, embedded or on Kafka.
 
 mod support;
 
 use std::{
+    collections::BTreeMap,
     process::Output,
     sync::{
         Arc,
@@ -14,8 +15,8 @@ use std::{
 
 use futures::executor::block_on;
 use serde_json::Value;
-use support::{Place, password, signal, text, wait_for, write};
-use weir_log::{Clock, ControlLog, EmbeddedLog, Log, SystemClock, TopicKind, ensure_partitions_in_use};
+use support::{Place, kafka, password, signal, text, wait_for, write};
+use weir_log::{Clock, ControlLog, EmbeddedLog, KafkaLog, Log, SystemClock, TopicKind, ensure_partitions_in_use};
 use weir_schemas::{
     Event, Kind,
     control::{Action, ControlRecord, EVENTS_TOPIC},
@@ -26,6 +27,8 @@ use weir_sink::{Target, audit::Audit};
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 const DAYS: i64 = 3;
+/// A reason, and what is to be done for it.
+const APPLY: [&str; 3] = ["--apply", "--reason", "the other half"];
 
 /// A clock that is set.
 struct SetClock(AtomicI64);
@@ -36,7 +39,7 @@ impl Clock for SetClock {
     }
 }
 
-fn append(log: &dyn Log, sequence: u64, site: &str, at_ms: i64) {
+fn append(log: &dyn Log, sequence: u64, site: &str, at_ms: i64, stamp_ms: Option<i64>) {
     let mut batch = BatchBuilder::new([7; 16], sequence);
     batch.push(&Event {
         site: site.into(),
@@ -58,14 +61,14 @@ fn append(log: &dyn Log, sequence: u64, site: &str, at_ms: i64) {
         language: String::new(),
         props: Vec::new(),
     });
-    block_on(log.append(EVENTS_TOPIC, 0, batch_record(at_ms, &batch.finish()).into(), None)).unwrap();
+    block_on(log.append(EVENTS_TOPIC, 0, batch_record(at_ms, &batch.finish()).into(), stamp_ms)).unwrap();
 }
 
-/// A weir whose log began three days ago, an hour after midnight, with hits of two sites each half hour, and one a minute
+/// A weir whose log began some days ago, an hour after midnight, with hits of two sites each half hour, and one a minute
 /// before each midnight. Its windows are short for those that are live: whoever waits until it is complete waits for one.
-struct Past {
+struct Past<L = EmbeddedLog> {
     place: Place,
-    log: Arc<EmbeddedLog>,
+    log: Arc<L>,
     control: ControlLog,
     /// The midnight before now.
     midnight_ms: i64,
@@ -76,27 +79,63 @@ impl Past {
     fn new(audit_every: &str) -> Past {
         let place = Place::new(&format!("[pipeline]\naudit_every = \"{audit_every}\"\n[log]\npartitions = 1\n"));
         let now_ms = SystemClock.now_ms();
-        let midnight_ms = now_ms - now_ms % DAY_MS;
-        let begin_ms = midnight_ms - DAYS * DAY_MS + HOUR_MS;
-        let clock = Arc::new(SetClock(AtomicI64::new(begin_ms)));
+        let clock = Arc::new(SetClock(AtomicI64::new(now_ms)));
         let log = Arc::new(EmbeddedLog::open(place.dir.path().join("data/log"), clock.clone()).unwrap());
-        let retention = Duration::from_secs(30 * 24 * 60 * 60);
-        log.create_topic(EVENTS_TOPIC, &TopicKind::Events { partitions: 1, retention }).unwrap();
+        log.create_topic(EVENTS_TOPIC, &events()).unwrap();
+        let past = Past::fill(place, log, DAYS, |at_ms| {
+            clock.0.store(at_ms, Ordering::SeqCst);
+            None
+        });
+        clock.0.store(now_ms, Ordering::SeqCst);
+        past
+    }
+
+    /// A replacement of the day before yesterday that was cut short; the day as `--from` and `--to`.
+    fn cut(&self, id: i64, generation: u32) -> (String, String) {
+        let days = vec![(self.midnight_ms - 2 * DAY_MS) / DAY_MS];
+        self.say(Action::Replace { id, generation, days });
+        (self.day(2), self.day(1))
+    }
+}
+
+impl Past<KafkaLog> {
+    /// One that began yesterday. Kafka stamps what comes, so the past is written while the topic is one that takes stamps.
+    fn on_kafka(bootstrap: &str) -> Past<KafkaLog> {
+        let kafka = format!("kind = \"kafka\"\n[kafka]\nbootstrap = \"{bootstrap}\"\n");
+        let place = Place::new(&format!("[pipeline]\naudit_every = \"1h\"\n[log]\npartitions = 1\n{kafka}"));
+        let log = Arc::new(KafkaLog::connect(bootstrap, &BTreeMap::new()).unwrap());
+        log.create_topic(EVENTS_TOPIC, &TopicKind::Import { partitions: 1 }).unwrap();
+        let past = Past::fill(place, log, 1, Some);
+        past.log.repair_topic(EVENTS_TOPIC, &events()).unwrap();
+        past
+    }
+}
+
+fn events() -> TopicKind {
+    TopicKind::Events { partitions: 1, retention: Duration::from_secs(30 * 24 * 60 * 60) }
+}
+
+impl<L: Log + 'static> Past<L> {
+    /// `stamp` of a record's time is what it is appended with.
+    fn fill(place: Place, log: Arc<L>, days: i64, stamp: impl Fn(i64) -> Option<i64>) -> Past<L> {
+        let now_ms = SystemClock.now_ms();
+        let midnight_ms = now_ms - now_ms % DAY_MS;
+        let begin_ms = midnight_ms - days * DAY_MS + HOUR_MS;
+        stamp(begin_ms);
         let control = ControlLog::open(log.clone()).unwrap();
         ensure_partitions_in_use(&control, "test", 1, begin_ms).unwrap();
         let halves = (0..).map(|half| begin_ms + half * HOUR_MS / 2);
         let mut times: Vec<i64> = halves.take_while(|at_ms| *at_ms < midnight_ms).collect();
-        times.extend((0..DAYS).map(|day| midnight_ms - day * DAY_MS - 61_000));
+        times.extend((0..days).map(|day| midnight_ms - day * DAY_MS - 61_000));
         times.sort_unstable();
         let mut hits = 0;
         for at_ms in times {
-            clock.0.store(at_ms, Ordering::SeqCst);
+            let stamp_ms = stamp(at_ms);
             for site in ["one.example", "two.example"] {
-                append(log.as_ref(), hits, site, at_ms);
+                append(log.as_ref(), hits, site, at_ms, stamp_ms);
                 hits += 1;
             }
         }
-        clock.0.store(now_ms, Ordering::SeqCst);
         Past { place, log, control, midnight_ms, hits }
     }
 
@@ -331,9 +370,7 @@ fn a_replacement_that_is_cut_is_ended_by_the_same_command_and_nobody_trusts_its_
     let serve = place.start();
     place.wait_complete();
     let before = past.digest();
-    let (from, to) = (past.day(2), past.day(1));
-    let days = vec![(past.midnight_ms - 2 * DAY_MS) / DAY_MS];
-    past.say(Action::Replace { id: 7, generation: 1, days });
+    let (from, to) = past.cut(7, 1);
     past.delete("one.example", 2);
     // Ten looks of the audit and more.
     std::thread::sleep(Duration::from_secs(4));
@@ -352,10 +389,9 @@ fn a_replacement_that_is_cut_is_ended_by_the_same_command_and_nobody_trusts_its_
         "{}",
         text(&copied)
     );
-    let apply = ["--apply", "--reason", "the other half"];
-    let other = past.refused(&past.day(1), &past.day(0), &apply);
+    let other = past.refused(&past.day(1), &past.day(0), &APPLY);
     assert!(other.contains(&format!("--from {from} --to {to} --apply")), "{other}");
-    let said = past.went_well(&from, &to, &apply);
+    let said = past.went_well(&from, &to, &APPLY);
     assert!(said.contains(&format!("{from} was replaced; the table is what the log gives")), "{said}");
     assert_eq!(past.digest(), before);
     past.audited();
@@ -367,7 +403,7 @@ fn a_replacement_that_is_cut_is_ended_by_the_same_command_and_nobody_trusts_its_
     wait_for("live to stop", || (past.fault()? == "table_differs").then_some(()));
     let cost = text(&place.weir(&["recover", "live", "--dry-run"]));
     assert!(cost.contains("computes all windows from "), "{cost}");
-    past.went_well(&from, &to, &apply);
+    past.went_well(&from, &to, &APPLY);
     let cost = text(&place.weir(&["recover", "live", "--dry-run"]));
     assert!(cost.contains("live goes on from the first window that is not in the table"), "{cost}");
     let recovered = place.weir(&["recover", "live", "--reason", "replaced"]);
@@ -418,24 +454,20 @@ fn a_replacement_that_is_cut_goes_on_without_the_log_or_is_given_up_and_then_the
     let serve = place.start();
     place.wait_complete();
     let before = past.digest();
-    let (from, to) = (past.day(2), past.day(1));
-    let days = vec![(past.midnight_ms - 2 * DAY_MS) / DAY_MS];
-    let cut = |id, generation| past.say(Action::Replace { id, generation, days: days.clone() });
-    let apply = ["--apply", "--reason", "the other half"];
     // Of another generation: neither a copy nor a replay waits for it.
-    cut(7, 2);
+    let (from, to) = past.cut(7, 2);
     assert!(place.weir(&["backup", "create", "beside"]).status.success());
-    cut(8, 1);
+    past.cut(8, 1);
     past.change("one.example", 2);
     assert!(past.refused(&from, &to, &[]).contains("is not what the log gives"), "and it stays computed");
     past.log.trim(EVENTS_TOPIC, 0, 120).unwrap();
-    let said = past.went_well(&from, &to, &apply);
+    let said = past.went_well(&from, &to, &APPLY);
     assert!(said.contains(&format!("{from} was replaced; the table is what the log gives")), "{said}");
     assert_eq!(past.digest(), before);
 
-    cut(9, 1);
+    past.cut(9, 1);
     past.change("one.example", 2);
-    assert!(past.refused(&from, &to, &apply).contains("the log does not have all that the windows from "));
+    assert!(past.refused(&from, &to, &APPLY).contains("the log does not have all that the windows from "));
     assert!(!place.weir(&["replay", "--give-up"]).status.success(), "it needs a reason");
     let given_up = place.weir(&["replay", "--give-up", "--reason", "the log has it no more"]);
     assert!(given_up.status.success(), "{}", text(&given_up));
@@ -450,5 +482,29 @@ fn a_replacement_that_is_cut_goes_on_without_the_log_or_is_given_up_and_then_the
     assert!(!status.contains("REPLACES") && status.contains(", and other ones"), "{status}");
     let cost = text(&place.weir(&["recover", "live", "--dry-run"]));
     assert!(cost.contains("say --accept-loss if they may be lost"), "{cost}");
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn on_kafka_a_day_is_replaced_by_what_its_log_gives_and_live_goes_on() {
+    let Some(broker) = kafka() else { return };
+    let past = Past::on_kafka(&broker.bootstrap());
+    let place = &past.place;
+    let serve = place.start();
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(past.hits));
+    let before = past.digest();
+    past.delete("one.example", 1);
+    past.change("two.example", 1);
+    assert_ne!(past.digest(), before);
+    let mut sent = place.hits("/before", 3);
+    let said = past.went_well(&past.day(1), &past.day(0), &APPLY);
+    let replaced = format!("{} was replaced; the table is what the log gives", past.day(1));
+    assert!(said.contains(&replaced) && said.contains("every digest alike"), "{said}");
+    assert_eq!((past.digest(), past.databases()), (before, "0".to_owned()));
+    sent += place.hits("/after", 4);
+    place.wait_complete();
+    assert_eq!(place.page_views(), Some(past.hits + sent), "live went on");
+    past.audited();
     assert_eq!(serve.stop(), Some(0));
 }
