@@ -90,6 +90,7 @@ fn words(action: &Action) -> String {
         Action::Replace { days, .. } => format!("replace {}", crate::replay::days_in_words(days)),
         Action::Replaced { done: true, .. } => "the days were replaced".to_owned(),
         Action::Replaced { done: false, .. } => "the days are not replaced any more".to_owned(),
+        Action::Audited { .. } => "every row was compared, since days were given up: all is right".to_owned(),
         Action::MaintenancePlanned { begins_ms, ends_ms, .. } => {
             format!("maintenance planned, {} to {}", at(*begins_ms), at(*ends_ms))
         }

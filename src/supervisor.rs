@@ -20,7 +20,7 @@ use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_console::Seen;
-use weir_log::{Clock, Committed, Log};
+use weir_log::{Clock, Committed, ControlLog, Log};
 use weir_schemas::{
     Fault, Hold, Replacements, SchemaVersion,
     control::{Action, ControlRecord, GAP_RUN, import_run, import_topic},
@@ -207,7 +207,8 @@ impl Supervisor {
         let (finder, mut findings) = mpsc::channel(1);
         let prepared = tokio::spawn(prepare(self.target.clone(), version.clone(), self.config.timezones()));
         let every = self.config.pipeline.audit_every;
-        let audit = tokio::spawn(audit(self.target.clone(), version.clone(), every, self.control.clone(), finder));
+        let (control, clock) = (self.control.clone(), self.clock.clone());
+        let audit = tokio::spawn(audit(self.target.clone(), version.clone(), every, control, clock, finder));
         let (mut said, mut refreshed) = (String::new(), Instant::now());
         loop {
             if refreshed.elapsed() > REFRESH_EVERY {
@@ -598,25 +599,32 @@ async fn audit(
     version: SchemaVersion,
     every: Duration,
     control: Control,
+    clock: Arc<dyn Clock>,
     found: mpsc::Sender<Found>,
 ) {
     let mut audit = Audit::new(&target, &version);
     let mut look = 0_u32;
-    // Days that were replaced in part may have as many rows as before. Every row is compared once in this process's life
-    // after a replacement that was not done.
+    // Days that were replaced in part may have as many rows as before. Every row is compared once after a replacement that
+    // was not done, by whichever process first comes to the end of that.
     let mut compared = 0;
     loop {
         tokio::time::sleep(every).await;
         let records = control.records();
         let (began, known) = (Instant::now(), records.len());
-        let undone = Replacements::of(&records).undone(version.number);
+        let unaudited = Replacements::of(&records).unaudited(version.number).filter(|undone| *undone > compared);
         let looked = match look % ROWS_EVERY {
-            _ if undone > compared => audit.full().await,
+            _ if unaudited.is_some() => audit.full().await,
             0 => audit.rows().await,
             _ => audit.recent().await,
         };
         match looked {
-            Ok(findings) if findings.is_empty() => (look, compared) = (look.wrapping_add(1), undone),
+            Ok(findings) if findings.is_empty() => {
+                look = look.wrapping_add(1);
+                if let Some(undone) = unaudited {
+                    compared = undone;
+                    say_audited(&control.log, &version, undone, clock.now_ms()).await;
+                }
+            }
             // The same look again, until it was seen to.
             Ok(findings) => {
                 if found.send(Found { began, known, findings }).await.is_err() {
@@ -625,6 +633,15 @@ async fn audit(
             }
             Err(error) => warn!(%error, "the audit could not ask ClickHouse"),
         }
+    }
+}
+
+/// Spares the next process the same look.
+async fn say_audited(control: &ControlLog, version: &SchemaVersion, undone: usize, at_ms: i64) {
+    let action = Action::Audited { generation: version.number, undone };
+    let record = ControlRecord { at_ms, who: "supervisor".into(), reason: String::new(), action };
+    if let Err(error) = control.append(&record).await {
+        warn!(%error, "it is not known that every row was compared: done again at the next start");
     }
 }
 

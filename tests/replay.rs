@@ -486,6 +486,37 @@ fn a_replacement_that_is_cut_goes_on_without_the_log_or_is_given_up_and_then_the
 }
 
 #[test]
+fn days_that_were_given_up_are_compared_by_whichever_process_comes_to_its_end_and_then_not_again() {
+    let past = Past::new("1h");
+    let place = &past.place;
+    let serve = place.start();
+    place.wait_complete();
+    let (from, to) = past.cut(7, 1);
+    past.change("one.example", 2);
+    let given_up = place.weir(&["replay", "--give-up", "--reason", "of a test"]);
+    assert!(given_up.status.success(), "{}", text(&given_up));
+    // This one ends before it has compared anything.
+    assert_eq!(serve.stop(), Some(0));
+    let config = std::fs::read_to_string(place.config()).unwrap();
+    std::fs::write(place.config(), config.replace("audit_every = \"1h\"", "audit_every = \"300ms\"")).unwrap();
+    let serve = place.start();
+    wait_for("live to stop", || (past.fault()? == "table_differs").then_some(()));
+    let compared = || text(&place.weir(&["log"])).matches("every row was compared").count();
+    assert_eq!(compared(), 0, "something was found");
+    past.went_well(&from, &to, &APPLY);
+    let recovered = place.weir(&["recover", "live", "--reason", "replaced"]);
+    assert!(recovered.status.success(), "{}", text(&recovered));
+    wait_for("all to be right", || (compared() == 1).then_some(()));
+    assert_eq!(serve.stop(), Some(0));
+    let serve = place.start();
+    place.wait_complete();
+    // Ten looks of the audit and more.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!((compared(), past.fault()), (1, None));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
 fn on_kafka_a_day_is_replaced_by_what_its_log_gives_and_live_goes_on() {
     let Some(broker) = kafka() else { return };
     let past = Past::on_kafka(&broker.bootstrap());

@@ -127,6 +127,12 @@ pub enum Action {
         #[serde(default = "yes")]
         done: bool,
     },
+    /// Every row of this generation was compared with what is recorded of it, after so many of its replacements were over
+    /// and not done ([`crate::Replacements::undone`]), and all was found right.
+    Audited {
+        generation: u32,
+        undone: usize,
+    },
     /// A maintenance is announced, or the one of this `id` is withdrawn. `order` names the latter; `None`: an earlier version
     /// has written it.
     MaintenancePlanned {

@@ -5,7 +5,7 @@
 //!       └── the two may differ meanwhile: no audit believes what it finds of these days ──┘
 //! ```
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use crate::{
     Repair,
@@ -51,6 +51,8 @@ fn is_within(day: i64, from_ms: i64, to_ms: i64) -> bool {
 pub struct Replacements {
     /// Oldest first, and after them what recoveries have left of some.
     pub all: Vec<Replacement>,
+    /// By generation: after how many that were not done every row was compared ([`Action::Audited`]).
+    audited: BTreeMap<u32, usize>,
 }
 
 impl Replacements {
@@ -61,6 +63,7 @@ impl Replacements {
     /// theirs again. The days that it leaves stay open, as a replacement of their own.
     pub fn of<'a>(control: impl IntoIterator<Item = &'a ControlRecord>) -> Replacements {
         let mut all: Vec<Replacement> = Vec::new();
+        let mut audited: BTreeMap<u32, usize> = BTreeMap::new();
         for (number, record) in control.into_iter().enumerate() {
             let mut end = |which: &dyn Fn(&Replacement, i64) -> bool, done_ms: Option<i64>| {
                 let mut rests = Vec::new();
@@ -91,10 +94,14 @@ impl Replacements {
                     let (generation, days) = (*generation, days.clone());
                     all.push(Replacement { by, generation, days, over: None, done_ms: None });
                 }
+                Action::Audited { generation, undone } => {
+                    let after = audited.entry(*generation).or_default();
+                    *after = (*undone).max(*after);
+                }
                 _ => {}
             }
         }
-        Replacements { all }
+        Replacements { all, audited }
     }
 
     /// Those that are not over.
@@ -106,6 +113,12 @@ impl Replacements {
     pub fn undone(&self, generation: u32) -> usize {
         let undone = |one: &&Replacement| one.over.is_some() && one.done_ms.is_none();
         self.all.iter().filter(undone).filter(|one| one.generation == generation).count()
+    }
+
+    /// The same, if not every row was compared since.
+    pub fn unaudited(&self, generation: u32) -> Option<usize> {
+        let audited = self.audited.get(&generation).copied().unwrap_or(0);
+        Some(self.undone(generation)).filter(|undone| *undone > audited)
     }
 
     /// Those that were not over at some time since there were `known` control records.
@@ -159,6 +172,27 @@ mod tests {
         assert_eq!((undone.open().count(), undone.all[0].done_ms), (0, None), "it is over, and was not done");
         let of = |all: &Replacements| [1, 2].map(|generation| all.undone(generation));
         assert_eq!((of(&undone), of(&all), of(&replacements(&said[..2]))), ([1, 0], [0, 0], [0, 0]));
+    }
+
+    #[test]
+    fn one_that_was_not_done_is_unaudited_until_every_row_of_its_generation_was_compared_after_it() {
+        let audited = |generation, undone| Action::Audited { generation, undone };
+        let said = [
+            (replace(1, &[3]), None),
+            (replaced(1, false), Some(1)),
+            (audited(2, 1), Some(1)),
+            (audited(1, 1), None),
+            (replace(2, &[3]), None),
+            (replaced(2, false), Some(2)),
+            // One that began before.
+            (audited(1, 1), Some(2)),
+            (audited(1, 2), None),
+            (audited(1, 1), None),
+        ];
+        let actions: Vec<Action> = said.iter().map(|(action, _)| action.clone()).collect();
+        for (number, (_, unaudited)) in said.iter().enumerate() {
+            assert_eq!(replacements(&actions[..=number]).unaudited(1), *unaudited, "after {:?}", actions[number]);
+        }
     }
 
     #[test]
