@@ -298,6 +298,12 @@ fn refusal(known: &Known) -> Option<String> {
     None
 }
 
+/// Why no day is taken from what was computed.
+fn refusal_to_take(known: &Known) -> Option<String> {
+    let gone = "what was computed is not there any more, or is not what would be computed now (begin it again)";
+    refusal(known).or_else(|| (!known.computed).then(|| gone.to_owned()))
+}
+
 struct Replay<'a> {
     config: &'a Config,
     log: Arc<dyn Log>,
@@ -434,11 +440,8 @@ impl Replay<'_> {
         // Who takes windows back says so, and then ends who replaces: what was ordered before this one began is seen now,
         // what is ordered later ends it. Days are taken only from what was computed, not from what somebody has made anew.
         let known = self.know().await?;
-        let may = match refusal(&known) {
+        let may = match refusal_to_take(&known) {
             Some(refusal) => Err(anyhow!("{refusal}")),
-            None if !known.computed => Err(anyhow!(
-                "what was computed is not there any more, or is not what would be computed now (begin it again)"
-            )),
             None => self.still_open(&days).await,
         };
         if let (Err(_), Some(id), false) = (&may, ids.last(), more.is_empty()) {
@@ -669,6 +672,15 @@ mod tests {
             windows that end at 1970-01-11 01:00:00 UTC were given up: what lies before, whatever the log seems to hold of it, is not all (begin there or later)
             the log does not have all that the windows from 1970-01-11 00:00:00 UTC on need: retention has deleted it (begin at 1970-01-11 01:00:00 UTC or later)"#]]
         .assert_eq(&said.join("\n"));
+    }
+
+    #[test]
+    fn days_are_taken_only_from_what_was_computed() {
+        assert_eq!(refusal_to_take(&Known { computed: true, ..known(true) }), None);
+        let gone = refusal_to_take(&known(true)).expect("a refusal");
+        assert!(gone.contains("is not there any more"), "{gone}");
+        let recovering = refusal_to_take(&Known { computed: true, recovering: true, ..known(true) });
+        assert!(recovering.is_some_and(|said| said.contains("a recovery was ordered")));
     }
 
     fn compared(differing: Vec<Differs>) -> Compared {
