@@ -23,6 +23,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+pub(crate) use weir_console::days_in_words;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
     GAP_PERMILLE, Recoveries, Replacement, Replacements, SchemaVersion, UNHINDERED_PERMILLE, WindowStart, WindowWidth,
@@ -556,22 +557,6 @@ pub(crate) fn days_are(days: &[i64]) -> String {
     format!("{} {}", days_in_words(days), if days.len() == 1 { "is" } else { "are" })
 }
 
-/// Days as a person reads them, neighbours as a range.
-pub(crate) fn days_in_words(days: &[i64]) -> String {
-    let mut ranges: Vec<(i64, i64)> = Vec::new();
-    for &day in days {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == day => *last = day,
-            _ => ranges.push((day, day)),
-        }
-    }
-    let words = ranges.iter().map(|(first, last)| match first == last {
-        true => date(*first),
-        false => format!("{} to {}", date(*first), date(*last)),
-    });
-    words.collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
@@ -732,11 +717,6 @@ mod tests {
         for not in [of(other, days(1, 2)), of(one, days(1, 3)), contents(one, &later, days(1, 2), &[])] {
             assert!(not.starts_with(Scratch::OURS) && not != of(one, days(1, 2)), "{not}");
         }
-    }
-
-    #[test]
-    fn neighbouring_days_are_told_as_a_range() {
-        assert_eq!(days_in_words(&[0, 1, 2, 9]), "1970-01-01 to 1970-01-03, 1970-01-10");
     }
 
     #[test]

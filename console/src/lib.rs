@@ -54,3 +54,4 @@ pub use text::render;
 pub use token::{Role, Token};
 pub use verbs::{Command, Verb, clocks_differ};
 pub use view::{ComponentStatus, Memory, View, Working};
+pub use words::days as days_in_words;

@@ -142,7 +142,7 @@ fn hours(view: &View) -> Markup {
     }
 }
 
-/// What the colours of the strip say, in words.
+/// What the colours of the strip say, in words, and which days are right only when they were replaced.
 fn ranges(view: &View) -> Vec<Markup> {
     let computing = view.snapshot.computing.iter().map(|range| {
         html! { "Still being computed: " (time(range.from_ms, view)) " to " (time(range.to_ms, view)) }
@@ -153,7 +153,10 @@ fn ranges(view: &View) -> Vec<Markup> {
             @if !missing.reason.is_empty() { " (" (missing.reason) ")" }
         }
     });
-    computing.chain(missing).collect()
+    let replacing = view.snapshot.replacing.iter().map(|one| {
+        html! { "Being corrected: " (words::days(&one.days)) ". Until that is done their numbers may change." }
+    });
+    computing.chain(missing).chain(replacing).collect()
 }
 
 fn of_hour(hour: Hour) -> (&'static str, &'static str) {

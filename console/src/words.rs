@@ -67,6 +67,26 @@ fn up_to_minute(at_ms: i64) -> i64 {
     at_ms.saturating_add(59_999) / 60_000 * 60_000
 }
 
+/// Days (UTC, since the Unix epoch, ascending), neighbours as a range: `2026-11-20 to 2026-11-22, 2026-11-25`.
+pub fn days(days: &[i64]) -> String {
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for &day in days {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == day => *last = day,
+            _ => ranges.push((day, day)),
+        }
+    }
+    let date = |day: i64| {
+        let at = day.checked_mul(24 * 60 * 60 * 1000).and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        at.map_or_else(|| "an unknown day".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
+    };
+    let words = ranges.iter().map(|(first, last)| match first == last {
+        true => date(*first),
+        false => format!("{} to {}", date(*first), date(*last)),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
 /// What XML can hold of a text: no control characters but the new line, and no U+FFFE and U+FFFF, however they are written.
 pub(crate) fn of_xml(text: &str) -> String {
     text.chars().filter(|c| *c == '\n' || !(c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))).collect()
@@ -85,6 +105,12 @@ mod tests {
     #[test]
     fn what_xml_cannot_hold_is_left_out() {
         assert_eq!(of_xml("a\u{0}\u{1}\t\r\n\u{85}b\u{fffe}\u{ffff}\u{fffd}\u{1f600}"), "a\nb\u{fffd}\u{1f600}");
+    }
+
+    #[test]
+    fn neighbouring_days_are_told_as_a_range() {
+        assert_eq!(days(&[0, 1, 2, 9]), "1970-01-01 to 1970-01-03, 1970-01-10");
+        assert_eq!(days(&[i64::MAX]), "an unknown day");
     }
 
     #[test]

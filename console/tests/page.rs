@@ -223,6 +223,20 @@ async fn an_hour_that_nobody_is_at_work_on_is_not_said_to_be_computed() {
 }
 
 #[tokio::test]
+async fn days_that_are_being_replaced_are_named_as_such_to_all_and_not_by_whom_or_why() {
+    let replacing = Console::start(states::replacing()).await;
+    assert_eq!(replacing.json("/status.json").await["replacing"][0]["who"], "ops@db1");
+    let (_, _, page) = replacing.get("/").await;
+    let said = |days: &str| format!("<li>Being corrected: {days}. Until that is done their numbers may change.</li>");
+    assert!(page.contains(&said("2026-11-18, 2026-11-24 to 2026-11-25")), "{page}");
+    assert!(page.contains(&said("2026-11-22")), "{page}");
+    assert!(page.contains("<p class=\"word\">All is well</p>"), "{page}");
+    assert!(!page.contains("ops@db1") && !page.contains("rows deleted by hand"), "{page}");
+    let (_, _, page) = Console::start(states::on_time()).await.get("/").await;
+    assert!(!page.contains("Being corrected"), "{page}");
+}
+
+#[tokio::test]
 async fn statuspages_words_are_those_of_the_state() {
     let words = |name: &'static str| async move {
         let (_, snapshot) = states::all().into_iter().find(|(state, _)| *state == name).unwrap();
@@ -421,6 +435,7 @@ async fn each_alert_fires_in_the_states_that_it_is_meant_for() {
         queries fail: WeirQueriesFail
         collection fails: WeirDataAtRisk
         missing: 
+        replacing: 
         an import is paused: WeirPausedForLong
     "#]]
     .assert_eq(&fired);

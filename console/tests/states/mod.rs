@@ -7,7 +7,7 @@ use std::sync::{LazyLock, atomic::Ordering};
 
 use weir_console::{
     Computing, DiskStatus, Eta, ImportState, ImportStatus, Maintenance, MaintenanceState, Part, PartitionStatus,
-    PausedStatus, Rates, Recovery, RunStatus, Snapshot, SpoolStatus,
+    PausedStatus, Rates, Recovery, Replacing, RunStatus, Snapshot, SpoolStatus,
 };
 use weir_schemas::{
     Fault, Missing, Repair,
@@ -55,6 +55,7 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
         ("queries fail", queries_fail()),
         ("collection fails", collection_fails()),
         ("missing", missing()),
+        ("replacing", replacing()),
         ("an import is paused", import_paused()),
     ]
 }
@@ -306,6 +307,19 @@ fn queries_fail() -> Snapshot {
 
 pub(crate) fn collection_fails() -> Snapshot {
     Snapshot { collector: Some(Part::Down { reason: "the collector takes no hits".into() }), ..on_time() }
+}
+
+/// Some days of the strip, one before it, and what a replay of others has left open.
+pub(crate) fn replacing() -> Snapshot {
+    let today = NOW_MS / DAY_MS;
+    let of = |days: &[i64], reason: &str| Replacing {
+        since_ms: NOW_MS - HOUR_MS,
+        who: "ops@db1".into(),
+        reason: reason.into(),
+        days: days.to_vec(),
+    };
+    let replacing = vec![of(&[today - 9, today - 3, today - 2], "rows deleted by hand"), of(&[today - 5], HOSTILE)];
+    Snapshot { replacing, ..on_time() }
 }
 
 pub(crate) fn missing() -> Snapshot {
