@@ -1,7 +1,10 @@
 //! The control topic as one process sees it: read to its end at the start, then followed.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,8 @@ use weir_schemas::control::ControlRecord;
 pub(crate) struct Control {
     pub log: ControlLog,
     records: Arc<Mutex<Vec<ControlRecord>>>,
+    /// How many were set aside.
+    unreadable: Arc<AtomicU64>,
     _follower: Arc<Follower>,
 }
 
@@ -24,9 +29,13 @@ impl Control {
         let all = log.read_all()?;
         let records = all.records.into_iter().map(|(_, record)| record).collect();
         let records: Arc<Mutex<Vec<ControlRecord>>> = Arc::new(Mutex::new(records));
-        let seen = records.clone();
-        let follower = log.follow(all.end, move |_, record| seen.lock().expect("no holder panics").push(record))?;
-        Ok(Control { log, records, _follower: Arc::new(follower) })
+        let unreadable: Arc<AtomicU64> = Arc::new(all.unreadable.into());
+        let (seen, set_aside) = (records.clone(), unreadable.clone());
+        let follower = log.follow(all.end, move |_, record| match record {
+            Some(record) => seen.lock().expect("no holder panics").push(record),
+            None => drop(set_aside.fetch_add(1, Ordering::Relaxed)),
+        })?;
+        Ok(Control { log, records, unreadable, _follower: Arc::new(follower) })
     }
 
     /// How many partitions are in use, now and whenever that changes, until `stopping`.
@@ -56,5 +65,10 @@ impl Control {
 
     pub(crate) fn records(&self) -> Vec<ControlRecord> {
         self.records.lock().expect("no holder panics").clone()
+    }
+
+    /// How many records cannot be read, and are set aside.
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
     }
 }

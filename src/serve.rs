@@ -377,6 +377,7 @@ impl Health for Process {
             let known = self.control.get().map(Control::records).unwrap_or_default();
             Snapshot::without_log(now_ms, reason).remembering(&known)
         });
+        snapshot.control_unreadable = self.control.get().map_or(0, Control::unreadable);
         let spool = match self.ingest.as_ref().and_then(|ingest| ingest.spool()) {
             Some(usage) => usage.map(|usage| Some(status::spool_status(&usage, now_ms))),
             None => status::spool(&self.config),

@@ -163,11 +163,13 @@ const HEARD_MS: i64 = 10_000;
 const PART_PATIENCE: Duration = Duration::from_secs(2);
 
 fn look(log: &Arc<dyn Log>, seen: &mut Seen) -> Result<Snapshot, LogError> {
-    let control = match ControlLog::look(log.clone())? {
-        Some(control) => control.read_all()?.records.into_iter().map(|(_, record)| record).collect(),
-        None => Vec::new(),
+    let all = ControlLog::look(log.clone())?.map(|control| control.read_all()).transpose()?;
+    let control_unreadable = all.as_ref().map_or(0, |all| all.unreadable);
+    let control: Vec<_> = all.into_iter().flat_map(|all| all.records).map(|(_, record)| record).collect();
+    let look = |seen: &mut Seen| {
+        let snapshot = weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), seen)?;
+        Ok(Snapshot { control_unreadable, ..snapshot })
     };
-    let look = |seen: &mut Seen| weir_console::observe(log.as_ref(), &control, SystemClock.now_ms(), seen);
     let snapshot = look(seen)?;
     if !seen.is_kept_due(snapshot.at_ms) {
         return Ok(snapshot);

@@ -34,6 +34,8 @@ fn of_all(view: &View, text: &mut String) {
     gauge("weir_status_due_seconds", "How old complete-through gets while all is on time.", due);
     let retention = view.snapshot.retention_s.map(|retention_s| retention_s as f64);
     gauge("weir_status_retention_seconds", "How long the log keeps live events.", retention);
+    let set_aside = view.snapshot.control_unreadable as f64;
+    gauge("weir_status_control_unreadable", "Records of the control topic that were set aside.", Some(set_aside));
     let open = view.incidents.iter().filter(|incident| incident.over_ms.is_none()).count();
     gauge("weir_status_incidents_open", "Incidents that last.", Some(open as f64));
 }

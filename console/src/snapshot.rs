@@ -52,6 +52,9 @@ pub struct Snapshot {
     /// Days of the table that are being replaced by what a replay has computed, or were when that was cut short.
     #[serde(default)]
     pub replacing: Vec<Replacing>,
+    /// Records of the control topic that cannot be read, and are set aside: what they order is not done.
+    #[serde(default)]
+    pub control_unreadable: u64,
     /// Why the log could not be looked at; then nothing is known of runs and imports.
     #[serde(default)]
     pub log_away: Option<String>,

@@ -52,6 +52,13 @@ fn render_snapshot(snapshot: &Snapshot) -> String {
     }
     lines.extend(snapshot.maintenances.iter().filter_map(|one| render_maintenance(one, snapshot.at_ms)));
     lines.extend(snapshot.replacing.iter().map(|one| render_replacing(one, snapshot.at_ms)));
+    if snapshot.control_unreadable > 0 {
+        let records = count(snapshot.control_unreadable as i64, "record");
+        lines.push(format!(
+            "control topic: {records} SET ASIDE: not weir's, or of a newer weir, and what it orders is not done here (`weir log` \
+             shows what was read; where a part runs a newer weir, bring all to its version)"
+        ));
+    }
     lines.extend(snapshot.spool.as_ref().map(render_spool));
     lines.extend(snapshot.spool_unreadable.as_ref().map(|reason| format!("spool: UNREADABLE · {reason}")));
     lines.extend(snapshot.disk.as_ref().and_then(render_disk));

@@ -48,6 +48,7 @@ fn each_state_has_its_colour_and_a_sentence_that_a_user_understands() {
         collection fails: Red · Hits are not collected at the moment: those that cannot be sent again are lost.
         missing: Green · Statistics are complete through 14:04 UTC. Everything is collected.
         replacing: Green · Statistics are complete through 14:04 UTC. Everything is collected.
+        a control record set aside: Green · Statistics are complete through 14:04 UTC. Everything is collected.
         an import is paused: Yellow · Counting import-i1 is paused since 12:00 UTC (too much at once). Everything is collected.
     "#]].assert_eq(&said);
 }

@@ -436,6 +436,7 @@ async fn each_alert_fires_in_the_states_that_it_is_meant_for() {
         collection fails: WeirDataAtRisk
         missing: 
         replacing: 
+        a control record set aside: WeirControlUnreadable
         an import is paused: WeirPausedForLong
     "#]]
     .assert_eq(&fired);

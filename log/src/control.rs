@@ -101,8 +101,12 @@ impl ControlLog {
     }
 
     /// Calls `each` with every record from `offset` on, in order, from a thread of its own, until the follower is
-    /// dropped. Where the log is not to be had, it waits and goes on.
-    pub fn follow(&self, offset: i64, each: impl FnMut(i64, ControlRecord) + Send + 'static) -> Result<Follower> {
+    /// dropped; `None`: it was set aside. Where the log is not to be had, it waits and goes on.
+    pub fn follow(
+        &self,
+        offset: i64,
+        each: impl FnMut(i64, Option<ControlRecord>) + Send + 'static,
+    ) -> Result<Follower> {
         let stop = Arc::new(AtomicBool::new(false));
         let (theirs, log, topic) = (stop.clone(), self.log.clone(), self.topic.clone());
         let thread = thread::Builder::new()
@@ -137,7 +141,13 @@ impl Drop for Follower {
     }
 }
 
-fn follow(log: &dyn Log, topic: &str, mut next: i64, stop: &AtomicBool, mut each: impl FnMut(i64, ControlRecord)) {
+fn follow(
+    log: &dyn Log,
+    topic: &str,
+    mut next: i64,
+    stop: &AtomicBool,
+    mut each: impl FnMut(i64, Option<ControlRecord>),
+) {
     let mut wait = FOLLOW_POLL;
     while !stop.load(Ordering::Relaxed) {
         let followed: Result<()> = (|| {
@@ -146,9 +156,8 @@ fn follow(log: &dyn Log, topic: &str, mut next: i64, stop: &AtomicBool, mut each
             while !stop.load(Ordering::Relaxed) {
                 reader.poll(100, FOLLOW_POLL, &mut |record| {
                     next = record.offset + 1;
-                    if let Some(control) = decode(topic, record)
-                        && !stop.load(Ordering::Relaxed)
-                    {
+                    let control = decode(topic, record);
+                    if !stop.load(Ordering::Relaxed) {
                         each(record.offset, control);
                     }
                 })?;

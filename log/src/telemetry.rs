@@ -1,6 +1,11 @@
 //! What the log counts, one function a fact.
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::LogError;
 
@@ -30,8 +35,12 @@ pub(crate) fn group(log: &'static str, records: u64, bytes: usize) {
     metrics::counter!("weir_log_appended_bytes_total", "log" => log).increment(bytes as u64);
 }
 
-/// A record of the control topic was set aside.
+/// A record of the control topic was set aside: told once in this process, however often it is read.
 pub(crate) fn control_unreadable(topic: &str, offset: i64, error: &serde_json::Error) {
+    static TOLD: Mutex<BTreeSet<(String, i64)>> = Mutex::new(BTreeSet::new());
+    if !TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert((topic.to_owned(), offset)) {
+        return;
+    }
     tracing::warn!(topic, offset, %error, "set aside a control record that cannot be read");
     metrics::counter!("weir_log_control_unreadable_total").increment(1);
 }

@@ -13,7 +13,7 @@ use crate::support::{self, Place, WEIR, children_of, get, kafka, signal, wait_fo
 use serde_json::{Value, json};
 use weir_log::{Committed, ControlLog, Log, SystemClock, TopicKind};
 use weir_schemas::{
-    control::{Action, ControlRecord, EVENTS_TOPIC},
+    control::{Action, CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC},
     progress::{Metadata, PartitionProgress, RunProgress, group_of},
 };
 
@@ -249,6 +249,47 @@ fn a_log_that_is_away_is_said_also_by_a_console_that_starts_meanwhile_and_goes_o
     place.wait_complete();
     assert_eq!(place.page_views(), Some(1));
     assert_eq!(pipeline.stop(), Some(0));
+}
+
+/// Writes to the control topic what no weir of this version has written.
+fn write_another(place: &Place) {
+    let config = weir_log::LogConfig::Embedded { path: place.dir.path().join("data/log") };
+    let log = weir_log::open(&config, Arc::new(SystemClock)).unwrap();
+    let record = json!({ "at_ms": 1, "who": "ops", "reason": "", "action": { "do": "dance" } }).to_string();
+    futures::executor::block_on(log.append(CONTROL_TOPIC, 0, record.into(), None)).unwrap();
+}
+
+#[test]
+fn a_control_record_that_cannot_be_read_is_told_by_all_and_counted_once() {
+    let place = Place::new("");
+    let serve = place.start();
+    place.wait_complete();
+    let told = |count: u64| {
+        wait_for("it to be told", || (place.status()?["control_unreadable"] == count).then_some(()));
+        let line = format!("\ncontrol topic: {count} record");
+        let shown = support::text(&place.weir(&["status"]));
+        assert_eq!(shown.contains(&line) && shown.contains("`weir log`"), count > 0, "{shown}");
+        assert_eq!(place.json(&["status", "--json"])["control_unreadable"], count);
+    };
+    told(0);
+    write_another(&place);
+    told(1);
+    let green = wait_status(&place, "green");
+    assert_eq!(green["troubles"], json!([]), "who uses the statistics is not touched");
+    assert_eq!(serve.stop(), Some(0));
+
+    // One more, that a process finds at its start, as the first.
+    write_another(&place);
+    let serve = place.start();
+    place.wait_complete();
+    told(2);
+    // Each command reads all of the topic again.
+    assert!(place.weir(&["pause", "live", "--dry-run"]).status.success());
+    let metrics = text(&place, "/metrics");
+    for line in ["weir_log_control_unreadable_total 2", "weir_status_control_unreadable 2"] {
+        assert!(metrics.lines().any(|is| is == line), "{line}: {metrics}");
+    }
+    assert_eq!(serve.stop(), Some(0));
 }
 
 /// Names of weir's metrics in a text.

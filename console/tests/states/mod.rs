@@ -56,6 +56,7 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
         ("collection fails", collection_fails()),
         ("missing", missing()),
         ("replacing", replacing()),
+        ("a control record set aside", control_unreadable()),
         ("an import is paused", import_paused()),
     ]
 }
@@ -295,6 +296,10 @@ fn spooling(bytes: u64) -> Snapshot {
 
 fn spool_unreadable() -> Snapshot {
     Snapshot { spool_unreadable: Some("/var/lib/weir/spool: permission denied".into()), ..on_time() }
+}
+
+fn control_unreadable() -> Snapshot {
+    Snapshot { control_unreadable: 1, ..on_time() }
 }
 
 fn disk_full() -> Snapshot {
