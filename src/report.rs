@@ -165,6 +165,7 @@ impl Reporter {
             records_unreadable: status.records_unreadable,
             stamps_bounded: status.stamps_bounded,
             generation: self.generation,
+            permille: Some(self.pace.permille()),
             recovery: self.order.recovery,
             stopped_after: None,
             stopped: None,
@@ -249,6 +250,7 @@ pub(crate) fn say_ended(order: &RunOrder, log: &dyn Log, through: WindowStart) -
             run.complete_through_ms = Some(through.ms());
             run.recovery = order.recovery;
             (run.stopped, run.stopped_after, run.fault, run.waiting) = (None, None, None, None);
+            run.permille = None;
             run.ended = true;
         }
         let offset = log.bounds(&order.topic, partition)?.end;
@@ -332,7 +334,7 @@ fn change(log: &dyn Log, run: &str, topic: &str, change: impl Fn(&mut RunProgres
     let mut metadata: Metadata = serde_json::from_str(&first.metadata).unwrap_or_default();
     metadata.partition.offset = Some(first.offset);
     let progress = metadata.run.get_or_insert_default();
-    progress.at_ms = SystemClock.now_ms();
+    (progress.at_ms, progress.permille) = (SystemClock.now_ms(), None);
     change(progress);
     first.metadata = serde_json::to_string(&metadata)?;
     Ok(log.commit(&group, topic, &[first])?)

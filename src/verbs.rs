@@ -1,6 +1,7 @@
 //! `weir pause`, `resume`, `throttle`: an operator's word, sent to the console, and waited for until it has taken effect.
 //!
-//! Law: `weir pause` succeeds only when the run stands, so that what comes after it in a script may rely on that.
+//! Law: `weir pause` succeeds only when the run stands, and `weir throttle` only when it works with that share or stands, so
+//! that what comes after it in a script may rely on that.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,12 +14,13 @@ use reqwest::{Client, Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use weir_console::{Command, ConsoleClock, Ended, Reply, Verb, clocks_differ};
 use weir_log::{Clock, SystemClock};
+use weir_schemas::control::Action;
 
 use crate::{config::Config, judge::at, token};
 
 /// How long an effect is waited for; it comes in any case, when somebody runs the runs.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The same of a pause, where nobody has heard of the run.
+/// The same of a pause and a throttle, where nobody has heard of the run.
 const QUIET_PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a console that does not answer, or whose log is away, is asked again.
@@ -120,12 +122,13 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     let path = format!("/api/runs/{}/{word}", order.run);
     let reply: Reply = console.ask(Method::POST, &path, Some(&command)).await?;
     println!("{}{}", if order.dry_run { "would be so: " } else { "ordered: " }, reply.said.join("\n  "));
-    if order.dry_run || verb == Verb::Throttle || (verb == Verb::Resume && reply.stopped.is_some()) {
+    if order.dry_run || reply.later.is_some() || (verb == Verb::Resume && reply.stopped.is_some()) {
         return Ok(ExitCode::SUCCESS);
     }
     let silent = reply.heard_ms.is_none_or(|heard_ms| reply.at_ms - heard_ms > SILENT_MS);
     // A run that has stopped, or waits for its turn, says nothing; who runs it does, soon.
-    let patience = if verb == Verb::Pause && silent { QUIET_PATIENCE } else { PATIENCE };
+    let is_quiet = verb != Verb::Resume && silent;
+    let patience = if is_quiet { QUIET_PATIENCE } else { PATIENCE };
     let begin = Instant::now();
     while begin.elapsed() < patience {
         // The same command again is answered as the first time, and with what came of it.
@@ -143,6 +146,14 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
             );
             return Ok(ExitCode::SUCCESS);
         }
+        if let Some(permille) = reply.works_permille {
+            println!("throttled: {}", works(&order.run, permille, &reply.action));
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(later) = reply.later {
+            println!("{later}");
+            return Ok(ExitCode::SUCCESS);
+        }
         if let Some(why) = reply.stopped.filter(|_| verb == Verb::Resume) {
             bail!("{}", stopped(&order.run, &why));
         }
@@ -151,12 +162,16 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     let run = &order.run;
     println!(
         "{}",
-        match patience {
-            QUIET_PATIENCE => format!(
+        match (is_quiet, verb) {
+            (true, Verb::Throttle) => format!(
+                "nobody runs {run} now: it works with that share when `weir serve` or `weir pipeline` runs it (see `weir \
+                 status`)"
+            ),
+            (true, _) => format!(
                 "nobody runs {run} now, and nobody has said that it stands: it stays paused when `weir serve` or `weir \
                  pipeline` is started"
             ),
-            _ => format!(
+            (false, _) => format!(
                 "it has not taken effect within {} s: it does when `weir serve` or `weir pipeline` runs {run} and its log \
                  and ClickHouse answer (see `weir status`)",
                 PATIENCE.as_secs()
@@ -166,9 +181,24 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     Ok(ExitCode::FAILURE)
 }
 
+/// With which share a throttled run works: a gap's may be giving way.
+fn works(run: &str, permille: u16, action: &Action) -> String {
+    let percent = f64::from(permille) / 10.0;
+    match action {
+        Action::Throttle { permille: ordered, .. } if permille < *ordered => {
+            format!("{run} works at most {percent} % of the time for now, giving way to live, which is late")
+        }
+        _ => format!("{run} works at most {percent} % of the time"),
+    }
+}
+
 /// That somebody has ordered the contrary meanwhile.
 fn contrary(verb: Verb, run: &str, Ended { at_ms, who, reason }: &Ended) -> String {
-    let what = if verb == Verb::Pause { "the pause was ended" } else { "it was paused again" };
+    let what = match verb {
+        Verb::Pause => "the pause was ended",
+        Verb::Resume => "it was paused again",
+        Verb::Throttle => "another share was given",
+    };
     format!("{run}: {what} at {} by {who}, \"{reason}\" (see `weir log`)", at(*at_ms))
 }
 

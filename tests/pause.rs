@@ -218,6 +218,7 @@ fn all_processes_of_a_log_follow_and_a_run_works_for_its_share_of_the_time() {
 
     let slow = run(&place, &["throttle", "live", "0.25", "--reason", "a test"]);
     assert!(slow.contains("live works at most 25 % of the time (before: 100 %)"), "{slow}");
+    assert!(slow.contains("live is paused: it works with that share from its resume on"), "{slow}");
     run(&place, &["resume", "live", "--reason", "a test"]);
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
@@ -497,8 +498,28 @@ fn a_throttled_run_rests_for_its_share_and_says_who_has_said_so() {
     let rested = wait_for("as much rest", || of("rested").filter(|rested_ms| *rested_ms > 0.0));
     let workers = std::thread::available_parallelism().unwrap().get() as f64;
     assert!(worked <= rested + workers * 40.0, "{worked} ms of work, {rested} ms of rest");
-    run(&place, &["throttle", "live", "1", "--reason", "a quiet day"]);
+    let permille = || place.json(&["status", "--json"])["runs"][0]["progress"]["permille"].clone();
+    assert_eq!(permille(), 500);
+    // Who has waited for the command finds the run with that share, also when it has it already.
+    for (share, works, is) in [("1", "100", 1000), ("0.25", "25", 250), ("0.25", "25", 250), ("1", "100", 1000)] {
+        let said = run(&place, &["throttle", "live", share, "--reason", "a quiet day"]);
+        assert!(said.ends_with(&format!("\nthrottled: live works at most {works} % of the time\n")), "{said}");
+        assert_eq!(permille(), is);
+    }
     assert!(!text(&place.weir(&["status"])).contains("THROTTLED"));
+    assert_eq!(serve.stop(), Some(0));
+
+    // Nobody runs it: the share is kept, and who asked is told.
+    let console = place.start_part(&["console"]);
+    wait_for("the console", || get(&format!("http://{}/healthz", place.console)).filter(|(status, _)| *status == 200));
+    wait_for("silence", || {
+        place.status()?["troubles"].as_array()?.iter().find(|trouble| trouble["kind"] == "silent").cloned()
+    });
+    let said = refused(&place, &["throttle", "live", "0.5", "--reason", "a busy night"]);
+    assert!(said.contains("nobody runs live now: it works with that share when `weir serve`"), "{said}");
+    assert_eq!(console.stop(), Some(0));
+    let serve = place.start();
+    wait_for("the share", || (permille() == 500).then_some(()));
     assert_eq!(serve.stop(), Some(0));
 }
 

@@ -83,12 +83,40 @@ pub struct Reply {
     /// Why it has stopped, if it has: it goes on only when a person has said so.
     #[serde(default)]
     pub stopped: Option<String>,
+    /// Of a throttle: thousandths of the time that the run works at most, since it has heard of it.
+    #[serde(default)]
+    pub works_permille: Option<u16>,
+    /// Of a throttle that has nothing to take effect on: why, and when it counts.
+    #[serde(default)]
+    pub later: Option<String>,
     /// Who has ordered the contrary since, if anybody has.
     #[serde(default)]
     pub ended: Option<Ended>,
 }
 
-/// What ended a pause, or paused again.
+impl Reply {
+    /// Of which nothing has come yet.
+    fn new(id: i64, at_ms: i64, who: String, action: Action) -> Reply {
+        let (through_ms, safe_until_ms, said, heard_ms, stopped) = (None, None, Vec::new(), None, None);
+        let (works_permille, later, ended) = (None, None, None);
+        Reply {
+            id,
+            at_ms,
+            who,
+            action,
+            through_ms,
+            safe_until_ms,
+            said,
+            heard_ms,
+            stopped,
+            works_permille,
+            later,
+            ended,
+        }
+    }
+}
+
+/// What ended a pause, paused again, or gave another share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// When it was ordered, ms since the Unix epoch.
@@ -166,8 +194,8 @@ impl Desk {
             }
         }
         let Planned { action, safe_until_ms, said } = planned;
-        let (at_ms, who) = (now_ms, record.who);
-        Ok(Reply { id, at_ms, who, action, through_ms: None, safe_until_ms, said, heard_ms, stopped, ended: None })
+        let later = verbs::later(&known, verb);
+        Ok(Reply { safe_until_ms, said, heard_ms, stopped, later, ..Reply::new(id, now_ms, record.who, action) })
     }
 
     /// Announces a maintenance, or withdraws the one of the id `withdraws`. The same again, by its id, is answered as the
@@ -203,8 +231,7 @@ impl Desk {
             }
         };
         let ControlRecord { at_ms, who, action, .. } = record;
-        let (through_ms, safe_until_ms, said, heard_ms, stopped) = (None, None, vec![said], None, None);
-        Ok(Reply { id, at_ms, who, action, through_ms, safe_until_ms, said, heard_ms, stopped, ended: None })
+        Ok(Reply { said: vec![said], ..Reply::new(id, at_ms, who, action) })
     }
 
     fn answer_again(
@@ -226,18 +253,17 @@ impl Desk {
         }
         let known = self.know(run, false, all, self.clock.now_ms())?;
         Ok(Reply {
-            id,
-            at_ms: record.at_ms,
-            who: record.who.clone(),
-            action: record.action.clone(),
             through_ms: verbs::effect(&known.hold, id),
-            ended: verbs::ended(&known.hold, id),
+            works_permille: verbs::works_permille(&known, record),
+            later: verbs::later(&known, verb),
+            ended: verbs::ended(&known.hold, verb, id),
             safe_until_ms: known.kept.and_then(|kept| kept.safe_until_ms()),
             said: vec![format!("ordered at {}", crate::text::instant(Some(record.at_ms)))],
             // What it had said before may have been seen to since.
             stopped: why_stopped(&known)
                 .filter(|_| known.progress.as_ref().is_some_and(|progress| progress.at_ms >= record.at_ms)),
             heard_ms: known.progress.map(|progress| progress.at_ms),
+            ..Reply::new(id, record.at_ms, record.who.clone(), record.action.clone())
         })
     }
 
@@ -587,6 +613,44 @@ mod tests {
                 Some(words) => assert!(clocks[0].contains(words), "{clocks:?}"),
             }
         }
+    }
+
+    /// Says that live is at work with this share, or has stopped, at this time.
+    fn say(log: &dyn Log, at_ms: i64, permille: Option<u16>, stopped: Option<&str>) {
+        let stopped = stopped.map(str::to_owned);
+        let run = RunProgress { at_ms, complete_through_ms: Some(NOW_MS), permille, stopped, ..RunProgress::default() };
+        let partition = PartitionProgress { arrival_ms: Some(NOW_MS), offset: Some(1) };
+        let metadata = serde_json::to_string(&Metadata { partition, run: Some(run) }).unwrap();
+        log.commit(&group_of(LIVE), EVENTS_TOPIC, &[Committed { partition: 0, offset: 1, metadata }]).unwrap();
+    }
+
+    #[test]
+    fn a_throttle_has_taken_effect_when_the_run_says_so_and_waits_for_no_run_that_stands() {
+        let (desk, log, _dir) = desk(0);
+        let throttle = |share, id| {
+            let command = Command { id, reason: "a disk".into(), share: Some(share), ..Command::default() };
+            let reply = desk.command(LIVE, Verb::Throttle, &command, &Token::new("night", Role::Operator, "weir_t"));
+            reply.unwrap_or_else(|failure| panic!("{}", failure.said))
+        };
+        say(log.as_ref(), NOW_MS - 1, Some(250), None);
+        let quarter = throttle(0.25, None);
+        let again = || throttle(0.25, Some(quarter.id));
+        assert_eq!((again().works_permille, again().later), (None, None), "it has said nothing since");
+        say(log.as_ref(), NOW_MS, Some(1000), None);
+        assert_eq!(again().works_permille, None, "it has not heard of it");
+        say(log.as_ref(), NOW_MS, Some(250), None);
+        assert_eq!((again().works_permille, again().ended), (Some(250), None));
+
+        let half = throttle(0.5, None);
+        let ended = again().ended.expect("another share was given");
+        assert_eq!((ended.who.as_str(), again().works_permille), ("night", Some(250)));
+        say(log.as_ref(), NOW_MS, None, Some("a table"));
+        let stopped = throttle(0.5, Some(half.id));
+        assert!(stopped.later.unwrap().starts_with("live has STOPPED: "));
+        order(&desk, Verb::Pause, false, false);
+        let paused = throttle(0.125, None);
+        assert_eq!(paused.later.as_deref(), Some("live is paused: it works with that share from its resume on"));
+        assert_eq!(paused.said.last(), paused.later.as_ref());
     }
 
     #[test]

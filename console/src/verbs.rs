@@ -9,7 +9,12 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use weir_schemas::{CLOCK_BOUND_MS, Hold, UNHINDERED_PERMILLE, WindowWidth, control::Action, progress::RunProgress};
+use weir_schemas::{
+    CLOCK_BOUND_MS, Decision, Hold, UNHINDERED_PERMILLE, WindowWidth,
+    control::{Action, ControlRecord, GAP_RUN},
+    given_way,
+    progress::RunProgress,
+};
 
 use crate::{
     control::Ended,
@@ -305,6 +310,7 @@ fn throttle(known: &Known, command: &Command, id: i64) -> Result<Planned, Refusa
         ),
     });
     said.extend(say_kept(known, true));
+    said.extend(later(known, Verb::Throttle));
     let safe_until_ms = known.kept.and_then(|kept| kept.safe_until_ms());
     Ok(Planned { action: Action::Throttle { run: run.clone(), id, permille }, safe_until_ms, said })
 }
@@ -396,8 +402,37 @@ pub(crate) fn effect(hold: &Hold, id: i64) -> Option<i64> {
     })
 }
 
-/// Who ended the pause `id`, or paused again what the resume `id` was to let go on.
-pub(crate) fn ended(hold: &Hold, id: i64) -> Option<Ended> {
+/// The share that the run works with, if it has said so since the throttle `record`, and it is that one's.
+pub(crate) fn works_permille(known: &Known, record: &ControlRecord) -> Option<u16> {
+    let Action::Throttle { permille, .. } = record.action else { return None };
+    let told = known.progress.as_ref().filter(|told| told.at_ms >= record.at_ms && !known.stopped)?;
+    let is_it = |works: u16| works == permille || (known.run == GAP_RUN && works == given_way(permille));
+    told.permille.filter(|works| is_it(*works))
+}
+
+/// Why a throttle has nothing to take effect on, and when it counts.
+pub(crate) fn later(known: &Known, verb: Verb) -> Option<String> {
+    let Known { run, hold, stopped, ended, .. } = known;
+    if verb != Verb::Throttle {
+        return None;
+    }
+    match (hold.paused(), stopped) {
+        _ if *ended => Some(format!("{run} is done meanwhile: there is nothing to slow down")),
+        (Some(_), _) => Some(format!("{run} is paused: it works with that share from its resume on")),
+        (None, true) => Some(format!(
+            "{run} has STOPPED: it works with that share when it goes on (`weir status` says why it has, `weir recover {run}` \
+             lets it go on)"
+        )),
+        (None, false) => None,
+    }
+}
+
+/// Who ended the pause `id`, paused again what the resume `id` was to let go on, or gave another share than the throttle `id`.
+pub(crate) fn ended(hold: &Hold, verb: Verb, id: i64) -> Option<Ended> {
+    let by_of = |by: &Decision| Ended { at_ms: by.at_ms, who: by.who.clone(), reason: by.reason.clone() };
+    if verb == Verb::Throttle {
+        return hold.throttle.as_ref().filter(|by| by.id != id).map(by_of);
+    }
     let by = hold.pauses.iter().enumerate().find_map(|(at, pause)| {
         let resume = pause.resume.as_ref();
         match pause.by.id == id {
@@ -405,7 +440,7 @@ pub(crate) fn ended(hold: &Hold, id: i64) -> Option<Ended> {
             false => resume.filter(|resume| resume.by.id == id).and(hold.pauses.get(at + 1)).map(|next| &next.by),
         }
     })?;
-    Some(Ended { at_ms: by.at_ms, who: by.who.clone(), reason: by.reason.clone() })
+    Some(by_of(by))
 }
 
 /// Whether the clocks of who asked and who answered differ, for a person: the question took from `asked_ms` to `heard_ms`.
@@ -420,8 +455,6 @@ pub fn clocks_differ(asked_ms: i64, answered_ms: i64, heard_ms: i64) -> Option<S
 
 #[cfg(test)]
 mod tests {
-    use weir_schemas::control::ControlRecord;
-
     use super::*;
 
     /// 2026-03-01 13:20:00 UTC.
