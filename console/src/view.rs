@@ -99,6 +99,12 @@ fn components(troubles: &[Trouble], snapshot: &Snapshot) -> Vec<ComponentStatus>
         Component::Statistics => true,
         Component::Queries => snapshot.clickhouse.is_some(),
     };
+    // Who has paused live may stop ClickHouse: that is the same maintenance.
+    let is_paused = troubles.first().is_some_and(Trouble::is_pause_of_live);
+    let working = |kind: Kind| match kind {
+        Kind::QueriesFail if is_paused => Working::UnderMaintenance,
+        kind => working(kind),
+    };
     let status = |component: Component| {
         let mine = troubles.iter().filter(|trouble| Component::of(trouble.kind) == component);
         let status = mine.map(|trouble| working(trouble.kind)).max().unwrap_or(Working::Operational);

@@ -251,13 +251,15 @@ async fn statuspages_words_are_those_of_the_state() {
         format!("{} {components:?} {maintenance}", summary["status"]["indicator"].as_str().unwrap())
     };
     let mut said = String::new();
-    for name in ["on time", "planned", "paused", "filling", "late", "lost", "queries fail", "collection fails"] {
+    let paused_without = "paused and ClickHouse away";
+    for name in ["on time", "planned", "paused", paused_without, "filling", "late", "lost", "queries fail", "collection fails"] {
         said.push_str(&format!("{name}: {}\n", words(name).await));
     }
     expect_test::expect![[r#"
         on time: none {"collection": "operational", "queries": "operational", "statistics": "operational"} none
         planned: none {"collection": "operational", "queries": "operational", "statistics": "operational"} scheduled
         paused: minor {"collection": "operational", "queries": "operational", "statistics": "under_maintenance"} in_progress
+        paused and ClickHouse away: minor {"collection": "operational", "queries": "under_maintenance", "statistics": "under_maintenance"} in_progress
         filling: minor {"collection": "operational", "queries": "operational", "statistics": "degraded_performance"} verifying
         late: minor {"collection": "operational", "queries": "operational", "statistics": "degraded_performance"} none
         lost: major {"collection": "operational", "queries": "operational", "statistics": "major_outage"} none
