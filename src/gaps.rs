@@ -128,8 +128,13 @@ pub(crate) fn late_from(live: &Hold, told: &RunProgress, version: &SchemaVersion
     let resume = live.catching_up().and_then(|pause| pause.resume.as_ref());
     let begins = resume.is_some_and(|resume| resume.resumed_ms.is_none());
     let stands = live.paused().is_some() || begins || told.stopped.is_some() || told.waiting.is_some();
-    let due_ms = told.complete_through_ms? + version.width.ms() + version.lateness_ms;
+    let due_ms = due_ms(told.complete_through_ms?, version);
     (!stands).then_some(due_ms + LATE_MS)
+}
+
+/// When the next window of a run that is complete through `through_ms` is due, by the log's clock.
+pub(crate) fn due_ms(through_ms: i64, version: &SchemaVersion) -> i64 {
+    through_ms + version.width.ms() + version.lateness_ms
 }
 
 /// Whether it is later than that by this clock and by the log's. One alone may be wrong: this machine's may be ahead of the

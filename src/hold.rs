@@ -25,7 +25,7 @@ use weir_schemas::{
 
 use crate::{
     begin,
-    gaps::has_come,
+    gaps::{due_ms, has_come},
     judge::at,
     report,
     run::{RunOrder, STOPPED_FOR_GOOD},
@@ -212,7 +212,7 @@ impl Supervisor {
         }
         let version = order.version()?;
         let is_present = async || {
-            let at_ms = through_ms + version.width.ms() + version.lateness_ms + CAUGHT_UP_MS;
+            let at_ms = due_ms(through_ms, &version) + CAUGHT_UP_MS;
             let (log, now_ms) = (self.log.clone(), self.clock.now_ms());
             let come = tokio::task::spawn_blocking(move || has_come(log.as_ref(), at_ms, now_ms)).await??;
             Ok::<_, anyhow::Error>(!come)

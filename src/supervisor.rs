@@ -397,9 +397,9 @@ impl Supervisor {
         if running.child.is_none() && !self.leaves_from(&order, hold, &mut running.holding).await? {
             return Ok(());
         }
-        // What cannot be told keeps nothing from going on.
         // What a process from before the pause has said is no word of going on.
         let began_ms = running.began_ms.filter(|_| running.child.is_some());
+        // What cannot be told keeps nothing from going on.
         let told = self.let_go(&order, hold, began_ms, filled, &mut running.holding).await;
         if let Some(child) = &mut running.child {
             match child.try_wait() {

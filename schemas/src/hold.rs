@@ -5,10 +5,10 @@
 //!    │ stops at a batch    │ goes on: in order, or today first   │ the maintenance is over
 //! ```
 
-use std::collections::BTreeMap;
-
-use crate::Repair;
-use crate::control::{Action, ControlRecord, EtaKept, GAP_RUN};
+use crate::{
+    Recoveries, Repair,
+    control::{Action, ControlRecord, EtaKept, GAP_RUN},
+};
 
 /// Thousandths of the time that a run works which nobody has slowed down.
 pub const UNHINDERED_PERMILLE: u16 = 1000;
@@ -74,8 +74,8 @@ pub struct Hold {
     pub permille: u16,
     /// Who set `permille`, if anybody did.
     pub throttle: Option<Decision>,
-    /// From when on windows are to be asked for again, by the recovery's id, until that is done.
-    asking: BTreeMap<i64, i64>,
+    /// What was decided about the run when it had stopped.
+    recoveries: Recoveries,
 }
 
 impl Hold {
@@ -84,7 +84,7 @@ impl Hold {
     /// id, changes nothing either.
     pub fn of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Hold {
         let permille = if run == GAP_RUN { GAP_PERMILLE } else { UNHINDERED_PERMILLE };
-        let mut hold = Hold { pauses: Vec::new(), permille, throttle: None, asking: BTreeMap::new() };
+        let mut hold = Hold { pauses: Vec::new(), permille, throttle: None, recoveries: Recoveries::default() };
         for record in control {
             hold.fold(run, record);
         }
@@ -103,6 +103,7 @@ impl Hold {
     }
 
     fn fold(&mut self, run: &str, record: &ControlRecord) {
+        self.recoveries.fold(run, record);
         let by = |id| Decision { id, at_ms: record.at_ms, who: record.who.clone(), reason: record.reason.clone() };
         let is_paused = self.paused().is_some();
         let is_new = |id: i64| self.pauses.iter().all(|pause| pause.by.id != id && pause.resumed_by() != Some(id));
@@ -112,7 +113,7 @@ impl Hold {
                 self.pauses.push(Pause { by: by(*id), until_ms, allow_loss, paused_ms: None, resume: None });
             }
             Action::Paused { run: of, id, through_ms } if of == run => {
-                let asking_ms = self.asking.values().copied().min().unwrap_or(i64::MAX);
+                let asking_ms = self.recoveries.asking_ms().unwrap_or(i64::MAX);
                 if let Some(pause) = self.pauses.iter_mut().find(|pause| pause.by.id == *id) {
                     pause.paused_ms.get_or_insert(asking_ms.min(*through_ms));
                 }
@@ -134,15 +135,11 @@ impl Hold {
                 }
             }
             // The boundary moves back: a copy was brought back, or the table is not believed.
-            Action::Recover { run: of, id, repair: Repair::AskAgain { from_ms }, .. } if of == run => {
-                self.asking.insert(*id, *from_ms);
+            Action::Recover { run: of, repair: Repair::AskAgain { from_ms }, .. } if of == run => {
                 let is_over = |pause: &Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_some());
                 for pause in self.pauses.iter_mut().filter(|pause| !is_over(pause)) {
                     pause.paused_ms = pause.paused_ms.map(|paused_ms| paused_ms.min(*from_ms));
                 }
-            }
-            Action::Recovered { run: of, id } if of == run => {
-                self.asking.remove(id);
             }
             Action::CaughtUp { run: of, id, eta } if of == run => self.catch_up(*id, record.at_ms, *eta),
             Action::BackupRestored { gaps, .. } if run == "live" => self.fill_again(gaps, record.at_ms),

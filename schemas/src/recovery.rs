@@ -50,14 +50,28 @@ impl Recoveries {
     pub fn of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Recoveries {
         let mut all = Recoveries::default();
         for record in control {
-            match &record.action {
-                Action::Recover { run: of, id, repair, .. } if of == run => all.recover(*id, repair, record),
-                Action::Recovered { run: of, id } if of == run => all.pending.retain(|(pending, _)| pending != id),
-                _ => {}
-            }
+            all.fold(run, record);
         }
         all.missing.sort_by_key(|missing| missing.from_ms);
         all
+    }
+
+    /// One more of `run`, by the next control record; [`missing`](Self::missing) is as it was decided then.
+    pub(crate) fn fold(&mut self, run: &str, record: &ControlRecord) {
+        match &record.action {
+            Action::Recover { run: of, id, repair, .. } if of == run => self.recover(*id, repair, record),
+            Action::Recovered { run: of, id } if of == run => self.pending.retain(|(pending, _)| pending != id),
+            _ => {}
+        }
+    }
+
+    /// From when on windows are to be asked for again that nobody has asked for yet.
+    pub(crate) fn asking_ms(&self) -> Option<i64> {
+        let asking = self.pending.iter().filter_map(|(_, repair)| match *repair {
+            Repair::AskAgain { from_ms } => Some(from_ms),
+            Repair::GoOn | Repair::GiveUp { .. } | Repair::Mend => None,
+        });
+        asking.min()
     }
 
     /// Windows of `run` that are not in the table and will not be, ascending, by the control records in their order.
