@@ -4,13 +4,12 @@ mod support;
 
 use std::{
     io::{BufRead as _, Write as _},
-    process::Output,
     sync::Arc,
 };
 
 use futures::executor::block_on;
 use serde_json::{Value, json};
-use support::{Place, Serve, get, hold_gap, http, kafka, signal, wait_for, write};
+use support::{Place, Serve, get, hold_gap, http, kafka, refused, signal, text, wait_for, went_well, write};
 use weir_log::{Clock, Committed, ControlLog, EmbeddedLog, Log, SystemClock, TopicKind};
 use weir_schemas::{
     control::{Action, CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, GAP_RUN},
@@ -23,7 +22,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     let mut serve = place.start();
     let mut sent = place.hits("/before", 3);
     place.wait_complete();
-    let paused = run(&place, &["pause", "live", "--reason", "a disk is exchanged", "--for", "2h"]);
+    let paused = went_well(&place, &["pause", "live", "--reason", "a disk is exchanged", "--for", "2h"]);
     assert!(paused.contains("safe until ") && paused.contains("\npaused: complete through "), "{paused}");
     stands_still(&place, &serve, sent);
     let before = sent;
@@ -42,7 +41,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     let again = refused(&place, &["pause", "live", "--reason", "again"]);
     assert!(again.contains("live is paused since ") && again.contains("\"a disk is exchanged\", until "), "{again}");
 
-    let resumed = run(&place, &["resume", "live", "--reason", "the disk is in"]);
+    let resumed = went_well(&place, &["resume", "live", "--reason", "the disk is in"]);
     assert!(resumed.contains("\nresumed: goes on from "), "{resumed}");
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
@@ -51,9 +50,9 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     assert!(again.contains("live is not paused"), "{again}");
 
     // Today first: all but the present is left to the run gap, over a kill of everything.
-    run(&place, &["pause", "live", "--reason", "once more"]);
+    went_well(&place, &["pause", "live", "--reason", "once more"]);
     sent += hits_over_windows(&place, "/gap");
-    let resumed = run(&place, &["resume", "live", "--live-first", "--reason", "the disk is out"]);
+    let resumed = went_well(&place, &["resume", "live", "--live-first", "--reason", "the disk is out"]);
     assert!(resumed.contains("is filled by the run gap"), "{resumed}");
     serve.kill();
     serve = place.start();
@@ -65,7 +64,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     assert_eq!(told, [2, 2, 2, 2], "each once");
 
     // A short pause leaves nothing, and ends by itself.
-    let moment = run(&place, &["pause", "live", "--reason", "a moment", "--for", "6s"]);
+    let moment = went_well(&place, &["pause", "live", "--reason", "a moment", "--for", "6s"]);
     assert!(moment.contains("\npaused: complete through "), "{moment}");
     wait_for("the pause to end", || (said(&place, "resumed").len() == 3).then_some(()));
     let by = said(&place, "resume").pop().unwrap();
@@ -86,9 +85,9 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
     // The gap run waits, so that live cannot have caught up between its pauses.
     order(&place, Action::Pause { run: GAP_RUN.into(), id: 1, until_ms: None, allow_loss: false });
     for page in ["/first", "/second"] {
-        run(&place, &["pause", "live", "--reason", "a test"]);
+        went_well(&place, &["pause", "live", "--reason", "a test"]);
         sent += hits_over_windows(&place, page);
-        run(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
+        went_well(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
         sent += place.hits("/between", 1);
         place.wait_complete();
     }
@@ -101,7 +100,7 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
         (states() == ["live catching_up", "live catching_up", "gap under_way"]).then_some(())
     });
     assert_eq!(place.status().unwrap()["computing"].as_array().unwrap().len(), 2);
-    run(&place, &["resume", "gap", "--reason", "a test"]);
+    went_well(&place, &["resume", "gap", "--reason", "a test"]);
     wait_for("green", || (place.status()?["status"] == "green").then_some(()));
     assert_eq!(states(), ["live over", "live over", "gap over"]);
     let of_live = said(&place, "caught_up").into_iter().filter(|record| record["run"] == "live").count();
@@ -113,7 +112,7 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
         said(&place, "paused").iter().any(|record| record["id"] == 5 && record["run"] == "gap").then_some(())
     });
     wait_for("yellow", || (place.status()?["status"] == "yellow").then_some(()));
-    run(&place, &["resume", "gap", "--reason", "a test"]);
+    went_well(&place, &["resume", "gap", "--reason", "a test"]);
     wait_for("green", || (place.status()?["status"] == "green").then_some(()));
     assert_eq!(serve.stop(), Some(0));
 }
@@ -146,7 +145,7 @@ fn what_is_left_by_a_pause_that_nobody_had_to_stop_for_is_named_until_it_is_fill
     assert!(from_ms <= before_ms && Some(to_ms) == left_to_ms && gap["run"] == "gap", "{status}");
     assert_eq!(said(&place, "paused")[0]["through_ms"].as_i64(), Some(from_ms));
     assert!(views(&place) < Some(sent), "it is not there");
-    run(&place, &["resume", "gap", "--reason", "a test"]);
+    went_well(&place, &["resume", "gap", "--reason", "a test"]);
     wait_for("green", || (place.status()?["status"] == "green").then_some(()));
     assert_eq!((place.status().unwrap()["computing"].clone(), views(&place)), (json!([]), Some(sent)));
     assert_eq!(serve.stop(), Some(0));
@@ -156,19 +155,24 @@ fn what_is_left_by_a_pause_that_nobody_had_to_stop_for_is_named_until_it_is_fill
 fn a_maintenance_is_announced_ahead_and_withdrawn() {
     let place = Place::new("");
     let serve = place.start();
-    let none = run(&place, &["maintenance", "list"]);
+    let none = went_well(&place, &["maintenance", "list"]);
     assert!(none.contains("there was none, and none is announced"), "{none}");
-    let planned =
-        run(&place, &["maintenance", "plan", "--at", "2099-03-01T14:00:00Z", "--for", "2h", "--reason", "a disk"]);
+    let planned = went_well(
+        &place,
+        &["maintenance", "plan", "--at", "2099-03-01T14:00:00Z", "--for", "2h", "--reason", "a disk"],
+    );
     assert!(planned.contains("is announced, 2099-03-01 14:00:00 UTC to 2099-03-01 16:00:00 UTC"), "{planned}");
-    let listed = run(&place, &["maintenance", "list"]);
+    let listed = went_well(&place, &["maintenance", "list"]);
     let said = ["maintenance", "plan", "--at", "2099-03-01 14:00:00 UTC", "--for", "2h", "--dry-run"];
-    assert!(run(&place, &said).contains("2099-03-01 14:00:00 UTC to 2099-03-01 16:00:00 UTC"), "as it was printed");
+    assert!(
+        went_well(&place, &said).contains("2099-03-01 14:00:00 UTC to 2099-03-01 16:00:00 UTC"),
+        "as it was printed"
+    );
     let dry = ["maintenance", "plan", "--at", "2099-04-01T14:00:00Z", "--for", "2h", "--dry-run"];
-    assert!(run(&place, &dry).starts_with("would be so: maintenance "));
+    assert!(went_well(&place, &dry).starts_with("would be so: maintenance "));
     let id = listed.split_whitespace().next().unwrap();
-    assert!(run(&place, &["maintenance", "cancel", id, "--dry-run"]).starts_with("would be so: maintenance "));
-    assert_eq!(run(&place, &["maintenance", "list"]), listed, "nothing was written");
+    assert!(went_well(&place, &["maintenance", "cancel", id, "--dry-run"]).starts_with("would be so: maintenance "));
+    assert_eq!(went_well(&place, &["maintenance", "list"]), listed, "nothing was written");
     assert!(listed.contains("planned") && listed.trim_end().ends_with("a disk"), "{listed}");
     let announced = |place: &Place| -> Option<usize> {
         let upcoming = get(&format!("http://{}/api/v2/scheduled-maintenances/upcoming.json", place.console))?.1;
@@ -183,7 +187,7 @@ fn a_maintenance_is_announced_ahead_and_withdrawn() {
     assert!(elsewhere.contains("that is no console of weir's (--console says where it is)"), "{elsewhere}");
     let past = ["maintenance", "plan", "--at", "2020-03-01T14:00:00Z", "--for", "2h", "--reason", "x"];
     assert!(refused(&place, &past).contains("is not ahead"));
-    assert!(run(&place, &["maintenance", "cancel", &id, "--reason", "no disk"]).contains("is withdrawn"));
+    assert!(went_well(&place, &["maintenance", "cancel", &id, "--reason", "no disk"]).contains("is withdrawn"));
     wait_for("nobody to see it any more", || (announced(&place)? == 0).then_some(()));
     assert!(refused(&place, &["maintenance", "cancel", &id, "--reason", "x"]).contains("was withdrawn already"));
     assert_eq!(serve.stop(), Some(0));
@@ -209,17 +213,17 @@ fn all_processes_of_a_log_follow_and_a_run_works_for_its_share_of_the_time() {
     let args: Vec<&str> = ["pipeline"].into_iter().chain(set.iter().flat_map(|set| ["--set", set])).collect();
     let second = place.start_part(&args);
     wait_for("the second run", || (!second.children("run").is_empty()).then_some(()));
-    run(&place, &["pause", "live", "--reason", "a test"]);
+    went_well(&place, &["pause", "live", "--reason", "a test"]);
     wait_for("all runs to be gone", || {
         (serve.children("run").is_empty() && second.children("run").is_empty()).then_some(())
     });
     sent += place.hits("/b", 3);
     assert_eq!(views(&place), Some(2));
 
-    let slow = run(&place, &["throttle", "live", "0.25", "--reason", "a test"]);
+    let slow = went_well(&place, &["throttle", "live", "0.25", "--reason", "a test"]);
     assert!(slow.contains("live works at most 25 % of the time (before: 100 %)"), "{slow}");
     assert!(slow.contains("live is paused: it works with that share from its resume on"), "{slow}");
-    run(&place, &["resume", "live", "--reason", "a test"]);
+    went_well(&place, &["resume", "live", "--reason", "a test"]);
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
     assert_eq!(second.stop(), Some(0));
@@ -240,7 +244,7 @@ fn a_forgotten_pause_ends_before_the_log_would_delete_what_the_run_needs() {
 
     let long = refused(&place, &["pause", "live", "--reason", "a test", "--for", "1m"]);
     assert!(long.contains("would lose data"), "{long}");
-    let paused = run(&place, &["pause", "live", "--reason", "a test"]);
+    let paused = went_well(&place, &["pause", "live", "--reason", "a test"]);
     assert!(paused.contains("it is resumed by itself then (it keeps 14m; 2m 48s before is the margin)"), "{paused}");
     let sent = sent + place.hits("/meanwhile", 2);
     wait_for("the pause to end", || said(&place, "resumed").first().cloned());
@@ -253,7 +257,7 @@ fn a_forgotten_pause_ends_before_the_log_would_delete_what_the_run_needs() {
     assert_eq!(views(&place), Some(sent));
 
     // With the word that something may be lost it stays.
-    let lost = run(&place, &["pause", "live", "--reason", "a test", "--for", "15s", "--allow-loss"]);
+    let lost = went_well(&place, &["pause", "live", "--reason", "a test", "--for", "15s", "--allow-loss"]);
     assert!(!lost.contains("it is resumed by itself then"), "{lost}");
     wait_for("the pause to end", || (said(&place, "resumed").len() == 2).then_some(()));
     let reason = said(&place, "resume").pop().unwrap()["reason"].clone();
@@ -335,7 +339,7 @@ fn wrong_use_is_refused_with_the_way_out_and_writes_nothing() {
     block_on(log.append(CONTROL_TOPIC, 0, b"{\"do\": \"dance\"}".as_slice().into(), None)).unwrap();
     let second = refused(&place, &["pause", "live", "--reason", "a test"]);
     assert!(second.contains("by night@anna, \"a test\" (`weir resume live` first"), "{second}");
-    let dry = run(&place, &["resume", "live", "--dry-run"]);
+    let dry = went_well(&place, &["resume", "live", "--dry-run"]);
     assert!(dry.starts_with("would be so: live goes on from "), "{dry}");
     let history = text(&place.weir(&["log"]));
     assert!(history.contains("night@anna") && history.contains("pause live, loss allowed"), "{history}");
@@ -354,7 +358,7 @@ fn a_run_that_stops_for_good_while_it_is_paused_stays_known_and_goes_on_after_bo
     let killed = serve.children("run")[0];
     signal(killed, libc::SIGKILL);
     wait_for("the run to begin again", || serve.children("run").into_iter().find(|pid| *pid != killed));
-    let paused = run(&place, &["pause", "live", "--reason", "a test"]);
+    let paused = went_well(&place, &["pause", "live", "--reason", "a test"]);
     assert!(paused.contains("live stops at its next batch boundary"), "it had stopped before: {paused}");
     assert!(paused.contains("\npaused: complete through "), "{paused}");
     let stopped = || {
@@ -375,19 +379,19 @@ fn a_run_that_stops_for_good_while_it_is_paused_stays_known_and_goes_on_after_bo
 
     let again = refused(&place, &["pause", "live", "--reason", "again"]);
     assert!(again.contains("live is paused since "), "{again}");
-    let early = run(&place, &["resume", "live", "--dry-run"]);
+    let early = went_well(&place, &["resume", "live", "--dry-run"]);
     assert!(early.contains("it has STOPPED, and goes on only after `weir recover live`"), "{early}");
-    let recovered = run(&place, &["recover", "live", "--reason", "a test"]);
+    let recovered = went_well(&place, &["recover", "live", "--reason", "a test"]);
     assert!(recovered.contains("live is paused since ") && recovered.contains("(`weir resume live`)"), "{recovered}");
     sent += place.hits("/meanwhile", 2);
     assert!(serve.children("run").is_empty());
-    let resumed = run(&place, &["resume", "live", "--reason", "a test"]);
+    let resumed = went_well(&place, &["resume", "live", "--reason", "a test"]);
     assert!(!resumed.contains("STOPPED") && resumed.contains("\nresumed: goes on from "), "{resumed}");
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
 
     // It goes on, and stops over what was broken while it was paused.
-    run(&place, &["pause", "live", "--reason", "a test"]);
+    went_well(&place, &["pause", "live", "--reason", "a test"]);
     write(&place, "DROP TABLE weir.owners SYNC");
     let begin = std::time::Instant::now();
     let stopped = refused(&place, &["resume", "live", "--reason", "a test"]);
@@ -397,7 +401,7 @@ fn a_run_that_stops_for_good_while_it_is_paused_stays_known_and_goes_on_after_bo
     );
     assert!(stopped.contains("weir recover live"), "{stopped}");
     assert!(begin.elapsed().as_secs() < 45, "it did not wait for what cannot come: {:?}", begin.elapsed());
-    assert!(run(&place, &["recover", "live", "--reason", "a test"]).contains("live goes on from "));
+    assert!(went_well(&place, &["recover", "live", "--reason", "a test"]).contains("live goes on from "));
     place.wait_complete();
 
     // The other way round: it stops, and is paused and resumed, which lets nothing go on by itself.
@@ -407,11 +411,11 @@ fn a_run_that_stops_for_good_while_it_is_paused_stays_known_and_goes_on_after_bo
     wait_for("the run to stop", owners_gone);
     let resume = refused(&place, &["resume", "live", "--reason", "a test"]);
     assert!(resume.contains("live is not paused: it has stopped"), "{resume}");
-    let paused = run(&place, &["pause", "live", "--reason", "a test"]);
+    let paused = went_well(&place, &["pause", "live", "--reason", "a test"]);
     assert!(paused.contains("live has STOPPED already"), "{paused}");
-    let resumed = run(&place, &["resume", "live", "--reason", "a test"]);
+    let resumed = went_well(&place, &["resume", "live", "--reason", "a test"]);
     assert!(resumed.contains("it has STOPPED, and goes on only after `weir recover live`"), "{resumed}");
-    assert!(run(&place, &["recover", "live", "--reason", "a test"]).contains("live goes on from "));
+    assert!(went_well(&place, &["recover", "live", "--reason", "a test"]).contains("live goes on from "));
     sent += place.hits("/after", 1);
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
@@ -425,7 +429,7 @@ fn gaps_queue_over_a_restart_and_when_they_are_filled_the_ranges_are_one_again()
     let mut sent = place.hits("/before", 2);
     place.wait_complete();
     for gap in 1..=2 {
-        run(&place, &["pause", "live", "--reason", "a test"]);
+        went_well(&place, &["pause", "live", "--reason", "a test"]);
         if gap == 1 {
             // So that the second one finds it unfilled.
             hold_gap(&place);
@@ -435,7 +439,7 @@ fn gaps_queue_over_a_restart_and_when_they_are_filled_the_ranges_are_one_again()
             sent += place.hits("/meanwhile", 1);
             (SystemClock.now_ms() > since_ms + 3_000).then_some(())
         });
-        run(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
+        went_well(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
         sent += place.hits("/after", 1);
         place.wait_complete();
     }
@@ -454,7 +458,7 @@ fn gaps_queue_over_a_restart_and_when_they_are_filled_the_ranges_are_one_again()
     serve.kill();
     let serve = place.start();
     place.wait_complete();
-    run(&place, &["resume", "gap", "--reason", "a test"]);
+    went_well(&place, &["resume", "gap", "--reason", "a test"]);
     let over = wait_for("both to be filled", || {
         let status = place.status()?;
         states(&status).iter().all(|state| state == "over").then_some(status)
@@ -480,13 +484,13 @@ fn a_throttled_run_rests_for_its_share_and_says_who_has_said_so() {
     let place = Place::new("");
     let serve = place.start();
     place.wait_complete();
-    run(&place, &["pause", "live", "--reason", "a test"]);
+    went_well(&place, &["pause", "live", "--reason", "a test"]);
     let mut sent = 0;
     for page in 0..60 {
         sent += place.hits(&format!("/{page}"), 500);
     }
-    run(&place, &["throttle", "live", "0.5", "--reason", "a busy day"]);
-    run(&place, &["resume", "live", "--reason", "a test"]);
+    went_well(&place, &["throttle", "live", "0.5", "--reason", "a busy day"]);
+    went_well(&place, &["resume", "live", "--reason", "a test"]);
     place.wait_complete();
     assert_eq!(views(&place), Some(sent));
     let shown = text(&place.weir(&["status"]));
@@ -502,7 +506,7 @@ fn a_throttled_run_rests_for_its_share_and_says_who_has_said_so() {
     assert_eq!(permille(), 500);
     // Who has waited for the command finds the run with that share, also when it has it already.
     for (share, works, is) in [("1", "100", 1000), ("0.25", "25", 250), ("0.25", "25", 250), ("1", "100", 1000)] {
-        let said = run(&place, &["throttle", "live", share, "--reason", "a quiet day"]);
+        let said = went_well(&place, &["throttle", "live", share, "--reason", "a quiet day"]);
         assert!(said.ends_with(&format!("\nthrottled: live works at most {works} % of the time\n")), "{said}");
         assert_eq!(permille(), is);
     }
@@ -621,21 +625,4 @@ fn said(place: &Place, what: &str) -> Vec<Value> {
         })
     };
     records.as_array().unwrap().iter().filter_map(of).collect()
-}
-
-fn run(place: &Place, args: &[&str]) -> String {
-    let output = place.weir(args);
-    assert!(output.status.success(), "weir {args:?}: {}", text(&output));
-    text(&output)
-}
-
-fn refused(place: &Place, args: &[&str]) -> String {
-    let output = place.weir(args);
-    assert_eq!(output.status.code(), Some(1), "weir {args:?}: {}", text(&output));
-    text(&output)
-}
-
-/// What a command printed, either way.
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

@@ -1,5 +1,7 @@
 //! What the console answers over HTTP, and the page in a real browser.
 
+#[path = "../../tests/support/chromium.rs"]
+mod chromium;
 mod states;
 
 use std::{
@@ -252,7 +254,9 @@ async fn statuspages_words_are_those_of_the_state() {
     };
     let mut said = String::new();
     let paused_without = "paused and ClickHouse away";
-    for name in ["on time", "planned", "paused", paused_without, "filling", "late", "lost", "queries fail", "collection fails"] {
+    for name in
+        ["on time", "planned", "paused", paused_without, "filling", "late", "lost", "queries fail", "collection fails"]
+    {
         said.push_str(&format!("{name}: {}\n", words(name).await));
     }
     expect_test::expect![[r#"
@@ -446,7 +450,7 @@ async fn each_alert_fires_in_the_states_that_it_is_meant_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_is_right_in_a_browser_in_each_state() {
-    let Some(chromium) = chromium() else { return };
+    let Some(chromium) = chromium::chromium() else { return };
     let mut consoles = Vec::new();
     let mut told = Vec::new();
     for (name, snapshot) in states::all() {
@@ -486,16 +490,4 @@ async fn the_page_is_right_in_a_browser_in_each_state() {
 fn node_modules() -> PathBuf {
     let ours = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.weir/node/node_modules");
     std::env::var_os("WEIR_NODE_MODULES").map_or_else(ours, PathBuf::from)
-}
-
-/// Debian's browser. Not there: the test fails where `WEIR_TEST_CHROMIUM=required`, and says elsewhere that it was skipped.
-fn chromium() -> Option<PathBuf> {
-    let chromium = PathBuf::from("/usr/bin/chromium");
-    if chromium.is_file() {
-        return Some(chromium);
-    }
-    let required = std::env::var_os("WEIR_TEST_CHROMIUM").is_some_and(|word| word == "required");
-    assert!(!required, "{} is not there (apt-get install chromium)", chromium.display());
-    eprintln!("SKIPPED: no browser was run: {} is not there (apt-get install chromium)", chromium.display());
-    None
 }

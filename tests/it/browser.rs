@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{Place, repository};
+use crate::{
+    chromium::chromium,
+    support::{Place, repository},
+};
 use serde_json::Value;
 
 /// Its pages are on 127.0.0.1, a host that no tracker of the internet would name.
@@ -66,16 +69,4 @@ fn counts(printed: &Value) -> BTreeMap<String, u64> {
 
 fn node_modules() -> PathBuf {
     std::env::var_os("WEIR_NODE_MODULES").map_or_else(|| repository().join(".weir/node/node_modules"), PathBuf::from)
-}
-
-/// Debian's browser. Not there: the test fails where `WEIR_TEST_CHROMIUM=required`, and says elsewhere that it was skipped.
-fn chromium() -> Option<PathBuf> {
-    let chromium = PathBuf::from("/usr/bin/chromium");
-    if chromium.is_file() {
-        return Some(chromium);
-    }
-    let required = std::env::var_os("WEIR_TEST_CHROMIUM").is_some_and(|word| word == "required");
-    assert!(!required, "{} is not there (apt-get install chromium)", chromium.display());
-    eprintln!("SKIPPED: no browser was run: {} is not there (apt-get install chromium)", chromium.display());
-    None
 }

@@ -4,6 +4,8 @@
 mod awk;
 mod backup;
 mod browser;
+#[path = "../support/chromium.rs"]
+mod chromium;
 mod config;
 mod demo;
 mod docker;

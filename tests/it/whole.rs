@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     awk,
-    support::{self, Place, is_alive, kafka, signal, wait_for},
+    support::{self, Place, is_alive, kafka, refused, signal, wait_for, went_well},
 };
 use weir_schemas::control::{import_run, import_topic};
 
@@ -110,7 +110,7 @@ fn partitions_that_are_added_are_waited_for_and_counted_while_everything_goes_on
     send(&place, "before", 100);
     // Any process whose configuration names more partitions puts them into use.
     let more = ["generate", "--rate", "1", "--for", "1ms", "--set", "log.partitions=3", "--seed", "1"];
-    assert!(place.weir(&more).status.success());
+    went_well(&place, &more);
     let config = weir_log::LogConfig::Embedded { path: place.dir.path().join("data/log") };
     let log = weir_log::open(&config, std::sync::Arc::new(weir_log::SystemClock)).unwrap();
     let events = weir_schemas::control::EVENTS_TOPIC;
@@ -159,16 +159,15 @@ fn an_import_is_counted_as_awk_counts_it_and_taken_back_whole() {
     let of_pages = "SELECT page, sum(page_views) AS views FROM pages GROUP BY page HAVING views > 0";
     assert_eq!(counts(&place.query(of_pages).unwrap()), pages);
 
-    let again = place.weir(&["import", "--rejects", &rejects, "--site", "one.example", &log]);
-    assert!(!again.status.success(), "the same file again is refused");
+    // The same file again.
+    refused(&place, &["import", "--rejects", &rejects, "--site", "one.example", &log]);
 
     let id = import["id"].as_str().unwrap();
     let counted = place.page_views();
-    let dry = place.weir(&["import", "undo", id, "--dry-run"]);
-    let said = String::from_utf8_lossy(&dry.stdout).into_owned();
-    assert!(dry.status.success() && said.starts_with("would be so: ") && said.contains(id), "{said}");
+    let said = went_well(&place, &["import", "undo", id, "--dry-run"]);
+    assert!(said.starts_with("would be so: ") && said.contains(id), "{said}");
     assert_eq!(place.page_views(), counted, "who only asks takes nothing back");
-    assert!(place.weir(&["import", "undo", id]).status.success());
+    went_well(&place, &["import", "undo", id]);
     let again = place.weir(&["import", "undo", id, "--dry-run"]);
     assert!(String::from_utf8_lossy(&again.stdout).contains("was taken back already"));
     wait_for("the import to be taken back", || (place.page_views()? == 0).then_some(()));

@@ -249,6 +249,20 @@ pub(crate) fn post(place: &Place, page: &str, hits: u64) -> u64 {
     hits
 }
 
+/// What a command printed that must end well.
+pub(crate) fn went_well(place: &Place, args: &[&str]) -> String {
+    let output = place.weir(args);
+    assert!(output.status.success(), "weir {args:?}: {}", text(&output));
+    text(&output)
+}
+
+/// What a command printed that must be refused, by more than the shape of its arguments.
+pub(crate) fn refused(place: &Place, args: &[&str]) -> String {
+    let output = place.weir(args);
+    assert_eq!(output.status.code(), Some(1), "weir {args:?}: {}", text(&output));
+    text(&output)
+}
+
 /// What a command printed, either way.
 pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
