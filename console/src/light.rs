@@ -419,7 +419,7 @@ fn of_pause(maintenance: &Maintenance, snapshot: &Snapshot, is_collected: bool) 
             everything(is_collected)
         ),
     };
-    trouble(Kind::Paused, run, sentence)
+    Trouble { since_ms: Some(maintenance.begins_ms), ..trouble(Kind::Paused, run, sentence) }
 }
 
 fn everything(is_collected: bool) -> &'static str {
@@ -480,7 +480,7 @@ fn of_catch_up(maintenance: &Maintenance, snapshot: &Snapshot, is_on_time: bool,
             format!("{goes_on}, after maintenance.{}", everything(is_collected))
         }
     };
-    trouble(Kind::CatchingUp, run, sentence)
+    Trouble { since_ms: Some(maintenance.begins_ms), ..trouble(Kind::CatchingUp, run, sentence) }
 }
 
 /// Nobody has heard of live lately, nor has it just been told to go on: it does not run.

@@ -13,7 +13,7 @@ pub struct View {
     pub status: Colour,
     /// What a user of the statistics wants to know, in one sentence.
     pub sentence: String,
-    /// When the light turned to this colour, as far as this process has seen.
+    /// When the light turned to this colour, as far as this process has seen, or the log tells.
     pub since_ms: i64,
     /// Everything live before it is in the table, but what is being computed or missing.
     pub complete_through_ms: Option<i64>,
@@ -75,8 +75,9 @@ impl Memory {
         self.held = held;
         let troubles = all;
         let (status, sentence) = light(&troubles, &snapshot);
-        let since_ms =
-            self.light.filter(|(colour, _)| *colour == status).map_or(snapshot.at_ms, |(_, since_ms)| since_ms);
+        let told_ms = troubles.first().and_then(|worst| worst.since_ms);
+        let began_ms = told_ms.unwrap_or(snapshot.at_ms).min(snapshot.at_ms);
+        let since_ms = self.light.filter(|(colour, _)| *colour == status).map_or(began_ms, |(_, since_ms)| since_ms);
         self.light = Some((status, since_ms));
         View {
             status,
