@@ -9,7 +9,6 @@ use weir_log::{Log, LogError};
 use weir_schemas::{
     Hold, SchemaVersion,
     control::{Action, ControlRecord},
-    given_way,
     progress::RunProgress,
 };
 use weir_sink::table::Windows;
@@ -25,8 +24,9 @@ const ASK_PATIENCE: Duration = Duration::from_secs(5);
 const LIVE_EVERY: Duration = Duration::from_secs(1);
 /// Live is late when its windows come so much after they were due: an INSERT takes seconds.
 const LATE_MS: i64 = 5_000;
-/// The gap run gives way until live was not late for so long.
+/// The gap run gives way until live was not late for so long: of its share one part of so many is left to it.
 const GIVES_WAY: Duration = Duration::from_secs(30);
+const GIVEN_WAY_PARTS: u16 = 10;
 
 /// What is known of gaps.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ impl Gaps {
     /// The share of the time that is left to the gap run of the `permille` that are its own.
     pub(crate) fn share(&self, permille: u16, now: Instant) -> u16 {
         let gives_way = self.late.is_some_and(|late| now - late < GIVES_WAY);
-        if gives_way { given_way(permille) } else { permille }
+        if gives_way { (permille / GIVEN_WAY_PARTS).max(1) } else { permille }
     }
 
     /// The run of the one at hand has come to its end.

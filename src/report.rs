@@ -19,7 +19,7 @@ use weir_sink::{Left, News};
 
 use crate::{
     judge::{Facts, PartitionFacts},
-    run::RunOrder,
+    run::{RunOrder, Told},
 };
 
 /// How often progress goes into the log.
@@ -51,6 +51,8 @@ pub(crate) struct Reporter {
     log: Arc<dyn Log>,
     status: Arc<Status>,
     pace: Pace,
+    /// What the supervisor has said last.
+    heard: Arc<Mutex<Told>>,
     done: Done,
     /// What the sink tells, and what is seen of ClickHouse while the sink waits for an answer.
     waiting: Mutex<Option<Waiting>>,
@@ -65,13 +67,13 @@ impl Reporter {
         order: &RunOrder,
         generation: u32,
         log: Arc<dyn Log>,
-        (status, pace): (Arc<Status>, Pace),
+        (status, pace, heard): (Arc<Status>, Pace, Arc<Mutex<Told>>),
         done: Done,
         moved: Option<Moved>,
     ) -> Reporter {
         let (waiting, unanswered, moved) = (Mutex::default(), Mutex::default(), Mutex::new(moved));
         let (order, reported) = (order.clone(), AtomicBool::new(false));
-        Reporter { order, generation, log, status, pace, done, waiting, unanswered, moved, reported }
+        Reporter { order, generation, log, status, pace, heard, done, waiting, unanswered, moved, reported }
     }
 
     /// What the sink tells.
@@ -153,6 +155,7 @@ impl Reporter {
             );
             *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
         }
+        let Told { permille, throttle } = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut run = RunProgress {
             at_ms: SystemClock.now_ms(),
             complete_through_ms: Some(self.done.through_ms.load(Ordering::Relaxed)),
@@ -165,7 +168,8 @@ impl Reporter {
             records_unreadable: status.records_unreadable,
             stamps_bounded: status.stamps_bounded,
             generation: self.generation,
-            permille: Some(self.pace.permille()),
+            permille: Some(permille),
+            throttle,
             recovery: self.order.recovery,
             stopped_after: None,
             stopped: None,

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -84,6 +84,9 @@ pub(crate) struct RunOrder {
     /// The share of the time that it works at most, in thousandths.
     #[serde(default = "unhindered")]
     pub permille: u16,
+    /// The decision that this share comes from, by its id; `None`: nobody has said anything.
+    #[serde(default)]
+    pub throttle: Option<i64>,
     pub log: LogConfig,
     pub target: weir_sink::Target,
     /// A schema version that the binary carries, or the text of a file with its name.
@@ -101,12 +104,17 @@ fn unhindered() -> u16 {
 }
 
 /// What a run is told while it goes on, a line of JSON each.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
     pub permille: u16,
+    pub throttle: Option<i64>,
 }
 
 impl RunOrder {
+    pub(crate) fn told(&self) -> Told {
+        Told { permille: self.permille, throttle: self.throttle }
+    }
+
     /// The live run over the partitions in use.
     pub(crate) fn live(
         config: &Config,
@@ -191,10 +199,12 @@ impl RunOrder {
         to: Option<WindowStart>,
     ) -> anyhow::Result<RunOrder> {
         let recoveries = Recoveries::of(&run, control);
+        let hold = Hold::of(&run, control);
         let from = config.schema_version()?.width.window_of(recoveries.first_ms(from.ms()));
         Ok(RunOrder {
             left: Left::Passed,
-            permille: Hold::of(&run, control).permille,
+            permille: hold.permille,
+            throttle: hold.throttle.map(|by| by.id),
             recovery: recoveries.last(),
             given_up_to_ms: recoveries.given_up_to_ms(),
             repairs: recoveries.pending,
@@ -234,12 +244,16 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     let (shutdown, stopping) = watch::channel(false);
     let pace = Pace::default();
     pace.set(order.permille);
-    let told = pace.clone();
+    let heard = Arc::new(Mutex::new(order.told()));
+    let (paced, hears) = (pace.clone(), heard.clone());
     std::thread::spawn(move || {
         // The end of it says that we are to stop, or that whoever started us is gone.
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             match serde_json::from_str(&line) {
-                Ok(Told { permille }) => told.set(permille),
+                Ok(told @ Told { permille, .. }) => {
+                    paced.set(permille);
+                    *hears.lock().unwrap_or_else(PoisonError::into_inner) = told;
+                }
                 Err(error) => warn!(%error, line, "what the supervisor says cannot be read"),
             }
         }
@@ -247,7 +261,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     });
     let log = weir_log::open(&order.log, Arc::new(SystemClock))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(run(&order, log.clone(), pace, stopping.clone())) {
+    match runtime.block_on(run(&order, log.clone(), (pace, heard), stopping.clone())) {
         Ok(code) => Ok(code),
         Err(Failure::ForGood { reason, fault }) => {
             error!(run = order.run, reason, "stopped; a person is needed");
@@ -340,7 +354,7 @@ impl From<anyhow::Error> for Failure {
 async fn run(
     order: &RunOrder,
     log: Arc<dyn Log>,
-    pace: Pace,
+    (pace, heard): (Pace, Arc<Mutex<Told>>),
     mut stopping: watch::Receiver<bool>,
 ) -> Result<ExitCode, Failure> {
     let Some(begun) = begin::begin(order, &log, &mut stopping).await? else { return Ok(ExitCode::FAILURE) };
@@ -351,7 +365,7 @@ async fn run(
     }
     info!(run = order.run, checkpoint_ms = checkpoint.ms(), workers = order.workers, "goes on from its checkpoint");
     let status = Arc::new(Status::default());
-    let told = (status.clone(), pace.clone());
+    let told = (status.clone(), pace.clone(), heard);
     let reporter = Reporter::new(order, version.number, log.clone(), told, Done::new(checkpoint), moved);
     let reporter = Arc::new(reporter);
     let stop = Arc::new(AtomicBool::new(false));
@@ -365,11 +379,11 @@ async fn run(
     let _ = reports.join();
     match ended? {
         weir_sink::End::Complete => {
-            reporter.say(|progress| progress.ended = true)?;
+            reporter.say(|progress| (progress.ended, progress.permille) = (true, None))?;
             Ok(ExitCode::SUCCESS)
         }
         weir_sink::End::Drained | weir_sink::End::Shutdown => {
-            reporter.say(|_| ())?;
+            reporter.say(|progress| progress.permille = None)?;
             Ok(ExitCode::FAILURE)
         }
     }

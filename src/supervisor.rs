@@ -118,7 +118,7 @@ struct Running {
     began_ms: Option<i64>,
     /// What it was told last.
     left: Left,
-    permille: u16,
+    told: Told,
     /// It is paused.
     held: bool,
     holding: Holding,
@@ -349,7 +349,7 @@ impl Supervisor {
                 ended: false,
                 began_ms: None,
                 left: order.left,
-                permille: order.permille,
+                told: order.told(),
                 held: false,
                 holding: Holding::default(),
             };
@@ -404,10 +404,10 @@ impl Supervisor {
         if let Some(child) = &mut running.child {
             match child.try_wait() {
                 Ok(None) => {
-                    if running.permille != order.permille {
-                        tell(child, Told { permille: order.permille })?;
+                    if running.told != order.told() {
+                        tell(child, order.told())?;
                         info!(run, permille = order.permille, "works for another share of the time");
-                        running.permille = order.permille;
+                        running.told = order.told();
                     }
                     return told;
                 }
@@ -440,7 +440,7 @@ impl Supervisor {
         running.started = Instant::now();
         running.wait = (running.wait * 2).min(RESTART_MAX);
         running.began_ms = Some(self.clock.now_ms());
-        (running.left, running.permille) = (order.left, order.permille);
+        (running.left, running.told) = (order.left, order.told());
         match spawn(&order) {
             Ok(mut child) => {
                 info!(run, pid = child.id(), "started");

@@ -11,8 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use weir_schemas::{
     CLOCK_BOUND_MS, Decision, Hold, UNHINDERED_PERMILLE, WindowWidth,
-    control::{Action, ControlRecord, GAP_RUN},
-    given_way,
+    control::{Action, ControlRecord},
     progress::RunProgress,
 };
 
@@ -402,12 +401,11 @@ pub(crate) fn effect(hold: &Hold, id: i64) -> Option<i64> {
     })
 }
 
-/// The share that the run works with, if it has said so since the throttle `record`, and it is that one's.
+/// The share that the run works with, if it has heard of the throttle `record`: a gap's may be less than that one's.
 pub(crate) fn works_permille(known: &Known, record: &ControlRecord) -> Option<u16> {
-    let Action::Throttle { permille, .. } = record.action else { return None };
-    let told = known.progress.as_ref().filter(|told| told.at_ms >= record.at_ms && !known.stopped)?;
-    let is_it = |works: u16| works == permille || (known.run == GAP_RUN && works == given_way(permille));
-    told.permille.filter(|works| is_it(*works))
+    let Action::Throttle { id, .. } = record.action else { return None };
+    let told = known.progress.as_ref().filter(|told| told.throttle == Some(id) && !known.stopped);
+    told.and_then(|told| told.permille)
 }
 
 /// Why a throttle has nothing to take effect on, and when it counts.

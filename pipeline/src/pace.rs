@@ -46,10 +46,6 @@ impl Pace {
         self.0.permille.store(permille.clamp(1, 1000), Ordering::Relaxed);
     }
 
-    pub fn permille(&self) -> u16 {
-        self.0.permille.load(Ordering::Relaxed)
-    }
-
     pub fn spent(&self) -> Spent {
         let of = |us: &AtomicU64| Duration::from_micros(us.load(Ordering::Relaxed));
         Spent { worked: of(&self.0.worked_us), rested: of(&self.0.rested_us) }
@@ -57,7 +53,7 @@ impl Pace {
 
     /// How long to rest after so much work.
     fn rest(&self, worked: Duration) -> Duration {
-        let permille = u32::from(self.permille());
+        let permille = u32::from(self.0.permille.load(Ordering::Relaxed));
         worked * (1000 - permille) / permille
     }
 }

@@ -16,13 +16,6 @@ pub const UNHINDERED_PERMILLE: u16 = 1000;
 /// Those of a gap's run: live, beside it, keeps its freshness.
 pub const GAP_PERMILLE: u16 = 500;
 
-/// What a gap's run has of its `permille` while it gives way to a live that is late: a tenth.
-pub fn given_way(permille: u16) -> u16 {
-    (permille / GIVEN_WAY_PARTS).max(1)
-}
-
-const GIVEN_WAY_PARTS: u16 = 10;
-
 /// A decision: when, by whom, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {

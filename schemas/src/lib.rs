@@ -33,7 +33,7 @@ pub mod wire;
 pub use emission::{Closed, Emission, Origin, RowBlock, Strings};
 pub use event::{Event, Kind};
 pub use fault::Fault;
-pub use hold::{Decision, GAP_PERMILLE, Hold, Pause, Resume, UNHINDERED_PERMILLE, given_way};
+pub use hold::{Decision, GAP_PERMILLE, Hold, Pause, Resume, UNHINDERED_PERMILLE};
 pub use interner::Interner;
 pub use limits::*;
 pub use recovery::{Missing, Recoveries, Repair};

@@ -28,9 +28,13 @@ pub struct RunProgress {
     /// The schema version whose table it fills; 0: written before this was told.
     #[serde(default)]
     pub generation: u32,
-    /// Thousandths of the time that it works at most; `None`: no process of it is at work, or one of before this was told.
+    /// Thousandths of the time that it works at most; `None`: it has come to its end, or to a stop, or this was told before
+    /// there was this field. One that was killed has said nothing of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permille: Option<u16>,
+    /// The newest throttle that it has heard of, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<i64>,
     /// The newest recovery of the run that it has heard of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<i64>,
