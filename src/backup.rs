@@ -224,11 +224,6 @@ impl Backups {
             format!("copy {name} is back, and does not say what live has left in it (begin it again)")
         })?;
         self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned(), gaps: gaps.clone() }).await?;
-        if !gaps.is_empty() {
-            // What its run has said is not so any more.
-            let (run, id) = (GAP_RUN.to_owned(), SystemClock.now_ms());
-            self.say(reason.to_owned(), Action::Recover { run, id, repair: Repair::GoOn, topic_is: None }).await?;
-        }
         let records = replay::records(&self.control).await?;
         // A replacement of days that began since the tables are open has not heard of it.
         weir_sink::end_replay(&self.target, &self.version).await?;

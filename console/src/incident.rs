@@ -150,13 +150,6 @@ fn of_recovery(recovery: &Recovery) -> Incident {
             );
             ("Statistics were brought back from a copy", Colour::Yellow, text)
         }
-        (Repair::GoOn, Some(copy)) => {
-            let text = format!(
-                "The statistics are those of the copy {copy}{why}; what was left out in them is filled in again. Nothing is \
-                 lost."
-            );
-            ("Statistics were brought back from a copy", Colour::Yellow, text)
-        }
         (Repair::GiveUp { from_ms, to_ms }, _) => {
             let (from, to) = (words::time(*from_ms, *at_ms), words::time(*to_ms, *at_ms));
             let text = format!("Statistics from {from} to {to} cannot be computed and stay missing{why}.");
@@ -253,8 +246,6 @@ mod tests {
         let told = of_recovery(&recovery);
         expect_test::expect!["Statistics were brought back from a copy: The statistics are those of the copy nightly (a new disk); those from 00:00 UTC on are computed again. Nothing is lost."]
             .assert_eq(&format!("{}: {}", told.name, told.updates[0].text));
-        let of_gap = of_recovery(&Recovery { run: "gap".into(), repair: Repair::GoOn, ..recovery.clone() });
-        expect_test::expect!["Statistics were brought back from a copy: The statistics are those of the copy nightly (a new disk); what was left out in them is filled in again. Nothing is lost."].assert_eq(&format!("{}: {}", of_gap.name, of_gap.updates[0].text));
         let other = of_recovery(&Recovery { copy: None, ..recovery });
         assert_eq!(other.name, "Statistics stood still");
     }

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use weir_schemas::{
     Repair,
-    control::{Action, ControlRecord, GAP_RUN},
+    control::{Action, ControlRecord},
 };
 
 /// A run had stopped, and somebody has decided how it goes on. Times are ms since the Unix epoch.
@@ -30,12 +30,7 @@ pub(crate) fn recoveries(control: &[ControlRecord]) -> Vec<Recovery> {
         match &record.action {
             Action::BackupRestored { name, .. } => restored = Some((record, name)),
             Action::Recover { run, id, repair, .. } => {
-                let is_ordered = match repair {
-                    Repair::AskAgain { .. } => true,
-                    Repair::GoOn => run == GAP_RUN,
-                    Repair::GiveUp { .. } | Repair::Mend => false,
-                };
-                restored = restored.filter(|(of, _)| is_ordered && is_of_it(of));
+                restored = restored.filter(|(of, _)| matches!(repair, Repair::AskAgain { .. }) && is_of_it(of));
                 all.push(Recovery {
                     run: run.clone(),
                     id: *id,
@@ -73,19 +68,17 @@ mod tests {
             repair: Repair::AskAgain { from_ms: 1 },
             topic_is: None,
         };
-        let go_on = |run: &str, id| Action::Recover { run: run.into(), id, repair: Repair::GoOn, topic_is: None };
         let said = [
             record(1, "rows are wrong", ask("live", 1)),
-            record(2, "a new disk", Action::BackupRestored { name: "nightly".into(), gaps: vec![(0, 1)] }),
-            record(2, "a new disk", go_on("gap", 2)),
+            record(2, "a new disk", Action::BackupRestored { name: "nightly".into(), gaps: Vec::new() }),
             record(3, "a new disk", ask("live", 3)),
             record(4, "", Action::Recovered { run: "live".into(), id: 3 }),
             record(5, "a new disk", ask("import-a", 5)),
-            record(6, "a new disk", go_on("live", 6)),
+            record(6, "rows are wrong again", ask("live", 6)),
             record(7, "a new disk", ask("live", 7)),
         ];
         let copies: Vec<_> = recoveries(&said).into_iter().map(|of| (of.id, of.copy)).collect();
         let nightly = Some("nightly".to_owned());
-        assert_eq!(copies, [(7, None), (6, None), (5, nightly.clone()), (3, nightly.clone()), (2, nightly), (1, None)]);
+        assert_eq!(copies, [(7, None), (6, None), (5, nightly.clone()), (3, nightly), (1, None)]);
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weir_log::{Log, LogError};
+use weir_log::{Committed, Log, LogError};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Hold, Missing, Recoveries, Replacement, Replacements, STEP_BACK_MAX_MS, UNHINDERED_PERMILLE,
     control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept, GAP_RUN, import_run, import_topic},
@@ -360,10 +360,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
     if runs.first().is_some_and(|live| !live.topic_gone) && !computing.is_empty() {
         let spans: Vec<(i64, i64)> = computing.iter().map(|range| (range.from_ms, range.to_ms)).collect();
         let mut run = observe_run(log, control, GAP_RUN, EVENTS_TOPIC, Some(&spans), now_ms)?;
-        // What it has said before a copy was brought back is not so any more.
-        let ordered = Recoveries::of(GAP_RUN, control).last();
-        let told = run.progress.as_ref().filter(|progress| progress.recovery >= ordered);
-        let through_ms = told.and_then(|progress| progress.complete_through_ms).unwrap_or(i64::MIN);
+        let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms).unwrap_or(i64::MIN);
         for range in &mut computing {
             range.from_ms = through_ms.clamp(range.from_ms, range.to_ms);
         }
@@ -569,7 +566,14 @@ pub(crate) fn observe_run(
     let committed = log.committed(&group_of(run), topic)?;
     // A partition's time begins when it comes into use, heard of or not.
     let in_use = if topic == EVENTS_TOPIC { weir_log::partitions_in_use(control) } else { Vec::new() };
-    let mut progress = None;
+    let metadata_of = |of: &Committed| serde_json::from_str::<Metadata>(&of.metadata).unwrap_or_default();
+    let mut progress = committed.iter().find_map(|of| metadata_of(of).run);
+    // What the gap run has said before a copy was brought back is not so any more, and nor is where it was.
+    let ordered = (run == GAP_RUN).then(|| Recoveries::of(run, control).last());
+    let is_past = ordered.is_some_and(|ordered| progress.as_ref().is_some_and(|told| told.recovery != ordered));
+    if let Some(progress) = progress.as_mut().filter(|_| is_past) {
+        (progress.complete_through_ms, progress.ended) = (None, false);
+    }
     let mut partitions = Vec::new();
     for partition in 0..log.partitions(topic)? {
         let bounds = log.bounds(topic, partition)?;
@@ -581,10 +585,9 @@ pub(crate) fn observe_run(
                 spans.iter().map(of).collect::<Result<_, LogError>>()?
             }
         };
-        let mine = committed.iter().find(|committed| committed.partition == partition);
+        let mine = committed.iter().find(|committed| committed.partition == partition && !is_past);
         // Metadata that somebody else wrote says nothing; the offset is still there to be shown.
-        let metadata: Metadata = mine.and_then(|mine| serde_json::from_str(&mine.metadata).ok()).unwrap_or_default();
-        progress = progress.or(metadata.run);
+        let metadata = mine.map(metadata_of).unwrap_or_default();
         let offset = mine.map(|mine| mine.offset);
         let left = |(start, end): &(i64, i64)| (end - offset.unwrap_or(*start).max(*start)).max(0);
         let lag_records = ranges.iter().map(left).sum();

@@ -129,13 +129,13 @@ impl Hold {
             }
             // The boundary moves back: a copy was brought back, or the table is not believed.
             Action::Recover { run: of, repair: Repair::AskAgain { from_ms }, .. } if of == run => {
-                let is_over = |pause: &Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_some());
-                for pause in self.pauses.iter_mut().filter(|pause| !is_over(pause)) {
-                    pause.paused_ms = pause.paused_ms.map(|paused_ms| paused_ms.min(*from_ms));
-                }
+                self.move_back(*from_ms)
             }
             Action::CaughtUp { run: of, id, eta } if of == run => self.catch_up(*id, record.at_ms, *eta),
             Action::BackupRestored { gaps, .. } if run == "live" => self.fill_again(gaps, record.at_ms),
+            Action::BackupRestored { gaps, .. } if run == GAP_RUN => {
+                gaps.iter().for_each(|(from_ms, _)| self.move_back(*from_ms));
+            }
             Action::Throttle { run: of, id, permille } if of == run => {
                 (self.permille, self.throttle) = (*permille, Some(by(*id)));
             }
@@ -151,6 +151,14 @@ impl Hold {
         for resume in resumes.filter(|resume| resume.caught_up_ms.is_none()) {
             resume.caught_up_ms = Some(at_ms);
             resume.eta = eta.filter(|_| resume.by.id == id);
+        }
+    }
+
+    /// What lies behind it is to be computed again, whatever was in the table when the run was paused.
+    fn move_back(&mut self, from_ms: i64) {
+        let is_over = |pause: &Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_some());
+        for pause in self.pauses.iter_mut().filter(|pause| !is_over(pause)) {
+            pause.paused_ms = pause.paused_ms.map(|paused_ms| paused_ms.min(from_ms));
         }
     }
 
@@ -253,6 +261,24 @@ mod tests {
         assert_eq!(hold(&said).catching_up(), None, "it is paused");
         said.extend([resume(8, None), caught_up(8)]);
         assert_eq!(open(&said), [false; 4], "no gap is left");
+    }
+
+    #[test]
+    fn a_copy_that_is_brought_back_moves_back_where_a_pause_holds_the_gap_run() {
+        let restored = |gaps: &[(i64, i64)]| Action::BackupRestored { name: "one".into(), gaps: gaps.to_vec() };
+        let mut said = vec![pause("gap", 1), Action::Paused { run: "gap".into(), id: 1, through_ms: 900 }];
+        let through = |said: &[Action]| {
+            let record = |action: &Action| {
+                let (who, reason) = (String::new(), String::new());
+                ControlRecord { at_ms: 0, who, reason, action: action.clone() }
+            };
+            let records: Vec<_> = said.iter().map(record).collect();
+            Hold::of("gap", &records).paused().and_then(|pause| pause.paused_ms)
+        };
+        said.push(restored(&[]));
+        assert_eq!(through(&said), Some(900));
+        said.push(restored(&[(300, 600), (700, 800)]));
+        assert_eq!(through(&said), Some(300));
     }
 
     #[test]

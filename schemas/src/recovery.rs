@@ -37,7 +37,7 @@ pub struct Missing {
 /// All recoveries of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recoveries {
-    /// All that were ever ordered, oldest first, by their ids.
+    /// All that were ever ordered, oldest first, by their ids; of the gap run each copy that was brought back is one, too.
     pub all: Vec<(i64, Repair)>,
     /// Those that nobody has done yet, oldest first, by their ids.
     pub pending: Vec<(i64, Repair)>,
@@ -61,6 +61,9 @@ impl Recoveries {
         match &record.action {
             Action::Recover { run: of, id, repair, .. } if of == run => self.recover(*id, repair, record),
             Action::Recovered { run: of, id } if of == run => self.pending.retain(|(pending, _)| pending != id),
+            // It goes on from where the copy has it, and what it has reported before is not so any more: nothing is to be
+            // done for that.
+            Action::BackupRestored { .. } if run == GAP_RUN => self.all.push((record.at_ms, Repair::GoOn)),
             _ => {}
         }
     }
@@ -210,6 +213,14 @@ mod tests {
         assert_eq!(missing(&control, "live"), [(100, 200), (300, 400), (500, 550)]);
         control.push(recover(5, Repair::AskAgain { from_ms: 150 }));
         assert_eq!(missing(&control, "live"), [(100, 150)]);
+    }
+
+    #[test]
+    fn a_copy_that_is_brought_back_is_news_to_the_gap_run_alone_and_nothing_to_be_done() {
+        let said = [record(5, Action::BackupRestored { name: "one".into(), gaps: Vec::new() })];
+        let of = |run: &str| Recoveries::of(run, &said);
+        assert_eq!((of(GAP_RUN).last(), of("live").last()), (Some(5), None));
+        assert_eq!((of(GAP_RUN).pending, of(GAP_RUN).asking_ms()), (Vec::new(), None));
     }
 
     #[test]

@@ -83,10 +83,18 @@ async fn live_goes_on_with_today_and_a_gap_run_fills_what_it_left() {
     let end = write(&target, spec("gap", 3, 6, Left::Own), windows(3, 5)).await;
     assert_eq!(end.expect("it ends"), End::Drained);
     assert_eq!(left_over(&target).await, [Windows { from: at(5), to: at(6) }]);
+    // Live leaves more before that is filled.
+    let end = write(&target, spec("live", 8, 12, Left::To(at(10))), windows(10, 12)).await;
+    assert_eq!(end.expect("it ends"), End::Complete);
+    let second = Windows { from: at(8), to: at(10) };
+    assert_eq!(left_over(&target).await, [Windows { from: at(5), to: at(6) }, second]);
     let end = write(&target, spec("gap", 5, 6, Left::Own), windows(5, 6)).await;
     assert_eq!(end.expect("it ends"), End::Complete);
+    assert_eq!(left_over(&target).await, [second]);
+    let end = write(&target, spec("gap", 8, 10, Left::Own), windows(8, 10)).await;
+    assert_eq!(end.expect("it ends"), End::Complete);
     assert_eq!(left_over(&target).await, []);
-    assert_whole(&target, 8).await;
+    assert_whole(&target, 12).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

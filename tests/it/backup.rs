@@ -129,6 +129,10 @@ fn a_copy_from_before_a_gap_was_filled_names_it_and_opens_its_maintenance_again(
     });
     let range = &status["computing"][0];
     assert_eq!((&range["from_ms"], &range["to_ms"]), (&paused_ms.into(), &left_to_ms.into()), "{status}");
+    // What it said when it had filled it is not so any more; its pause needs the log from there.
+    let gap = status["runs"].as_array().unwrap().iter().find(|run| run["run"] == "gap").unwrap();
+    assert_eq!((&gap["progress"]["ended"], &gap["paused"]["through_ms"]), (&false.into(), &paused_ms.into()), "{gap}");
+    assert!(gap["lag_records"].as_i64().unwrap() > 0, "{gap}");
     let troubles = status["troubles"].as_array().unwrap();
     let told = |one: &Value| one["sentence"].as_str().is_some_and(|said| said.contains("are still being computed"));
     assert!(troubles.iter().any(|one| one["kind"] == "catching_up" && told(one)), "{status}");

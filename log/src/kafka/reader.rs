@@ -185,9 +185,14 @@ impl KafkaReader {
     /// Why the broker does not have the offset.
     fn out_of_range(&self, partition: u32, offset: i64) -> LogError {
         let watermarks = partition_number(&self.topic, partition).and_then(|number| {
-            self.consumer
-                .fetch_watermarks(&self.topic, number, REQUEST_TIMEOUT)
-                .map_err(|error| error_of(&self.topic, &error))
+            let answer = self.consumer.fetch_watermarks(&self.topic, number, REQUEST_TIMEOUT);
+            answer.map_err(|error| match error.rdkafka_error_code() {
+                // The broker has just answered for this partition: it is there, and has no leader.
+                Some(RDKafkaErrorCode::UnknownPartition) => {
+                    error_of_code(&self.topic, RDKafkaErrorCode::LeaderNotAvailable)
+                }
+                _ => error_of(&self.topic, &error),
+            })
         });
         match watermarks {
             Ok((start, _)) if offset < start => {
