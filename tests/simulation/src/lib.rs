@@ -135,7 +135,7 @@ impl History {
     }
 
     fn outcome(&self, told: bool) -> Outcome {
-        let _planted = self.bug.and_then(Bug::planted).map(weir_pipeline_planted::plant);
+        let _planted = weir_pipeline_planted::plant(self.bug.and_then(Bug::planted));
         world::live(&self.plan(), self.bug, told)
     }
 }
@@ -149,7 +149,7 @@ impl Failure {
 
 /// Lives through `runs` histories of `seed`, two at a time, to the first that fails as `until` says.
 pub fn run(seed: u64, runs: u64, bug: Option<Bug>, until: impl Fn(&Failure) -> bool + Sync) -> Summary {
-    let _planted = bug.and_then(Bug::planted).map(weir_pipeline_planted::plant);
+    let _planted = weir_pipeline_planted::plant(bug.and_then(Bug::planted));
     let (next, summary) = (AtomicU64::new(0), Mutex::new(Summary::default()));
     let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get().min(8));
     let work = || {

@@ -10,7 +10,7 @@ include!(concat!(env!("OUT_DIR"), "/pipeline/lib.rs"));
 include!(concat!(env!("OUT_DIR"), "/pipeline/misfits.rs"));
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicU8, Ordering},
 };
 
@@ -29,22 +29,30 @@ pub enum Plant {
 }
 
 static PLANTED: AtomicU8 = AtomicU8::new(0);
-static ONE: Mutex<()> = Mutex::new(());
+static ONE: RwLock<()> = RwLock::new(());
 
-/// Planted until it is dropped. One at a time, in the whole process: whoever comes second waits.
-#[must_use = "it is taken out when it is dropped"]
-pub struct Planted(#[allow(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
+/// Holds until it is dropped, in the whole process: one that is planted, alone, or none, with others that need none.
+#[must_use = "it is over when it is dropped"]
+#[allow(dead_code, reason = "held, not read")]
+pub enum Planted {
+    One(RwLockWriteGuard<'static, ()>),
+    None(RwLockReadGuard<'static, ()>),
+}
 
-pub fn plant(plant: Plant) -> Planted {
+/// Waits for those that need something else planted.
+pub fn plant(plant: Option<Plant>) -> Planted {
     // A test that failed while it held it has left nothing half-done.
-    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(plant) = plant else { return Planted::None(ONE.read().unwrap_or_else(PoisonError::into_inner)) };
+    let one = ONE.write().unwrap_or_else(PoisonError::into_inner);
     PLANTED.store(plant as u8, Ordering::SeqCst);
-    Planted(one)
+    Planted::One(one)
 }
 
 impl Drop for Planted {
     fn drop(&mut self) {
-        PLANTED.store(0, Ordering::SeqCst);
+        if let Planted::One(_) = self {
+            PLANTED.store(0, Ordering::SeqCst);
+        }
     }
 }
 
