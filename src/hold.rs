@@ -221,7 +221,7 @@ impl Supervisor {
             info!(run, "has caught up");
             // What lay before was the gap run's.
             let behind = if resume.left_to_ms.is_some() { GAP_RUN } else { run.as_str() };
-            let eta = self.eta_kept(behind, resume.again_ms.unwrap_or(resume.by.at_ms));
+            let eta = self.eta_kept(behind, resume.again_ms.map_or(resume.by.at_ms, |(_, again_ms)| again_ms));
             self.write(holding, ("caught up", id), String::new(), Action::CaughtUp { run, id, eta }).await?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use weir_console::{Command, ConsoleClock, Ended, Reply, Verb, clocks_differ};
 use weir_log::{Clock, SystemClock};
-use weir_schemas::control::Action;
+use weir_schemas::{UNHINDERED_PERMILLE, control::Action};
 
 use crate::{config::Config, judge::at, token};
 
@@ -128,7 +128,7 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     let silent = reply.heard_ms.is_none_or(|heard_ms| reply.at_ms - heard_ms > SILENT_MS);
     // A run that has stopped, or waits for its turn, says nothing; who runs it does, soon.
     let is_quiet = verb != Verb::Resume && silent;
-    let patience = if is_quiet { QUIET_PATIENCE } else { PATIENCE };
+    let patience = if is_quiet { QUIET_PATIENCE } else { PATIENCE + first_window(config, &reply.action) };
     let begin = Instant::now();
     while begin.elapsed() < patience {
         // The same command again is answered as the first time, and with what came of it.
@@ -174,11 +174,20 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
             (false, _) => format!(
                 "it has not taken effect within {} s: it does when `weir serve` or `weir pipeline` runs {run} and its log \
                  and ClickHouse answer (see `weir status`)",
-                PATIENCE.as_secs()
+                patience.as_secs()
             ),
         }
     );
     Ok(ExitCode::FAILURE)
+}
+
+/// A live that has left something goes on when its first window is in the table: how long that takes at most.
+fn first_window(config: &Config, ordered: &Action) -> Duration {
+    let (window_ms, lateness_ms) = config.window_and_lateness_ms();
+    match ordered {
+        Action::Resume { left_to_ms: Some(_), .. } => Duration::from_millis((window_ms + lateness_ms) as u64),
+        _ => Duration::ZERO,
+    }
 }
 
 /// With which share a throttled run works: a gap's may be giving way.
@@ -188,6 +197,7 @@ fn works(run: &str, permille: u16, action: &Action) -> String {
         Action::Throttle { permille: ordered, .. } if permille < *ordered => {
             format!("{run} works at most {percent} % of the time for now, giving way to live, which is late")
         }
+        _ if permille == UNHINDERED_PERMILLE => format!("{run} works unhindered"),
         _ => format!("{run} works at most {percent} % of the time"),
     }
 }

@@ -203,10 +203,19 @@ impl Limits {
     }
 }
 
+/// How long ago the next window was due. What live has left to the gap run is not its own to bring: after such a resume its
+/// first window counts.
+fn age_ms(snapshot: &Snapshot) -> Option<i64> {
+    let of_live = snapshot.maintenances.iter().filter(|one| one.run.as_deref() == Some(LIVE));
+    let left = of_live.filter(|one| one.state == MaintenanceState::CatchingUp).filter_map(|one| one.left_to_ms);
+    let from_ms = left.chain(snapshot.complete_through_ms()).max().filter(|_| snapshot.complete_through_ms().is_some());
+    from_ms.map(|from_ms| snapshot.at_ms - from_ms - snapshot.due_ms)
+}
+
 impl Held {
     /// What holds at this look; what cannot be seen now stays as it was.
     fn next(self, snapshot: &Snapshot) -> Held {
-        let age_ms = snapshot.complete_through_ms().map(|through_ms| snapshot.at_ms - through_ms - snapshot.due_ms);
+        let age_ms = age_ms(snapshot);
         let spool_permille = snapshot.spool.as_ref().filter(|spool| spool.bytes_max > 0).map(|spool| {
             let used = if spool.batches == 0 { 0 } else { spool.bytes };
             (u128::from(used) * 1000 / u128::from(spool.bytes_max)) as i64
@@ -516,9 +525,7 @@ fn of_lateness(live: &RunStatus, snapshot: &Snapshot, is_collected: bool) -> Tro
         None => String::new(),
     };
     let ready = words::ready(live.eta, snapshot.at_ms);
-    let is_late = snapshot
-        .complete_through_ms()
-        .is_none_or(|through_ms| snapshot.at_ms - through_ms - snapshot.due_ms > late_ms(snapshot.window_ms).begin);
+    let is_late = age_ms(snapshot).is_none_or(|age_ms| age_ms > late_ms(snapshot.window_ms).begin);
     let what = if is_late { "Statistics are late" } else { "Statistics were late until just now" };
     let sentence = format!("{what}{through}.{ready}{}", nothing_is_lost(is_collected));
     trouble(Kind::Late, Some(&live.run), sentence)

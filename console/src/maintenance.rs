@@ -34,9 +34,9 @@ pub struct Maintenance {
     pub resumed_by: Option<String>,
     /// The run went on here, and what lies between is computed beside it.
     pub left_to_ms: Option<i64>,
-    /// A copy was brought back then that was made before the rest was filled: it is filled once more.
+    /// It was over, and a copy was brought back then that was made before the rest was filled: it is filled once more.
     #[serde(default)]
-    pub again_ms: Option<i64>,
+    pub again_ms: Option<(i64, i64)>,
     /// When it was over: caught up with, withdrawn, or past.
     pub over_ms: Option<i64>,
     /// It was over because the import that was paused was taken back.
@@ -100,7 +100,9 @@ impl Maintenance {
             step(self.begins_ms, MaintenanceState::UnderWay, text);
         }
         if let (Some(resumed_ms), Some(run)) = (self.resumed_ms, &self.run) {
-            let text = match (run.as_str(), self.left_to_ms) {
+            let left_to_ms =
+                self.left_to_ms.filter(|left_to_ms| self.paused_ms.is_none_or(|paused_ms| paused_ms < *left_to_ms));
+            let text = match (run.as_str(), left_to_ms) {
                 (LIVE, Some(left_to_ms)) => format!(
                     "Statistics from {} on are computed again, those before are filled in beside them.",
                     words::time(left_to_ms, resumed_ms)
@@ -110,7 +112,8 @@ impl Maintenance {
             };
             step(resumed_ms, MaintenanceState::CatchingUp, text);
         }
-        if let Some(again_ms) = self.again_ms {
+        if let Some((was_over_ms, again_ms)) = self.again_ms {
+            step(was_over_ms, MaintenanceState::Over, "Everything is counted.".to_owned());
             let text = "A copy was brought back that lacks what had been left: it is filled in again.";
             step(again_ms, MaintenanceState::CatchingUp, text.to_owned());
         }

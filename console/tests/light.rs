@@ -183,6 +183,10 @@ fn catching_up_hides_neither_that_nobody_computes_nor_that_the_present_is_late()
     assert_eq!(all_of(&silent), (vec![Kind::Silent, Kind::CatchingUp], false));
     let starved = heard_of(states::filling(), 300, 10 * MINUTE_MS);
     assert_eq!(all_of(&starved), (vec![Kind::CatchingUp, Kind::Late], false));
+    // What it has left is not its own to bring: its first window is not due yet.
+    let mut begun = heard_of(states::filling(), 300, 120 * MINUTE_MS);
+    begun.maintenances[0].left_to_ms = Some(begun.at_ms - MINUTE_MS);
+    assert_eq!(all_of(&begun).0, [Kind::CatchingUp]);
     // What goes on in order is late until it has caught up.
     assert_eq!(all_of(&states::catching_up()), (vec![Kind::CatchingUp], false));
     let died = heard_of(states::catching_up(), 9 * MINUTE_MS, 54 * MINUTE_MS);

@@ -47,8 +47,9 @@ pub struct Resume {
     /// When the run, and its gap, had caught up.
     pub caught_up_ms: Option<i64>,
     pub eta: Option<EtaKept>,
-    /// When a copy was brought back that was made before the gap was filled: it is filled once more.
-    pub again_ms: Option<i64>,
+    /// When it had caught up, and when a copy was brought back that was made before the gap was filled: it is filled once
+    /// more.
+    pub again_ms: Option<(i64, i64)>,
 }
 
 impl Pause {
@@ -168,8 +169,9 @@ impl Hold {
             let (paused_ms, Some(resume)) = (pause.paused_ms, &mut pause.resume) else { continue };
             let Some(left) = paused_ms.zip(resume.left_to_ms) else { continue };
             let is_in = |(from_ms, to_ms): &(i64, i64)| *from_ms < left.1 && left.0 < *to_ms;
-            if resume.caught_up_ms.is_some() && gaps.iter().any(is_in) {
-                (resume.caught_up_ms, resume.eta, resume.again_ms) = (None, None, Some(at_ms));
+            if let Some(caught_up_ms) = resume.caught_up_ms.filter(|_| gaps.iter().any(is_in)) {
+                (resume.caught_up_ms, resume.eta) = (None, None);
+                resume.again_ms = Some((caught_up_ms, at_ms));
             }
         }
     }
@@ -256,7 +258,7 @@ mod tests {
         assert_eq!(open(&said), [false, true, false], "what was left from 2,000 to 3,000");
         let again = hold(&said);
         let catching_up = again.catching_up().unwrap();
-        assert_eq!((catching_up.by.id, catching_up.resume.as_ref().unwrap().again_ms), (3, Some(13)));
+        assert_eq!((catching_up.by.id, catching_up.resume.as_ref().unwrap().again_ms), (3, Some((7, 13))));
         said.push(pause("live", 7));
         assert_eq!(hold(&said).catching_up(), None, "it is paused");
         said.extend([resume(8, None), caught_up(8)]);
