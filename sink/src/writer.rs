@@ -37,7 +37,7 @@ pub struct RunSpec {
     pub origin: Origin,
     /// Where it began, ever: from here to `from` all is recorded.
     pub first: WindowStart,
-    /// Where the run goes on: what [`crate::checkpoint()`] gave, or [`crate::gap()`].
+    /// Where the run goes on: what [`crate::checkpoint()`] gave, or where the first of [`crate::gaps()`] begins.
     pub from: WindowStart,
     /// Where the run ends; `None`: never. There always is one with [`Left::Own`].
     pub to: Option<WindowStart>,
