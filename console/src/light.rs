@@ -208,8 +208,8 @@ impl Limits {
 fn age_ms(snapshot: &Snapshot) -> Option<i64> {
     let of_live = snapshot.maintenances.iter().filter(|one| one.run.as_deref() == Some(LIVE));
     let left = of_live.filter(|one| one.state == MaintenanceState::CatchingUp).filter_map(|one| one.left_to_ms);
-    let from_ms = left.chain(snapshot.complete_through_ms()).max().filter(|_| snapshot.complete_through_ms().is_some());
-    from_ms.map(|from_ms| snapshot.at_ms - from_ms - snapshot.due_ms)
+    let from_ms = left.fold(snapshot.complete_through_ms()?, i64::max);
+    Some(snapshot.at_ms - from_ms - snapshot.due_ms)
 }
 
 impl Held {

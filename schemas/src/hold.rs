@@ -53,6 +53,10 @@ pub struct Resume {
 }
 
 impl Pause {
+    fn is_over(&self) -> bool {
+        self.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_some())
+    }
+
     /// The id of its resume.
     fn resumed_by(&self) -> Option<i64> {
         self.resume.as_ref().map(|resume| resume.by.id)
@@ -92,8 +96,7 @@ impl Hold {
 
     /// The newest pause that was ended, and has not been caught up with; `None` while the run is paused.
     pub fn catching_up(&self) -> Option<&Pause> {
-        let is_open = |pause: &&Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_none());
-        self.pauses.iter().rev().take_while(|pause| pause.resume.is_some()).find(is_open)
+        self.pauses.iter().rev().take_while(|pause| pause.resume.is_some()).find(|pause| !pause.is_over())
     }
 
     fn fold(&mut self, run: &str, record: &ControlRecord) {
@@ -157,8 +160,7 @@ impl Hold {
 
     /// What lies behind it is to be computed again, whatever was in the table when the run was paused.
     fn move_back(&mut self, from_ms: i64) {
-        let is_over = |pause: &Pause| pause.resume.as_ref().is_some_and(|resume| resume.caught_up_ms.is_some());
-        for pause in self.pauses.iter_mut().filter(|pause| !is_over(pause)) {
+        for pause in self.pauses.iter_mut().filter(|pause| !pause.is_over()) {
             pause.paused_ms = pause.paused_ms.map(|paused_ms| paused_ms.min(from_ms));
         }
     }
