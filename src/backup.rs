@@ -286,7 +286,7 @@ impl Backups {
 
     /// What live has left in the table, and nobody has filled.
     async fn gaps(&self) -> anyhow::Result<Vec<(i64, i64)>> {
-        let gaps = weir_sink::gaps(&self.target, &self.version, "").await?;
+        let gaps = weir_sink::gaps(&self.target, &self.version).await?;
         Ok(gaps.into_iter().map(|gap| (gap.from.ms(), gap.to.ms())).collect())
     }
 

@@ -156,7 +156,7 @@ pub(crate) async fn checkpoint(order: &RunOrder, version: &SchemaVersion) -> Res
     let RunOrder { target, run, origin, from, .. } = order;
     match (order.left, order.to) {
         (Left::Own, Some(to)) => {
-            let gaps = weir_sink::gaps(target, version, origin).await?;
+            let gaps = weir_sink::gaps(target, version).await?;
             Ok(gaps.first().filter(|gap| gap.to == to).map_or(to, |gap| gap.from))
         }
         _ => weir_sink::checkpoint(target, run, version, origin, *from).await,

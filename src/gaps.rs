@@ -59,7 +59,7 @@ impl Gaps {
         }
         self.asked = Some(Instant::now());
         let version = config.schema_version()?;
-        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gaps(target, &version, "")).await;
+        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gaps(target, &version)).await;
         let found = asked.context("clickhouse does not say whether there is a gap")??.first().copied();
         if let Some(Windows { from, to }) = found.filter(|found| Some(*found) != self.at_hand) {
             info!(from = at(from.ms()), to = at(to.ms()), "a gap is to be filled");

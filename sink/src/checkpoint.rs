@@ -36,8 +36,8 @@ pub async fn checkpoint_of(table: &impl Table, width: WindowWidth, from: WindowS
 /// done, or lost. It does the first of them next; with none there is no gap.
 ///
 /// Errors: as of [`checkpoint`].
-pub async fn gaps(target: &Target, version: &SchemaVersion, origin: &str) -> Result<Vec<Windows>, SinkError> {
-    let table = ClickHouse::new(target, GAP_RUN, version, origin);
+pub async fn gaps(target: &Target, version: &SchemaVersion) -> Result<Vec<Windows>, SinkError> {
+    let table = ClickHouse::new(target, GAP_RUN, version, "");
     gaps_of(&table, version.width).await.map_err(|failure| failure.into_error(&target.url, GAP_RUN))
 }
 

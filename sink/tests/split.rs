@@ -50,7 +50,7 @@ async fn complete(target: &Target) -> WindowStart {
 }
 
 async fn left_over(target: &Target) -> Vec<Windows> {
-    gaps(target, &version(), "").await.expect("it is known")
+    gaps(target, &version()).await.expect("it is known")
 }
 
 /// The table holds the windows `[0, to)` once and nothing else, and `emissions` says so.

@@ -72,7 +72,7 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     let seconds_to_present = present(&stage)?;
     wait_while_it_moves("the gap to be filled", || {
         stage.pipeline.lives()?;
-        let gaps = stage.runtime.block_on(weir_sink::gaps(&stage.target, &site.version, ""));
+        let gaps = stage.runtime.block_on(weir_sink::gaps(&stage.target, &site.version));
         Ok(match gaps {
             Ok(gaps) if gaps.is_empty() => Ok(()),
             gaps => Err(gaps.ok()),
