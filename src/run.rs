@@ -81,12 +81,9 @@ pub(crate) struct RunOrder {
     /// How it stands to what live has left for later.
     #[serde(default)]
     pub left: Left,
-    /// The share of the time that it works at most, in thousandths.
-    #[serde(default = "unhindered")]
-    pub permille: u16,
-    /// The decision that this share comes from, by its id; `None`: nobody has said anything.
+    /// What it is told to begin with.
     #[serde(default)]
-    pub throttle: Option<i64>,
+    pub told: Told,
     pub log: LogConfig,
     pub target: weir_sink::Target,
     /// A schema version that the binary carries, or the text of a file with its name.
@@ -99,22 +96,22 @@ pub(crate) struct RunOrder {
     pub tick_after_ms: u64,
 }
 
-fn unhindered() -> u16 {
-    UNHINDERED_PERMILLE
-}
-
 /// What a run is told while it goes on, a line of JSON each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
+    /// The share of the time that it works at most, in thousandths.
     pub permille: u16,
+    /// The decision that this share comes from, by its id; `None`: nobody has said anything.
     pub throttle: Option<i64>,
 }
 
-impl RunOrder {
-    pub(crate) fn told(&self) -> Told {
-        Told { permille: self.permille, throttle: self.throttle }
+impl Default for Told {
+    fn default() -> Told {
+        Told { permille: UNHINDERED_PERMILLE, throttle: None }
     }
+}
 
+impl RunOrder {
     /// The live run over the partitions in use.
     pub(crate) fn live(
         config: &Config,
@@ -157,7 +154,7 @@ impl RunOrder {
         permille: u16,
     ) -> anyhow::Result<RunOrder> {
         let order = RunOrder::of_events(config, target, control, REPLAY_RUN, from, Some(to))?;
-        Ok(RunOrder { permille, ..order })
+        Ok(RunOrder { told: Told { permille, ..order.told }, ..order })
     }
 
     fn of_events(
@@ -203,8 +200,7 @@ impl RunOrder {
         let from = config.schema_version()?.width.window_of(recoveries.first_ms(from.ms()));
         Ok(RunOrder {
             left: Left::Passed,
-            permille: hold.permille,
-            throttle: hold.throttle.map(|by| by.id),
+            told: Told { permille: hold.permille, throttle: hold.throttle.map(|by| by.id) },
             recovery: recoveries.last(),
             given_up_to_ms: recoveries.given_up_to_ms(),
             repairs: recoveries.pending,
@@ -243,8 +239,8 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     crate::exposition::tell()?;
     let (shutdown, stopping) = watch::channel(false);
     let pace = Pace::default();
-    pace.set(order.permille);
-    let heard = Arc::new(Mutex::new(order.told()));
+    pace.set(order.told.permille);
+    let heard = Arc::new(Mutex::new(order.told));
     let (paced, hears) = (pace.clone(), heard.clone());
     std::thread::spawn(move || {
         // The end of it says that we are to stop, or that whoever started us is gone.

@@ -305,7 +305,7 @@ impl Supervisor {
         if gaps.is_live_due(now) && self.live_is_late(records).await.unwrap_or(false) {
             gaps.live_is_late(now);
         }
-        order.permille = gaps.share(order.permille, now);
+        order.told.permille = gaps.share(order.told.permille, now);
         self.keep_up(order, &hold, true, runs).await?;
         if runs.get(GAP_RUN).is_some_and(|running| running.ended) && hold.catching_up().is_none() {
             runs.remove(GAP_RUN);
@@ -332,7 +332,7 @@ impl Supervisor {
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
         let run = order.run.clone();
-        metrics::gauge!("weir_pipeline_share_permille", "run" => run.clone()).set(order.permille);
+        metrics::gauge!("weir_pipeline_share_permille", "run" => run.clone()).set(order.told.permille);
         if !runs.contains_key(&run) {
             let differs = self.stays_stopped(&order).await?;
             let first = Running {
@@ -349,7 +349,7 @@ impl Supervisor {
                 ended: false,
                 began_ms: None,
                 left: order.left,
-                told: order.told(),
+                told: order.told,
                 held: false,
                 holding: Holding::default(),
             };
@@ -404,10 +404,10 @@ impl Supervisor {
         if let Some(child) = &mut running.child {
             match child.try_wait() {
                 Ok(None) => {
-                    if running.told != order.told() {
-                        tell(child, order.told())?;
-                        info!(run, permille = order.permille, "works for another share of the time");
-                        running.told = order.told();
+                    if running.told != order.told {
+                        tell(child, order.told)?;
+                        info!(run, permille = order.told.permille, "works for another share of the time");
+                        running.told = order.told;
                     }
                     return told;
                 }
@@ -440,7 +440,7 @@ impl Supervisor {
         running.started = Instant::now();
         running.wait = (running.wait * 2).min(RESTART_MAX);
         running.began_ms = Some(self.clock.now_ms());
-        (running.left, running.told) = (order.left, order.told());
+        (running.left, running.told) = (order.left, order.told);
         match spawn(&order) {
             Ok(mut child) => {
                 info!(run, pid = child.id(), "started");
