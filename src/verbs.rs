@@ -128,7 +128,7 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     let silent = reply.heard_ms.is_none_or(|heard_ms| reply.at_ms - heard_ms > SILENT_MS);
     // A run that has stopped, or waits for its turn, says nothing; who runs it does, soon.
     let is_quiet = verb != Verb::Resume && silent;
-    let patience = if is_quiet { QUIET_PATIENCE } else { PATIENCE + first_window(config, &reply.action) };
+    let patience = if is_quiet { QUIET_PATIENCE } else { patience(config, &reply.action) };
     let begin = Instant::now();
     while begin.elapsed() < patience {
         // The same command again is answered as the first time, and with what came of it.
@@ -181,12 +181,14 @@ async fn send(config: &Config, verb: Verb, order: &OrderArgs, command: Command) 
     Ok(ExitCode::FAILURE)
 }
 
-/// A live that has left something goes on when its first window is in the table: how long that takes at most.
-fn first_window(config: &Config, ordered: &Action) -> Duration {
-    let (window_ms, lateness_ms) = config.window_and_lateness_ms();
+/// How long it is waited for. A live that has left something goes on when its first window is in the table.
+fn patience(config: &Config, ordered: &Action) -> Duration {
     match ordered {
-        Action::Resume { left_to_ms: Some(_), .. } => Duration::from_millis((window_ms + lateness_ms) as u64),
-        _ => Duration::ZERO,
+        Action::Resume { left_to_ms: Some(_), .. } => {
+            let (window_ms, lateness_ms) = config.window_and_lateness_ms();
+            PATIENCE + Duration::from_millis((window_ms + lateness_ms) as u64)
+        }
+        _ => PATIENCE,
     }
 }
 
@@ -306,5 +308,22 @@ impl Console {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its first window is over a window and the lateness after the resume, and only then does it say that it goes on.
+    #[test]
+    fn a_resume_that_leaves_something_is_waited_for_until_its_first_window_may_be_there() {
+        let config = Config::default();
+        let version = config.schema_version().unwrap();
+        let due = Duration::from_millis((version.width.ms() + version.lateness_ms) as u64);
+        assert!(due > PATIENCE, "else nothing would have to be added: {due:?}");
+        let resume = |left_to_ms| Action::Resume { run: "live".into(), id: 1, left_to_ms };
+        assert_eq!(patience(&config, &resume(Some(60_000))), PATIENCE + due);
+        assert_eq!(patience(&config, &resume(None)), PATIENCE);
     }
 }
