@@ -38,7 +38,7 @@ use weir_schemas::{
 use crate::{
     Announcement, announce, guard,
     maintenance::maintenances,
-    snapshot::{ImportState, LIVE, RunStatus, fold_imports, observe_run},
+    snapshot::{ImportState, LIVE, RunStatus, fold_imports, gaps, observe_run, spans},
     token::{self, Role, Token},
     verbs::{self, Command, Known, Planned, Refusal, Verb},
 };
@@ -272,7 +272,10 @@ impl Desk {
         let control: Vec<ControlRecord> = all.records.iter().map(|(_, record)| record.clone()).collect();
         let runs = runs(&control);
         let topic = run.strip_prefix("import-").map_or_else(|| EVENTS_TOPIC.to_owned(), import_topic);
-        let status = match observe_run(self.log.as_ref(), &control, run, &topic, None, now_ms) {
+        let spans = (run == GAP_RUN).then(|| spans(&gaps(&maintenances(&control, now_ms))));
+        // With no gap nothing bounds what it might read.
+        let spans = spans.as_deref().filter(|spans| !spans.is_empty());
+        let status = match observe_run(self.log.as_ref(), &control, run, &topic, spans, now_ms) {
             Err(LogError::UnknownTopic(_)) => RunStatus::unknown(run, &topic, &control),
             status => status?,
         };
@@ -552,7 +555,8 @@ mod tests {
     use super::*;
 
     const NOW_MS: i64 = 1_795_780_800_000;
-    const HOUR_MS: i64 = 60 * 60_000;
+    const MINUTE_MS: i64 = 60_000;
+    const HOUR_MS: i64 = 60 * MINUTE_MS;
 
     /// A clock that stands.
     struct At(i64);
@@ -668,6 +672,23 @@ mod tests {
         assert_eq!((again(Verb::Pause, pause.id), again(Verb::Resume, resume.id)), (Some(by.clone()), None));
         order(&desk, Verb::Pause, false, false);
         assert_eq!(again(Verb::Resume, resume.id), Some(by));
+    }
+
+    #[test]
+    fn what_waits_for_a_gap_run_that_has_said_nothing_is_what_came_in_the_gap() {
+        for (left_to_ms, waits) in [(NOW_MS - MINUTE_MS, 0), (NOW_MS + MINUTE_MS, 1)] {
+            let (desk, log, _dir) = desk(0);
+            let pause = order(&desk, Verb::Pause, false, false);
+            let paused = Action::Paused { run: LIVE.into(), id: pause.id, through_ms: NOW_MS - 2 * MINUTE_MS };
+            let resume = Action::Resume { run: LIVE.into(), id: NOW_MS + 1, left_to_ms: Some(left_to_ms) };
+            for action in [paused, resume] {
+                let record = ControlRecord { at_ms: NOW_MS + 1, who: "night".into(), reason: "a disk".into(), action };
+                futures::executor::block_on(ControlLog::open(log.clone()).unwrap().append(&record)).unwrap();
+            }
+            // The one hit came at NOW_MS.
+            let known = desk.know(GAP_RUN, false, &ControlLog::open(log).unwrap().read_all().unwrap(), NOW_MS).unwrap();
+            assert_eq!(known.lag_records, waits, "left until {left_to_ms}");
+        }
     }
 
     #[test]

@@ -79,6 +79,11 @@ impl Maintenance {
         if self.reason.is_empty() { "Maintenance".to_owned() } else { format!("Maintenance: {}", self.reason) }
     }
 
+    /// Where what is left to the gap run ends; `None`: nothing is, as of a pause that was over before a window was due.
+    pub(crate) fn leaves_to_ms(&self) -> Option<i64> {
+        self.left_to_ms.filter(|left_to_ms| self.paused_ms.is_none_or(|paused_ms| paused_ms < *left_to_ms))
+    }
+
     /// What happened until now, oldest first.
     pub(crate) fn history(&self) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -100,9 +105,7 @@ impl Maintenance {
             step(self.begins_ms, MaintenanceState::UnderWay, text);
         }
         if let (Some(resumed_ms), Some(run)) = (self.resumed_ms, &self.run) {
-            let left_to_ms =
-                self.left_to_ms.filter(|left_to_ms| self.paused_ms.is_none_or(|paused_ms| paused_ms < *left_to_ms));
-            let text = match (run.as_str(), left_to_ms) {
+            let text = match (run.as_str(), self.leaves_to_ms()) {
                 (LIVE, Some(left_to_ms)) => format!(
                     "Statistics from {} on are computed again, those before are filled in beside them.",
                     words::time(left_to_ms, resumed_ms)

@@ -4,8 +4,8 @@ use maud::{DOCTYPE, Markup, html};
 use weir_schemas::control::GAP_RUN;
 
 use crate::{
-    About, Colour, Computing, Eta, Incident, Kind, Maintenance, MaintenanceState, RunStatus, Trouble, View, Working,
-    snapshot::{LIVE, gaps},
+    About, Colour, Eta, Incident, Kind, Maintenance, MaintenanceState, RunStatus, Trouble, View, Working,
+    snapshot::{LIVE, gaps, length_ms},
     strip::{self, Hour},
     text, words,
 };
@@ -131,7 +131,7 @@ fn hours(view: &View) -> Markup {
                 div.day.scale aria-hidden="true" { span.date {} @for n in [0, 6, 12, 18] { b { (format!("{n:02}")) } } }
             }
             ul.legend {
-                @for hour in [Hour::Complete, Hour::Computing, Hour::Waiting, Hour::Missing] {
+                @for hour in [Hour::Complete, Hour::Computing, Hour::Waiting, Hour::Missing, Hour::Before] {
                     @let (class, word) = of_hour(hour);
                     li { i.(class) {} (word) }
                 }
@@ -238,10 +238,6 @@ fn share(run: &RunStatus, view: &View) -> Option<(i64, i64)> {
     };
     let minutes = |ms: i64| ms.max(0) / 60_000;
     Some((minutes(done_ms), minutes(all_ms).max(1)))
-}
-
-fn length_ms(ranges: &[Computing]) -> i64 {
-    ranges.iter().map(|range| range.to_ms - range.from_ms).sum()
 }
 
 fn maintenances(view: &View) -> Markup {

@@ -358,7 +358,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
     let maintenances = maintenances(control, now_ms);
     let mut computing = gaps(&maintenances);
     if runs.first().is_some_and(|live| !live.topic_gone) && !computing.is_empty() {
-        let spans: Vec<(i64, i64)> = computing.iter().map(|range| (range.from_ms, range.to_ms)).collect();
+        let (spans, all_ms) = (spans(&computing), length_ms(&computing));
         let mut run = observe_run(log, control, GAP_RUN, EVENTS_TOPIC, Some(&spans), now_ms)?;
         let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms).unwrap_or(i64::MIN);
         for range in &mut computing {
@@ -369,8 +369,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         let filled_ms = computing.first().map_or(last_ms, |range| range.from_ms);
         run.is_kept(Some(filled_ms), retention_s, seen.kept.get(GAP_RUN), now_ms);
         // As if one gap followed upon the other: what live has done between them is nobody's work here.
-        let (all_ms, left_ms) =
-            (length_ms(spans), length_ms(computing.iter().map(|range| (range.from_ms, range.to_ms))));
+        let left_ms = length_ms(&computing);
         run.look(Some((first_ms + all_ms - left_ms, first_ms + all_ms)), now_ms, &mut seen.paces);
         runs.push(run);
     }
@@ -434,8 +433,8 @@ pub(crate) fn gaps(maintenances: &[Maintenance]) -> Vec<Computing> {
         maintenance.run.as_deref() == Some(LIVE) && maintenance.state == MaintenanceState::CatchingUp
     };
     let range = |maintenance: &Maintenance| {
-        let (from_ms, to_ms) = (maintenance.paused_ms?, maintenance.left_to_ms?);
-        (from_ms < to_ms).then(|| Computing { run: GAP_RUN.to_owned(), from_ms, to_ms })
+        let (from_ms, to_ms) = (maintenance.paused_ms?, maintenance.leaves_to_ms()?);
+        Some(Computing { run: GAP_RUN.to_owned(), from_ms, to_ms })
     };
     let mut all: Vec<_> = maintenances.iter().filter(open).filter_map(range).collect();
     all.sort_by_key(|range| range.from_ms);
@@ -449,9 +448,14 @@ pub(crate) fn gaps(maintenances: &[Maintenance]) -> Vec<Computing> {
     gaps
 }
 
+/// Where they begin and end.
+pub(crate) fn spans(ranges: &[Computing]) -> Vec<(i64, i64)> {
+    ranges.iter().map(|range| (range.from_ms, range.to_ms)).collect()
+}
+
 /// Of ranges that do not overlap.
-fn length_ms(ranges: impl IntoIterator<Item = (i64, i64)>) -> i64 {
-    ranges.into_iter().map(|(from_ms, to_ms)| to_ms - from_ms).sum()
+pub(crate) fn length_ms(ranges: &[Computing]) -> i64 {
+    ranges.iter().map(|range| range.to_ms - range.from_ms).sum()
 }
 
 /// The imports that the control records name, without those that were taken back.
