@@ -30,7 +30,7 @@ pub struct Args {
 }
 
 /// The share of the time that the gap run works. At its usual half it would be done before anything could be said of when.
-const GAP_SHARE: &str = "0.02";
+const GAP_SHARE: &str = "0.005";
 /// After a window and the lateness, rows of the present are there within so much.
 const PRESENT_WITHIN: Duration = Duration::from_secs(3);
 
