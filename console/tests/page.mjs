@@ -52,14 +52,20 @@ function contrast() {
 const browser = await chromium.launch({ executablePath: process.env.WEIR_CHROMIUM, args: ["--no-sandbox"] });
 if (PICTURES) mkdirSync(PICTURES, { recursive: true });
 
-async function open(options, url) {
+// `until`: the status with which it is loaded; 503 comes with what stands in its way.
+async function open(options, url, until) {
   const context = await browser.newContext(options);
   context.setDefaultTimeout(PATIENCE_MS);
   const page = await context.newPage();
   const faults = [];
   page.on("console", (message) => { if (["error", "warning"].includes(message.type())) faults.push(message.text()); });
   page.on("pageerror", (error) => faults.push(String(error)));
-  await page.goto(url);
+  let answer = await page.goto(url);
+  while (until && answer.status() !== until) {
+    assert.equal(answer.status(), 503);
+    faults.length = 0;
+    answer = await page.goto(url);
+  }
   return { page, faults, close: () => context.close() };
 }
 
@@ -89,7 +95,8 @@ for (const { name, url, status } of states) {
   await close();
 }
 
-const { page, faults } = await open({}, changing);
+// One quarter of the time nobody can look at it: a page that is loaded then is an answer in plain words, which stays.
+const { page, faults } = await open({}, changing, 200);
 for (const [words, title] of [
   ["Paused for maintenance", "Maintenance"],
   ["still being computed", "Maintenance"],
