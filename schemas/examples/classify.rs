@@ -4,14 +4,16 @@
 //! awk -F'"' '{print $6}' examples/blog-access.log | cargo run --release -p weir-schemas --example classify
 //! ```
 //!
-//! The last line says how long the lists took to read, what they hold in memory, and what one call costs.
+//! With a number (`--example classify -- 2`) another version than 1. The last line says how long the lists took to read,
+//! what they hold in memory, and what one call costs.
 
 use std::{collections::HashMap, io::BufRead, time::Instant};
 
 use weir_schemas::rules::Rules;
 
 fn main() {
-    let rules = Rules::version(1).expect("this binary carries version 1");
+    let version = std::env::args().nth(1).map_or(1, |number| number.parse().expect("a rules version is a number"));
+    let rules = Rules::version(version).expect("this binary carries the version");
     let before = resident_kb();
     let begin = Instant::now();
     rules.agent("Mozilla/5.0");

@@ -3,57 +3,57 @@ use regex::{Captures, Regex, RegexSet};
 
 use super::{Agent, text};
 
-/// The lists that tell bots, browsers, systems and devices, ready to match.
+/// The list that tells bots, ready to match: literal patterns are one automaton, the rest one set.
+#[derive(Debug)]
+pub(super) struct Bots {
+    literals: AhoCorasick,
+    patterns: RegexSet,
+}
+
+/// The lists that name browsers, systems and devices, ready to match.
 ///
-/// Most of a list never runs: literal patterns of bots are one automaton, and of browsers and systems only those
-/// expressions run whose required literals are in the user agent.
+/// Most of a list never runs: of browsers and systems only those expressions whose required literals are in the agent.
 #[derive(Debug)]
 pub(super) struct Agents {
-    bot_literals: AhoCorasick,
-    bot_patterns: RegexSet,
     browsers: Names,
     systems: Names,
     /// The first that is found counts.
     devices: Vec<(&'static str, Regex)>,
 }
 
-impl Agents {
-    pub(super) fn version_1() -> Agents {
-        let (bot_literals, bot_patterns) = bots(include_str!("v1/bots.txt"));
-        Agents {
-            bot_literals,
-            bot_patterns,
-            browsers: Names::read(include_str!("v1/browsers.tsv")),
-            systems: Names::read(include_str!("v1/systems.tsv")),
-            devices: devices(include_str!("v1/devices.tsv")),
-        }
+pub(super) fn of(bots: &Bots, agents: &Agents, user_agent: &str) -> Agent {
+    let user_agent = user_agent.trim();
+    // Access logs write "-" for a header that was not sent.
+    if user_agent.is_empty() || user_agent == "-" {
+        return Agent::default();
     }
+    Agent {
+        bot: bots.literals.is_match(user_agent) || bots.patterns.is_match(user_agent),
+        browser: agents.browsers.find(user_agent),
+        os: agents.systems.find(user_agent),
+        device: agents.device(user_agent).to_owned(),
+    }
+}
 
-    pub(super) fn of(&self, user_agent: &str) -> Agent {
-        let user_agent = user_agent.trim();
-        // Access logs write "-" for a header that was not sent.
-        if user_agent.is_empty() || user_agent == "-" {
-            return Agent::default();
-        }
-        Agent {
-            bot: self.bot_literals.is_match(user_agent) || self.bot_patterns.is_match(user_agent),
-            browser: self.browsers.find(user_agent),
-            os: self.systems.find(user_agent),
-            device: self.device(user_agent).to_owned(),
-        }
+impl Bots {
+    pub(super) fn read(list: &'static str) -> Bots {
+        let (literals, patterns): (Vec<_>, Vec<_>) =
+            text::lines(list).map(|pattern| literal(pattern).ok_or(pattern)).partition(Result::is_ok);
+        let literals = AhoCorasick::new(literals.into_iter().flatten()).expect("the list of bots fits an automaton");
+        let patterns =
+            RegexSet::new(patterns.into_iter().filter_map(Result::err)).expect("the list of bots is checked");
+        Bots { literals, patterns }
+    }
+}
+
+impl Agents {
+    pub(super) fn read(browsers: &'static str, systems: &'static str, devices_list: &'static str) -> Agents {
+        Agents { browsers: Names::read(browsers), systems: Names::read(systems), devices: devices(devices_list) }
     }
 
     fn device(&self, user_agent: &str) -> &'static str {
         self.devices.iter().find(|(_, pattern)| pattern.is_match(user_agent)).map_or("", |(device, _)| device)
     }
-}
-
-fn bots(list: &'static str) -> (AhoCorasick, RegexSet) {
-    let (literals, patterns): (Vec<_>, Vec<_>) =
-        text::lines(list).map(|pattern| literal(pattern).ok_or(pattern)).partition(Result::is_ok);
-    let literals = AhoCorasick::new(literals.into_iter().flatten()).expect("the list of bots fits an automaton");
-    let patterns = RegexSet::new(patterns.into_iter().filter_map(Result::err)).expect("the list of bots is checked");
-    (literals, patterns)
 }
 
 /// The string that the expression matches, if it matches just one.

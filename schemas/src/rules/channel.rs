@@ -11,11 +11,14 @@ pub(super) struct Facts<'a> {
     pub(super) utm_source: &'a str,
     /// Lower case.
     pub(super) utm_medium: &'a str,
+    /// What `utm_medium` says of an AI assistant in this version of the lists.
+    pub(super) ai_medium: &'a [String],
 }
 
 /// The channel, one of [`CHANNELS`](super::CHANNELS): the first line that holds.
 ///
-/// The order and the words of `utm_medium` are those of Google Analytics' default channel group.
+/// The order and the words of `utm_medium` are those of Google Analytics' default channel group. All versions share
+/// them: a line that one of them lacks holds for nothing in its lists.
 pub(super) fn of(facts: &Facts<'_>) -> String {
     let medium = facts.utm_medium;
     let paid = is_paid(medium) || facts.click_id.is_some_and(|id| id.channel.starts_with("paid_"));
@@ -54,6 +57,8 @@ pub(super) fn of(facts: &Facts<'_>) -> String {
         "organic_social"
     } else if medium.contains("video") || by_site(SiteKind::Video) {
         "video"
+    } else if by_site(SiteKind::Ai) || facts.ai_medium.iter().any(|word| word == medium) {
+        "ai_assistants"
     } else if tagged(&["organic"]) || by_site(SiteKind::Search) {
         "organic_search"
     } else if by_site(SiteKind::Email) {

@@ -21,6 +21,7 @@ pub(super) fn of(sources: &Sources, host: &str, query: &str, referrer: &str) -> 
         click_id: tags.click_id,
         utm_source: &tags.utm_source.to_lowercase(),
         utm_medium: &tags.utm_medium.to_lowercase(),
+        ai_medium: &sources.ai_medium,
     });
     tags.into_source(Source {
         source: if source.is_empty() { "Direct".to_owned() } else { source },

@@ -14,6 +14,8 @@ pub(super) struct Sources {
     /// Lower-case names and tags → their site.
     by_tag: FxHashMap<String, usize>,
     by_click_id: FxHashMap<String, ClickId>,
+    /// What `utm_medium` says of a link in an assistant's answer, lower case; empty in version 1.
+    pub(super) ai_medium: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -23,6 +25,8 @@ pub(super) enum SiteKind {
     Social,
     Email,
     Video,
+    /// An AI assistant; version 1 has none.
+    Ai,
     Other,
 }
 
@@ -33,7 +37,7 @@ pub(super) struct Site {
     pub(super) kind: SiteKind,
     hosts: Vec<String>,
     #[serde(default)]
-    tags: Vec<String>,
+    pub(super) tags: Vec<String>,
     /// Query parameters that hold the search term.
     #[serde(default)]
     pub(super) term: Vec<String>,
@@ -50,18 +54,21 @@ pub(super) struct ClickId {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(default)]
+    ai_medium: Vec<String>,
     site: Vec<Site>,
     click_id: Vec<ClickId>,
 }
 
 impl Sources {
-    pub(super) fn version_1() -> Sources {
-        let file: File = toml::from_str(include_str!("v1/sources.toml")).expect("the list of sources is checked");
+    pub(super) fn read(list: &str) -> Sources {
+        let file: File = toml::from_str(list).expect("the list of sources is checked");
         let mut sources = Sources {
             by_host: HashMap::default(),
             by_host_without_end: HashMap::default(),
             by_tag: HashMap::default(),
             by_click_id: file.click_id.into_iter().map(|id| (id.param.clone(), id)).collect(),
+            ai_medium: file.ai_medium,
             sites: file.site,
         };
         for (index, site) in sources.sites.iter().enumerate() {
@@ -102,6 +109,11 @@ impl Sources {
             None if tag.contains('.') => self.site(&tag),
             None => None,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn all(&self) -> &[Site] {
+        &self.sites
     }
 
     pub(super) fn click_id(&self, param: &str) -> Option<&ClickId> {
