@@ -185,7 +185,8 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Spanned<i64>, 
 
 impl SchemaVersion {
     /// The versions that this binary carries, ascending.
-    const BUILTIN: [(u32, &'static str); 1] = [(1, include_str!("../versions/v1.toml"))];
+    const BUILTIN: [(u32, &'static str); 2] =
+        [(1, include_str!("../versions/v1.toml")), (2, include_str!("../versions/v2.toml"))];
 
     /// A version that this binary carries.
     pub fn builtin(number: u32) -> Option<SchemaVersion> {
@@ -279,6 +280,13 @@ mod tests {
         assert_eq!(SchemaVersion::builtin(1).unwrap().dimensions, Dimension::ALL);
         assert_eq!(SchemaVersion::builtin(1).unwrap().measures, Measure::ALL);
         assert_eq!(SchemaVersion::builtin(999), None);
+    }
+
+    #[test]
+    fn version_2_is_version_1_with_newer_rules_and_more_lateness() {
+        let version_1 = SchemaVersion::builtin(1).unwrap();
+        let want = SchemaVersion { number: 2, lateness_ms: 30_000, rules: 2, ..version_1 };
+        assert_eq!(SchemaVersion::builtin(2), Some(want));
     }
 
     #[test]
