@@ -11,6 +11,8 @@ mod demo;
 mod docker;
 mod doctor;
 mod kills;
+mod pause;
+mod replay;
 mod retention;
 mod spool;
 mod status;

@@ -1,8 +1,6 @@
 //! `weir replay`: the log computed a second time beside the table, on real processes, ClickHouse and a log that began days
 //! ago, embedded or on Kafka.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     process::Output,
@@ -13,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{Place, kafka, password, signal, text, wait_for, write};
 use futures::executor::block_on;
 use serde_json::Value;
-use support::{Place, kafka, password, signal, text, wait_for, write};
 use weir_log::{Clock, ControlLog, EmbeddedLog, KafkaLog, Log, SystemClock, TopicKind, ensure_partitions_in_use};
 use weir_schemas::{
     Event, Kind,

@@ -1,15 +1,13 @@
 //! Operators stop the processing and let it go on: nothing is computed meanwhile, no hit is refused, nothing is missing after.
 
-mod support;
-
 use std::{
     io::{BufRead as _, Write as _},
     sync::Arc,
 };
 
+use crate::support::{Place, Serve, get, hold_gap, http, kafka, refused, signal, text, wait_for, went_well, write};
 use futures::executor::block_on;
 use serde_json::{Value, json};
-use support::{Place, Serve, get, hold_gap, http, kafka, refused, signal, text, wait_for, went_well, write};
 use weir_log::{Clock, Committed, ControlLog, EmbeddedLog, Log, SystemClock, TopicKind};
 use weir_schemas::{
     control::{Action, CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, GAP_RUN},
