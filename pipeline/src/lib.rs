@@ -55,7 +55,6 @@ mod windows;
 use std::{path::PathBuf, time::Duration};
 
 pub use error::PipelineError;
-pub use limit::OTHER;
 pub use pace::{Pace, Spent};
 pub use run::{Ended, run};
 pub use source::whole_from;

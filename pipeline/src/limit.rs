@@ -1,11 +1,8 @@
 //! At most so many values of a site, dimension and window leave: the largest; the rest as `(other)`.
 
-use weir_schemas::{Interner, RowBlock};
+use weir_schemas::{Interner, OTHER, RowBlock};
 
 use crate::runs::RowRef;
-
-/// The value that stands for all that were not large enough.
-pub const OTHER: &str = "(other)";
 
 /// Whether no site, dimension and window of a sorted block has more than `values_max` values: it leaves as it is.
 pub(crate) fn is_within(block: &RowBlock, values_max: usize) -> bool {

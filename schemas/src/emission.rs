@@ -2,6 +2,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Dimension, WindowStart};
 
+/// The value that stands for all that were not large enough ([`SchemaVersion::values_max`](crate::SchemaVersion)).
+pub const OTHER: &str = "(other)";
+
 /// Where rows come from: empty for live traffic, else the id of an import.
 pub type Origin = String;
 

@@ -14,6 +14,7 @@
 //!
 //! Start at [`Event`] and [`SchemaVersion`].
 
+mod comparable;
 pub mod control;
 mod emission;
 mod event;
@@ -30,7 +31,8 @@ mod time;
 mod version;
 pub mod wire;
 
-pub use emission::{Closed, Emission, Origin, RowBlock, Strings};
+pub use comparable::{Agreement, Comparable, Region, Sum};
+pub use emission::{Closed, Emission, OTHER, Origin, RowBlock, Strings};
 pub use event::{Event, Kind};
 pub use fault::Fault;
 pub use hold::{Decision, GAP_PERMILLE, Hold, Pause, Resume, UNHINDERED_PERMILLE};

@@ -24,6 +24,16 @@ impl WindowWidth {
         self.0
     }
 
+    /// The smallest width of which both are parts: its windows begin where windows of both do.
+    pub fn common(self, other: WindowWidth) -> WindowWidth {
+        let (mut a, mut b) = (self.0, other.0);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        // It divides a day, as both do.
+        WindowWidth(self.0 / a * other.0)
+    }
+
     /// The window that holds the instant `at_ms`. Law: `start ≤ at_ms < start + width`.
     pub fn window_of(self, at_ms: i64) -> WindowStart {
         WindowStart(at_ms.div_euclid(self.0) * self.0)

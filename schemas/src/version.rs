@@ -188,9 +188,14 @@ impl SchemaVersion {
     const BUILTIN: [(u32, &'static str); 2] =
         [(1, include_str!("../versions/v1.toml")), (2, include_str!("../versions/v2.toml"))];
 
+    /// The file of a version that this binary carries.
+    pub fn builtin_text(number: u32) -> Option<&'static str> {
+        Self::BUILTIN.iter().find(|(known, _)| *known == number).map(|(_, text)| *text)
+    }
+
     /// A version that this binary carries.
     pub fn builtin(number: u32) -> Option<SchemaVersion> {
-        let (_, text) = Self::BUILTIN.iter().find(|(known, _)| *known == number)?;
+        let text = Self::builtin_text(number)?;
         Some(Self::parse(text, &format!("v{number}.toml")).expect("tested: the versions in the binary are right"))
     }
 
