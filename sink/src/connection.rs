@@ -119,6 +119,18 @@ impl Connection {
         within(limit, sql, self.client.query_raw(sql).fetch_all::<T>()).await
     }
 
+    /// Hands over row after row, as they come: for answers that may be large.
+    pub(crate) async fn each<T: RowOwned + RowRead>(&self, sql: &str, mut take: impl FnMut(T)) -> Result<(), Failure> {
+        let read = async {
+            let mut rows = self.client.query_raw(sql).fetch::<T>()?;
+            while let Some(row) = rows.next().await? {
+                take(row);
+            }
+            Ok(())
+        };
+        within(LONG, sql, read).await
+    }
+
     pub(crate) async fn row<T: RowOwned + RowRead>(&self, sql: &str, limit: Duration) -> Result<T, Failure> {
         within(limit, sql, self.client.query_raw(sql).fetch_one::<T>()).await
     }

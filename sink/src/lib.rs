@@ -16,12 +16,14 @@
 //! - while a restore is not over nobody owns a run ([`restore()`])
 //! - what was done can be taken back ([`take_back()`]): then it is asked for again, and written only where it differs, or it
 //!   is named as lost
+//! - two generations agree in each number that both must have alike, or what differs is named ([`agree`])
 //! - days that a replay has computed again replace those of the table at once, and what is done stays done ([`Replacer`])
 //!
 //! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`, and lived through, with everything that may go
 //! wrong, in `tests/simulation`. Start at [`run`]; [`table`] is what it asks of ClickHouse, [`Vault`] what a copy and a
 //! restore do; [`server`] is a ClickHouse of our own. Not here: events, the log, which windows there are.
 
+pub mod agree;
 mod analyst;
 pub mod audit;
 mod body;
