@@ -14,14 +14,17 @@ use anyhow::{Context, bail, ensure};
 use jiff::Timestamp;
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
-    Repair, Replacement, Replacements, SchemaVersion, WindowStart,
+    Repair, Replacement, Replacements, SchemaVersion, WindowStart, WindowWidth, World,
     control::{Action, Backup, ControlRecord, GAP_RUN, RecordedDay, import_run},
+    kind_of,
     progress::group_of,
+    run_of,
 };
 use weir_sink::{Shape, Target, Verified, audit::Audit};
 
 use crate::{
     config::Config,
+    generation::Generation,
     judge::at,
     replay::{self, days_are},
     report,
@@ -75,8 +78,10 @@ pub(crate) async fn main(config: &Config, command: &BackupCommand) -> anyhow::Re
         Ok((log, control, records))
     });
     let (log, control, records): (_, _, Vec<ControlRecord>) = known.await??;
-    let (target, version) = (config.target()?, config.schema_version()?);
-    let backups = Backups { config: config.clone(), target, version, log, control, records };
+    let world = World::of(&records);
+    let generations = Generation::alive(config, &world)?;
+    let target = config.target()?;
+    let backups = Backups { config: config.clone(), target, generations, log, control, records };
     match command {
         BackupCommand::Create { name, full } => backups.create(name.as_deref(), *full).await,
         BackupCommand::List { json } => backups.list(*json),
@@ -91,7 +96,8 @@ pub(crate) async fn main(config: &Config, command: &BackupCommand) -> anyhow::Re
 struct Backups {
     config: Config,
     target: Target,
-    version: SchemaVersion,
+    /// All that have a table, the one in use first.
+    generations: Vec<Generation>,
     log: Arc<dyn Log>,
     control: ControlLog,
     records: Vec<ControlRecord>,
@@ -99,11 +105,49 @@ struct Backups {
 
 /// A run, and how far it is done.
 struct Point {
+    generation: u32,
+    width: WindowWidth,
     order: RunOrder,
     through: WindowStart,
 }
 
 impl Backups {
+    fn versions(&self) -> Vec<SchemaVersion> {
+        self.generations.iter().map(|generation| generation.version.clone()).collect()
+    }
+
+    /// The one that the public views show.
+    fn in_use(&self) -> &SchemaVersion {
+        &self.generations[0].version
+    }
+
+    fn there(&self) -> BTreeSet<u32> {
+        self.generations.iter().map(|generation| generation.version.number).collect()
+    }
+
+    /// The generations whose tables a copy has. An earlier weir knew one, and did not say which.
+    fn tables_of(&self, backup: &Backup) -> anyhow::Result<BTreeSet<u32>> {
+        Ok(match backup.generations.is_empty() {
+            true => BTreeSet::from([self.config.schema_version()?.number]),
+            false => backup.generations.iter().copied().collect(),
+        })
+    }
+
+    /// Errors: the copy is of other tables than there are now.
+    fn find_same(&self, name: &str) -> anyhow::Result<&Backup> {
+        let backup = self.find(name)?;
+        let (of, there) = (self.tables_of(backup)?, self.there());
+        let words = |all: &BTreeSet<u32>| all.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ");
+        ensure!(
+            of == there,
+            "copy {name} is of generation {}, and there is {} now: a conversion was begun or ended since (`weir migrate drop` \
+             takes away the one that is not in use)",
+            words(&of),
+            words(&there)
+        );
+        Ok(backup)
+    }
+
     async fn create(&self, name: Option<&str>, full: bool) -> anyhow::Result<ExitCode> {
         let name = name.map_or_else(|| Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string(), str::to_owned);
         ensure!(is_name(&name), "{name} is no name for a copy (letters, digits, - and _)");
@@ -117,13 +161,19 @@ impl Backups {
                 one.by.who
             );
         }
-        let base = self.made().last().filter(|_| !full).map(|(_, newest)| newest.name.clone());
+        let generations: Vec<u32> = self.there().into_iter().collect();
+        // What a copy is on top of must have the same tables.
+        let newest = self.made().last().map(|(_, newest)| *newest).filter(|_| !full);
+        let base = match newest {
+            Some(newest) if self.tables_of(newest)? == self.there() => Some(newest.name.clone()),
+            _ => None,
+        };
         let before_ms = weir_sink::server_ms(&self.target).await? - SETTLED_MS;
         let days = weir_sink::recorded_days(&self.target, before_ms).await?;
         let points = self.points(&self.records).await?.into_iter().map(|point| (point.order.run, point.through.ms()));
         let points: Vec<_> = points.collect();
         let gaps = self.gaps().await?;
-        let copied = weir_sink::copy(&self.target, std::slice::from_ref(&self.version), &name, base.as_deref()).await;
+        let copied = weir_sink::copy(&self.target, &self.versions(), &name, base.as_deref()).await;
         let copied = copied.with_context(|| match &base {
             Some(base) => format!("copy {name} on top of {base} (--full makes one that needs no other)"),
             None => format!("copy {name}"),
@@ -141,7 +191,7 @@ impl Backups {
             "days were replaced meanwhile: this copy is void (make another when that is over; its folder can go)"
         );
         let rows: u64 = days.iter().map(|day| day.rows).sum();
-        let backup = Backup { name: name.clone(), base: base.clone(), points, gaps, before_ms, days };
+        let backup = Backup { name: name.clone(), base: base.clone(), generations, points, gaps, before_ms, days };
         let through = live_through(&backup);
         self.say(String::new(), Action::BackupMade(backup)).await?;
         let base = base.map_or("all of it".to_owned(), |base| format!("what is not in {base}"));
@@ -155,7 +205,7 @@ impl Backups {
 
     /// Of the table that is copied.
     fn is_ours(&self, one: &Replacement) -> bool {
-        one.generation == self.version.number
+        self.generations.iter().any(|generation| generation.version.number == one.generation)
     }
 
     fn list(&self, json: bool) -> anyhow::Result<ExitCode> {
@@ -183,9 +233,8 @@ impl Backups {
     }
 
     async fn verify(&self, name: &str) -> anyhow::Result<ExitCode> {
-        let backup = self.find(name)?;
-        let verified =
-            weir_sink::verify(&self.target, std::slice::from_ref(&self.version), name, backup.before_ms).await;
+        let backup = self.find_same(name)?;
+        let verified = weir_sink::verify(&self.target, &self.versions(), name, backup.before_ms).await;
         let verified = verified.with_context(|| format!("copy {name} cannot be read"))?;
         if !is_as_recorded(backup, &verified) {
             println!("copy {name} is NOT what it must be (make another one, and look at the disk)");
@@ -202,7 +251,7 @@ impl Backups {
 
     /// Without a `reason` it says what would be done.
     async fn restore(&self, name: &str, reason: Option<&str>) -> anyhow::Result<ExitCode> {
-        let backup = self.find(name)?;
+        let backup = self.find_same(name)?;
         let Some(reason) = reason else {
             println!(
                 "would do: the tables become those of copy {name}, and what lies after is computed again from the log:"
@@ -213,10 +262,17 @@ impl Backups {
             backup.gaps.iter().for_each(say_filled);
             return Ok(ExitCode::SUCCESS);
         };
-        if let Shape::Missing(_) = weir_sink::shape(&self.target, &self.version).await? {
-            weir_sink::prepare(&self.target, &self.version).await?;
+        let pending = World::of(&self.records).generations.pending().is_some();
+        ensure!(
+            !pending,
+            "another generation is about to be shown: bring the copy back after that (`weir migrate status`)"
+        );
+        for version in self.versions() {
+            if let Shape::Missing(_) = weir_sink::shape(&self.target, &version).await? {
+                weir_sink::prepare(&self.target, &version).await?;
+            }
         }
-        let restored = weir_sink::restore(&self.target, std::slice::from_ref(&self.version), name).await;
+        let restored = weir_sink::restore(&self.target, &self.versions(), name).await;
         restored.with_context(|| {
             format!("copy {name} was not brought back to the end: runs wait until it is (begin it again)")
         })?;
@@ -226,21 +282,24 @@ impl Backups {
         self.say(reason.to_owned(), Action::BackupRestored { name: name.to_owned(), gaps: gaps.clone() }).await?;
         let records = replay::records(&self.control).await?;
         // A replacement of days that began since the tables are open has not heard of it.
-        weir_sink::end_replay(&self.target, &self.version).await?;
+        weir_sink::end_replay(&self.target, self.in_use()).await?;
         let days = weir_sink::recorded_days(&self.target, backup.before_ms).await?;
         // Nobody else would take out again what was taken back after the copy was made.
-        for id in taken_back(&records) {
-            let undone = weir_sink::undo(&self.target, &import_run(id), &self.version, id).await;
+        for (id, generation) in
+            taken_back(&records).into_iter().flat_map(|id| self.generations.iter().map(move |of| (id, of)))
+        {
+            let run = run_of(generation.number, &import_run(id));
+            let undone = weir_sink::undo(&self.target, &run, &generation.version, id).await;
             undone.with_context(|| {
                 format!("copy {name} is back, and has import {id}, which was taken back (begin it again)")
             })?;
         }
         // A supervisor makes the views at its start, and may have made them in a ClickHouse that is gone.
-        let shown = weir_sink::show(&self.target, &self.version, &self.config.timezones()).await;
+        let shown = weir_sink::show(&self.target, self.in_use(), &self.config.timezones(), None).await;
         shown.with_context(|| format!("copy {name} is back, and cannot be shown (begin it again)"))?;
         println!("the tables are those of copy {name}");
         let points = self.points(&records).await?;
-        for Point { order, through } in &points {
+        for Point { order, through, .. } in &points {
             let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
             let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
             let reported_ms = report::told(&committed).and_then(|told| told.complete_through_ms);
@@ -252,12 +311,17 @@ impl Backups {
             println!("  {} goes on from {}", order.run, at(through.ms()));
         }
         gaps.iter().for_each(say_filled);
-        let mut findings = Audit::new(&self.target, &self.version).full().await?;
-        // What lies after is computed again in any case, and may be at this moment.
-        findings.retain(|finding| {
-            let mine = points.iter().find(|point| point.order.origin == finding.origin());
-            mine.is_some_and(|point| finding.windows(self.version.width).1 <= point.through.ms())
-        });
+        let mut findings = Vec::new();
+        for version in self.versions() {
+            let mut found = Audit::new(&self.target, &version).full().await?;
+            // What lies after is computed again in any case, and may be at this moment.
+            found.retain(|finding| {
+                let of = |point: &&Point| point.generation == version.number && point.order.origin == finding.origin();
+                let mine = points.iter().find(of);
+                mine.is_some_and(|point| finding.windows(point.width).1 <= point.through.ms())
+            });
+            findings.extend(found);
+        }
         let whole = is_as_recorded(backup, &Verified { findings, days });
         if !whole {
             println!(
@@ -271,22 +335,26 @@ impl Backups {
 
     /// Every run that there is to be, and how far the record in ClickHouse says that it is done.
     async fn points(&self, records: &[ControlRecord]) -> anyhow::Result<Vec<Point>> {
-        let mut orders = vec![RunOrder::live(&self.config, &self.target, records)?];
-        for (id, times) in supervisor::desired(records).imports {
-            orders.push(RunOrder::import(&self.config, &self.target, records, &id, times)?);
-        }
+        let (world, imports) = (World::of(records), supervisor::desired(records).imports);
         let mut points = Vec::new();
-        for order in orders {
-            let through =
-                weir_sink::checkpoint(&self.target, &order.run, &self.version, &order.origin, order.from).await?;
-            points.push(Point { order, through });
+        for generation in &self.generations {
+            let version = &generation.version;
+            let mut orders = vec![RunOrder::live(&self.config, &self.target, &world, generation)?];
+            for (id, times) in &imports {
+                orders.push(RunOrder::import(&self.config, &self.target, &world, generation, id, *times));
+            }
+            for order in orders {
+                let through =
+                    weir_sink::checkpoint(&self.target, &order.run, version, &order.origin, order.from).await?;
+                points.push(Point { generation: version.number, width: version.width, order, through });
+            }
         }
         Ok(points)
     }
 
     /// What live has left in the table, and nobody has filled.
     async fn gaps(&self) -> anyhow::Result<Vec<(i64, i64)>> {
-        let gaps = weir_sink::gaps(&self.target, &self.version).await?;
+        let gaps = weir_sink::gaps(&self.target, self.in_use()).await?;
         Ok(gaps.into_iter().map(|gap| (gap.from.ms(), gap.to.ms())).collect())
     }
 
@@ -337,7 +405,8 @@ fn is_as_recorded(backup: &Backup, found: &Verified) -> bool {
 }
 
 fn live_through(backup: &Backup) -> String {
-    let live = backup.points.iter().find(|(run, _)| run == "live");
+    // That of the generation that was in use comes first.
+    let live = backup.points.iter().find(|(run, _)| kind_of(run).1 == "live");
     let through = live.map_or_else(|| "nothing yet".to_owned(), |(_, through_ms)| at(*through_ms));
     let gaps: Vec<String> = backup.gaps.iter().map(range).collect();
     if gaps.is_empty() { through } else { format!("{through} but for {}", gaps.join(", ")) }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 use weir_schemas::{
-    Fault, Recoveries, Repair, Replacements, SchemaVersion, WindowStart,
+    Fault, Repair, Replacements, SchemaVersion, WindowStart, World,
     control::{Action, ControlRecord, REPLAY_RUN},
     progress::{Metadata, Moved, group_of},
 };
@@ -71,7 +71,8 @@ pub(crate) async fn begin(
 
 async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -> Result<Begun, Failure> {
     let run = order.run.as_str();
-    let sink = |error: SinkError| Failure::of_sink(error, run);
+    let called = order.called();
+    let sink = |error: SinkError| Failure::of_sink(error, called);
     repair(order, version, log).await?;
     let (theirs, group, topic) = (log.clone(), group_of(run), order.topic.clone());
     let committed = blocking(move || theirs.committed(&group, &topic)).await?;
@@ -103,14 +104,14 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
     match settled_shape(order, version).await? {
         Shape::Right => {}
         Shape::Altered(Altered { table, differs, mends }) => {
-            return Err(Failure::of(Fault::TableAltered { table, differs, mends }, run));
+            return Err(Failure::of(Fault::TableAltered { table, differs, mends }, called));
         }
         Shape::Closed { restoring } => return Err(closed(order, restoring)),
         Shape::Missing(table) => {
             facts.partitions.clear();
             return Err(match judge::fault(&facts) {
                 // Nothing is done, as far as ClickHouse can say.
-                Some(lost @ Fault::TableLost { .. }) => Failure::of(lost, run),
+                Some(lost @ Fault::TableLost { .. }) => Failure::of(lost, called),
                 _ => Failure::Wait(format!("table {table} is not there (`weir serve` and `weir pipeline` make it)")),
             });
         }
@@ -118,7 +119,7 @@ async fn try_begin(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>
     let checkpoint = checkpoint(order, version).await.map_err(sink)?;
     facts.checkpoint_ms = checkpoint.ms();
     if let Some(fault) = look(order, log, &facts).await? {
-        return Err(Failure::of(fault, run));
+        return Err(Failure::of(fault, called));
     }
     let gone = committed.is_empty() && checkpoint > order.from;
     let gone = gone.then(|| Moved { at_ms: SystemClock.now_ms(), partition: 0, found: None });
@@ -133,7 +134,7 @@ async fn settled_shape(order: &RunOrder, version: &SchemaVersion) -> Result<Shap
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         let looked = weir_sink::shape(&order.target, version).await;
-        shape = looked.map_err(|error| Failure::of_sink(error, &order.run))?;
+        shape = looked.map_err(|error| Failure::of_sink(error, order.called()))?;
         if shape != (Shape::Closed { restoring: false }) {
             break;
         }
@@ -147,7 +148,7 @@ fn closed(order: &RunOrder, restoring: bool) -> Failure {
         true => Failure::Wait(format!(
             "table {table} is not there: a copy is being brought back (if that was cut short, begin it again)"
         )),
-        false => Failure::of(Fault::OwnersGone { table }, &order.run),
+        false => Failure::of(Fault::OwnersGone { table }, order.called()),
     }
 }
 
@@ -174,10 +175,10 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
     let theirs = control.clone();
     let now = blocking(move || theirs.read_all()).await?;
     let known = now.records.len();
-    let now = Recoveries::of(&order.run, now.records.iter().map(|(_, record)| record));
+    let now = World::of(now.records.iter().map(|(_, record)| record)).recoveries(&order.run);
     let pending = |id: i64| now.pending.iter().any(|(pending, _)| *pending == id);
     let repairs: Vec<_> = order.repairs.iter().filter(|(id, _)| pending(*id)).collect();
-    let fail = |error| Failure::of_sink(error, &order.run);
+    let fail = |error| Failure::of_sink(error, order.called());
     let mut compare = false;
     for (_, repair) in &repairs {
         info!(run = order.run, ?repair, "is repaired, as ordered");
@@ -217,7 +218,7 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
         control.append(&record).await.map_err(|error| Failure::Again(error.into()))?;
     }
     match differs(&found, &order.origin, version) {
-        Some(fault) => Err(Failure::of(fault, &order.run)),
+        Some(fault) => Err(Failure::of(fault, order.called())),
         None => Ok(()),
     }
 }
@@ -236,7 +237,7 @@ pub(crate) async fn believe(
     }
     let control = control.clone();
     let now = blocking(move || control.read_all()).await?;
-    let replacements = Replacements::of(now.records.iter().map(|(_, record)| record));
+    let replacements = Replacements::of(&World::of(now.records.iter().map(|(_, record)| record)).control);
     let since = now.records.iter().skip(known).map(|(_, record)| &record.action);
     let recovered = since.filter_map(|action| match action {
         Action::Recover { run, .. } | Action::Recovered { run, .. } => Some(run.clone()),

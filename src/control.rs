@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 use weir_log::{Clock, ControlLog, Follower, Log};
-use weir_schemas::control::ControlRecord;
+use weir_schemas::{World, control::ControlRecord};
 
 /// All control records so far; cheap to clone, all clones see the same.
 #[derive(Clone)]
@@ -61,6 +61,10 @@ impl Control {
             }
         });
         receiver
+    }
+
+    pub(crate) fn world(&self) -> World {
+        World::of(self.records.lock().expect("no holder panics").iter())
     }
 
     pub(crate) fn records(&self) -> Vec<ControlRecord> {

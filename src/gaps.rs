@@ -7,13 +7,13 @@ use anyhow::Context;
 use tracing::info;
 use weir_log::{Log, LogError};
 use weir_schemas::{
-    Hold, SchemaVersion,
+    Hold, Number, SchemaVersion,
     control::{Action, ControlRecord},
     progress::RunProgress,
 };
 use weir_sink::table::Windows;
 
-use crate::{config::Config, hold::Holding, judge::at};
+use crate::{hold::Holding, judge::at, run::Told};
 
 /// A ClickHouse that does not answer is asked again after so long.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -22,15 +22,19 @@ const ASK_ANYWAY: Duration = Duration::from_secs(60);
 const ASK_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether live is late.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
+/// How often ClickHouse is asked whether it has too much to do.
+const PRESSURE_EVERY: Duration = Duration::from_secs(10);
 /// Live is late when its windows come so much after they were due: an INSERT takes seconds.
 const LATE_MS: i64 = 5_000;
-/// The gap run gives way until live was not late for so long: of its share one part of so many is left to it.
+/// What runs beside live gives way until there was no reason for so long: of its share one part of so many is left to it.
 const GIVES_WAY: Duration = Duration::from_secs(30);
 const GIVEN_WAY_PARTS: u16 = 10;
 
 /// What is known of gaps.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
+    /// Of which generation they are.
+    of: Option<Number>,
     /// The one that is being filled.
     pub(crate) at_hand: Option<Windows>,
     /// How often there may have come another one until it was asked; `None`: it is to be asked.
@@ -38,16 +42,17 @@ pub(crate) struct Gaps {
     asked: Option<Instant>,
     /// How their run is held while there is none.
     pub(crate) holding: Holding,
-    /// When live was looked at, and when it was late last.
+    /// When live was looked at, and ClickHouse, and when either was the last reason to give way, with that.
     looked: Option<Instant>,
-    late: Option<Instant>,
+    pressed: Option<Instant>,
+    gives_way: Option<(Instant, String)>,
 }
 
 impl Gaps {
     /// Asks the table for the next gap, when there may be another than the one at hand.
     pub(crate) async fn look(
         &mut self,
-        config: &Config,
+        version: &SchemaVersion,
         target: &weir_sink::Target,
         control: &[ControlRecord],
     ) -> anyhow::Result<()> {
@@ -58,8 +63,7 @@ impl Gaps {
             return Ok(());
         }
         self.asked = Some(Instant::now());
-        let version = config.schema_version()?;
-        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gaps(target, &version)).await;
+        let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::gaps(target, version)).await;
         let found = asked.context("clickhouse does not say whether there is a gap")??.first().copied();
         if let Some(Windows { from, to }) = found.filter(|found| Some(*found) != self.at_hand) {
             info!(from = at(from.ms()), to = at(to.ms()), "a gap is to be filled");
@@ -77,16 +81,39 @@ impl Gaps {
         due
     }
 
-    pub(crate) fn live_is_late(&mut self, now: Instant) {
-        if self.late.replace(now).is_none_or(|late| now - late >= GIVES_WAY) {
-            info!("live is late: the run that fills the gap gives way");
+    /// The same of ClickHouse.
+    pub(crate) fn is_pressure_due(&mut self, now: Instant) -> bool {
+        let due = self.pressed.is_none_or(|pressed| now - pressed >= PRESSURE_EVERY);
+        if due {
+            self.pressed = Some(now);
+        }
+        due
+    }
+
+    /// What runs beside live gives way for a while.
+    pub(crate) fn give_way(&mut self, now: Instant, why: &str) {
+        let before = self.gives_way.replace((now, why.to_owned()));
+        if before.is_none_or(|(since, _)| now - since >= GIVES_WAY) {
+            info!(why, "what runs beside live gives way");
         }
     }
 
-    /// The share of the time that is left to the gap run of the `permille` that are its own.
-    pub(crate) fn share(&self, permille: u16, now: Instant) -> u16 {
-        let gives_way = self.late.is_some_and(|late| now - late < GIVES_WAY);
-        if gives_way { (permille / GIVEN_WAY_PARTS).max(1) } else { permille }
+    /// What a run beside live is told, of which `ordered` is its own.
+    pub(crate) fn told(&self, ordered: Told, now: Instant) -> Told {
+        match &self.gives_way {
+            Some((since, why)) if now - *since < GIVES_WAY => {
+                let permille = (ordered.permille / GIVEN_WAY_PARTS).max(1);
+                Told { permille, gives_way: Some(why.clone()), ..ordered }
+            }
+            _ => ordered,
+        }
+    }
+
+    /// Another generation is in use: what is left there is another's, and to be asked.
+    pub(crate) fn look_again(&mut self, in_use: Number) {
+        if self.of.replace(in_use).is_some_and(|before| before != in_use) {
+            (self.at_hand, self.asked_at, self.asked) = (None, None, None);
+        }
     }
 
     /// The run of the one at hand has come to its end.
@@ -196,15 +223,25 @@ mod tests {
     }
 
     #[test]
-    fn the_gap_run_gives_way_while_live_is_late_and_for_a_while_after() {
+    fn what_runs_beside_live_gives_way_while_there_is_a_reason_and_for_a_while_after() {
         let mut gaps = Gaps::default();
         let begin = Instant::now();
-        assert_eq!(gaps.share(500, begin), 500);
-        gaps.live_is_late(begin);
-        assert_eq!((gaps.share(500, begin), gaps.share(5, begin)), (50, 1), "it never stands still");
-        gaps.live_is_late(begin + LIVE_EVERY);
-        assert_eq!(gaps.share(500, begin + GIVES_WAY), 50);
-        assert_eq!(gaps.share(500, begin + LIVE_EVERY + GIVES_WAY), 500);
+        let share = |gaps: &Gaps, permille, now| {
+            let told = gaps.told(Told { permille, throttle: Some(7), gives_way: None }, now);
+            assert_eq!(told.throttle, Some(7));
+            (told.permille, told.gives_way)
+        };
+        let late = || Some("live is late".to_owned());
+        assert_eq!(share(&gaps, 500, begin), (500, None));
+        gaps.give_way(begin, "live is late");
+        assert_eq!(
+            (share(&gaps, 500, begin), share(&gaps, 5, begin)),
+            ((50, late()), (1, late())),
+            "it never stands still"
+        );
+        gaps.give_way(begin + LIVE_EVERY, "live is late");
+        assert_eq!(share(&gaps, 500, begin + GIVES_WAY), (50, late()));
+        assert_eq!(share(&gaps, 500, begin + LIVE_EVERY + GIVES_WAY), (500, None));
         assert!(gaps.is_live_due(begin) && !gaps.is_live_due(begin) && gaps.is_live_due(begin + LIVE_EVERY));
     }
 }

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use weir_log::{ControlLog, ControlRecords, SystemClock};
 use weir_schemas::{
-    Repair,
+    Number, Repair,
     control::{Action, ControlRecord, TopicId},
 };
 
@@ -95,6 +95,30 @@ fn words(action: &Action) -> String {
             format!("maintenance planned, {} to {}", at(*begins_ms), at(*ends_ms))
         }
         Action::MaintenanceCancelled { .. } => "maintenance cancelled".to_owned(),
+        Action::ConversionStarted { generation, from_ms, .. } => {
+            format!("generation {generation} is filled beside the one in use, from {} on", at(*from_ms))
+        }
+        Action::Verified { differing: 0, closed_ms, .. } => {
+            format!("both generations agree on all before {}", at(*closed_ms))
+        }
+        Action::Verified { differing, closed_ms, .. } => {
+            format!("both generations differ in {differing} sums or values before {}", at(*closed_ms))
+        }
+        Action::DifferenceAccepted { dimension, .. } => format!("{dimension} need not agree"),
+        Action::Show { generation, at_ms, .. } => {
+            format!("{} is to be shown as soon as both are complete through {}", which(*generation), at(*at_ms))
+        }
+        Action::Shown { .. } => "it is shown".to_owned(),
+        Action::NotShown { .. } => "it is not shown: all stays as it was".to_owned(),
+        Action::Drop { generation, .. } => format!("{} is to be dropped", which(*generation)),
+        Action::Dropped { generation } => format!("{} was dropped", which(*generation)),
+    }
+}
+
+fn which(generation: Number) -> String {
+    match generation {
+        None => "the first generation".to_owned(),
+        Some(number) => format!("generation {number}"),
     }
 }
 

@@ -20,7 +20,9 @@ use weir_console::guard::{self, Step};
 use weir_schemas::{
     Hold, Pause, Resume,
     control::{Action, ControlRecord, EtaKept, GAP_RUN},
+    kind_of,
     progress::{RunProgress, group_of},
+    run_of,
 };
 
 use crate::{
@@ -220,7 +222,8 @@ impl Supervisor {
         if told.ended || (filled && order.to.is_none() && is_present().await?) {
             info!(run, "has caught up");
             // What lay before was the gap run's.
-            let behind = if resume.left_to_ms.is_some() { GAP_RUN } else { run.as_str() };
+            let gap = run_of(kind_of(&run).0, GAP_RUN);
+            let behind = if resume.left_to_ms.is_some() { &gap } else { &run };
             let eta = self.eta_kept(behind, resume.again_ms.map_or(resume.by.at_ms, |(_, again_ms)| again_ms));
             self.write(holding, ("caught up", id), String::new(), Action::CaughtUp { run, id, eta }).await?;
         }

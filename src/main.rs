@@ -8,11 +8,14 @@ mod demo;
 mod digest;
 mod doctor;
 mod exposition;
+mod fault;
 mod gaps;
+mod generation;
 mod history;
 mod hold;
 mod judge;
 mod maintenance;
+mod migrate;
 mod recompute;
 mod recover;
 mod replay;
@@ -24,6 +27,7 @@ mod serve;
 mod sources;
 mod status;
 mod supervisor;
+mod tables;
 mod token;
 mod undo;
 mod verbs;
@@ -77,6 +81,9 @@ enum Command {
     /// Copies of the statistics: made, proved and brought back while everything goes on
     #[command(subcommand)]
     Backup(backup::BackupCommand),
+    /// Converts the statistics to another schema version, beside everything else
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
     /// Announces maintenances, and lists them
     #[command(subcommand)]
     Maintenance(maintenance::MaintenanceCommand),
@@ -149,6 +156,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Recover(args) => return runtime.block_on(recover::main(config, &args)),
         Command::Replay(args) => return runtime.block_on(replay::main(config, &args)),
         Command::Backup(command) => return runtime.block_on(backup::main(config, &command)),
+        Command::Migrate(command) => return runtime.block_on(migrate::main(config, &command)),
         Command::Maintenance(command) => return runtime.block_on(maintenance::main(config, &command)),
         Command::Import(command) => return runtime.block_on(sources::import(config, command)),
         Command::Generate(args) => return runtime.block_on(sources::generate(config, args)),

@@ -6,6 +6,7 @@ use anyhow::Context;
 use reqwest::Method;
 use weir_console::{Announcement, MaintenanceState, Reply};
 use weir_log::{Clock, ControlLog, SystemClock};
+use weir_schemas::World;
 
 use crate::{
     config::Config,
@@ -75,10 +76,10 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
     let log = weir_log::open_existing(&config.log_config(), Arc::new(SystemClock));
     let control = ControlLog::look(log.context("the log cannot be opened")?)?;
     let records = match control {
-        Some(control) => control.read_all()?.records.into_iter().map(|(_, record)| record).collect(),
+        Some(control) => control.read_all()?.records.into_iter().map(|(_, record)| record).collect::<Vec<_>>(),
         None => Vec::new(),
     };
-    let all = weir_console::maintenances(&records, SystemClock.now_ms());
+    let all = weir_console::maintenances(&World::of(&records).control, SystemClock.now_ms());
     if all.is_empty() {
         println!("there was none, and none is announced (`weir maintenance plan` announces one)");
     }

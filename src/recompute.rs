@@ -8,8 +8,8 @@ use std::{
 
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
-    Fault,
-    control::{ControlRecord, EVENTS_TOPIC, REPLAY_RUN},
+    Fault, World,
+    control::{EVENTS_TOPIC, REPLAY_RUN},
     progress::{RunProgress, group_of},
 };
 use weir_sink::{Target, table::Windows};
@@ -17,6 +17,7 @@ use weir_sink::{Target, table::Windows};
 use crate::{
     config::Config,
     exposition::OfRuns,
+    generation::Generation,
     judge::at,
     report,
     run::{RunOrder, STOPPED_FOR_GOOD},
@@ -79,8 +80,9 @@ impl Recompute<'_> {
     async fn one(&self, began_ms: i64) -> anyhow::Result<Option<i32>> {
         let control = self.control.clone();
         let records = tokio::task::spawn_blocking(move || control.read_all()).await??.records;
-        let records: Vec<ControlRecord> = records.into_iter().map(|(_, record)| record).collect();
-        let order = RunOrder::replay(self.config, &self.scratch, &records, self.windows, self.permille)?;
+        let world = World::of(records.iter().map(|(_, record)| record));
+        let generation = Generation::in_use(self.config, &world)?;
+        let order = RunOrder::replay(self.config, &self.scratch, &world, &generation, self.windows, self.permille)?;
         let mut process = Process(Some(supervisor::spawn(&order)?));
         let child = process.0.as_mut().expect("it was just started");
         if let Some(told) = child.stdout.take() {

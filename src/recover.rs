@@ -18,13 +18,13 @@ use std::{
 use anyhow::Context;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Fault, Hold, Recoveries, Repair, Replacement, Replacements, WindowWidth,
+    DEDUP_HORIZON_MS, Fault, Repair, Replacement, Replacements, WindowWidth, World,
     control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, TopicId, import_topic},
-    days_of,
+    days_of, kind_of,
     progress::{RunProgress, group_of},
 };
 
-use crate::{config::Config, judge::at, report, serve};
+use crate::{config::Config, generation::Generation, judge::at, report, serve};
 
 /// How long a recovery is waited for; it is done in any case, when somebody runs the runs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -181,15 +181,17 @@ pub(crate) async fn main(config: &Config, args: &RecoverArgs) -> anyhow::Result<
 fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
     let log = weir_log::open(&config.log_config(), Arc::new(SystemClock)).context("the log cannot be opened")?;
     let control = ControlLog::open(log.clone())?;
-    let run = args.run.as_str();
-    let topic = match run.strip_prefix("import-") {
-        Some(id) => import_topic(id),
-        None if run == "live" || run == GAP_RUN => EVENTS_TOPIC.to_owned(),
-        None => anyhow::bail!("there is no run {run} (`weir status` names them)"),
+    let world = World::of(control.read_all()?.records.iter().map(|(_, record)| record));
+    let no_run = || format!("there is no run {} (`weir status` names them)", args.run);
+    let run = world.roles.run(&args.run).with_context(no_run)?;
+    let (run, role) = (run.as_str(), world.roles.role(&run));
+    let topic = match kind_of(run).1 {
+        "live" | GAP_RUN => EVENTS_TOPIC.to_owned(),
+        kind => import_topic(kind.strip_prefix("import-").with_context(no_run)?),
     };
     let told = progress(log.as_ref(), run, &topic)?.with_context(|| {
         format!(
-            "run {run} has not reported, or somebody has moved its group's offsets (`weir status` names the runs; a \
+            "run {role} has not reported, or somebody has moved its group's offsets (`weir status` names the runs; a \
                  restart of `weir serve` or `weir pipeline` looks again at what is wrong)"
         )
     })?;
@@ -198,7 +200,7 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
         Ok(plan) => plan,
         Err(Refusal::NotStopped) => {
             let waits = told.waiting.map_or(String::new(), |waiting| format!("; it waits: {}", waiting.reason));
-            anyhow::bail!("run {run} has not stopped, there is nothing to recover{waits}");
+            anyhow::bail!("run {role} has not stopped, there is nothing to recover{waits}");
         }
         Err(Refusal::Loss(ranges)) => {
             let ranges: Vec<_> =
@@ -211,22 +213,22 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if args.dry_run {
-        println!("would do: {}", words(&plan, run));
+        println!("would do: {}", words(&plan, &role));
         return Ok(ExitCode::SUCCESS);
     }
     let id = write(&control, &plan, run, args.reason.as_deref().unwrap_or_default())?;
-    println!("ordered: {}", words(&plan, run));
-    let records = control.read_all()?.records;
-    if let Some(pause) = Hold::of(run, records.iter().map(|(_, record)| record)).paused() {
+    println!("ordered: {}", words(&plan, &role));
+    let world = World::of(control.read_all()?.records.iter().map(|(_, record)| record));
+    if let Some(pause) = world.hold(run).paused() {
         println!(
-            "{run} is paused since {} by {}, \"{}\": it is done when the run goes on (`weir resume {run}`)",
+            "{role} is paused since {} by {}, \"{}\": it is done when the run goes on (`weir resume {role}`)",
             at(pause.by.at_ms),
             pause.by.who,
             pause.by.reason
         );
         return Ok(ExitCode::SUCCESS);
     }
-    wait(log.as_ref(), run, &topic, id)
+    wait(log.as_ref(), (run, &role), &topic, id)
 }
 
 fn progress(log: &dyn Log, run: &str, topic: &str) -> anyhow::Result<Option<RunProgress>> {
@@ -241,25 +243,24 @@ fn know(
     told: &RunProgress,
     accept_loss: bool,
 ) -> anyhow::Result<Known> {
-    let version = config.schema_version()?;
+    let world = World::of(control.read_all()?.records.iter().map(|(_, record)| record));
+    let version = Generation::of(config, &world, kind_of(run).0)?.version;
     let width = version.width;
     let now_ms = SystemClock.now_ms();
-    let records = control.read_all()?.records;
     let partitions = log.partitions(topic)?;
     let in_use: Vec<PartitionInUse> = match topic {
-        EVENTS_TOPIC => weir_log::partitions_in_use(records.iter().map(|(_, record)| record)),
+        EVENTS_TOPIC => weir_log::partitions_in_use(&world.control),
         _ => (0..partitions).map(|partition| PartitionInUse { partition, effective_ms: i64::MIN }).collect(),
     };
     // A partition in use that the topic does not have, as after it was made anew, has no beginning to look at.
     let there: Vec<_> = in_use.iter().copied().filter(|in_use| in_use.partition < partitions).collect();
     let renewed = matches!(told.fault, Some(Fault::TopicReplaced { .. }));
     let whole = weir_pipeline::whole_from(log.as_ref(), topic, &there, width, renewed, now_ms)?;
-    let records = || records.iter().map(|(_, record)| record);
-    let replaced = match run {
-        "live" => replaced_since(&Replacements::of(records()), version.number, told.at_ms),
+    let replaced = match kind_of(run).1 {
+        "live" => replaced_since(&Replacements::of(&world.control), version.number, told.at_ms),
         _ => BTreeSet::new(),
     };
-    let given_up = Recoveries::of(run, records()).given_up_to_ms();
+    let given_up = world.recoveries(run).given_up_to_ms();
     Ok(Known {
         stopped: told.stopped.is_some(),
         fault: told.fault.clone(),
@@ -299,7 +300,7 @@ fn write(control: &ControlLog, plan: &Plan, run: &str, reason: &str) -> anyhow::
 }
 
 /// Waits until the run has heard of it, and says what came of it.
-fn wait(log: &dyn Log, run: &str, topic: &str, id: i64) -> anyhow::Result<ExitCode> {
+fn wait(log: &dyn Log, (run, role): (&str, &str), topic: &str, id: i64) -> anyhow::Result<ExitCode> {
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
         std::thread::sleep(LOOK_EVERY);
@@ -308,16 +309,16 @@ fn wait(log: &dyn Log, run: &str, topic: &str, id: i64) -> anyhow::Result<ExitCo
             continue;
         }
         if let Some(stopped) = told.stopped {
-            println!("{run} has stopped again: {stopped}");
+            println!("{role} has stopped again: {stopped}");
             return Ok(ExitCode::FAILURE);
         }
         if told.recovery == Some(id) {
-            println!("{run} goes on from {}", at(told.complete_through_ms.unwrap_or_default()));
+            println!("{role} goes on from {}", at(told.complete_through_ms.unwrap_or_default()));
             return Ok(ExitCode::SUCCESS);
         }
     }
     println!(
-        "nobody has done it yet; it will be done first when {run} begins (is `weir serve` or `weir pipeline` running?)"
+        "nobody has done it yet; it will be done first when {role} begins (is `weir serve` or `weir pipeline` running?)"
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) use weir_console::days_in_words;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
-    GAP_PERMILLE, Recoveries, Replacement, Replacements, SchemaVersion, UNHINDERED_PERMILLE, WindowStart, WindowWidth,
+    BESIDE_PERMILLE, Recoveries, Replacement, Replacements, SchemaVersion, UNHINDERED_PERMILLE, WindowStart,
+    WindowWidth, World,
     control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, REPLAY_RUN},
     days_of,
 };
@@ -35,6 +36,7 @@ use weir_sink::{Compared, Differs, Held, Replacer, Scratch, Standing, Target, au
 use crate::{
     config::Config,
     digest::{date, grouped, instant},
+    generation::Generation,
     judge::at,
     recompute::Recompute,
     run::RunOrder,
@@ -95,7 +97,8 @@ async fn replay(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> 
         Ok((log, control, build))
     });
     let (log, control, build) = opened.await??;
-    let (target, version) = (config.target()?, config.schema_version()?);
+    let world = World::of(&records(&control).await?);
+    let (target, version) = (config.target()?, Generation::in_use(config, &world)?.version);
     let scratch = Scratch::of(&target, REPLAY_RUN, &version);
     let (Some(from), Some(to)) = (args.from, args.to) else {
         return give_up(&control, &target, &version, &scratch, args.reason.as_deref().unwrap_or_default()).await;
@@ -106,7 +109,7 @@ async fn replay(config: &Config, args: &ReplayArgs) -> anyhow::Result<ExitCode> 
     if let Some(refusal) = refusal(&known) {
         bail!("{refusal}");
     }
-    let Some(compared) = replay.compute(&known, args.share.unwrap_or(GAP_PERMILLE)).await? else {
+    let Some(compared) = replay.compute(&known, args.share.unwrap_or(BESIDE_PERMILLE)).await? else {
         bail!(
             "the tables that the replay has filled are not what it wrote: somebody else writes there (begin it again)"
         );
@@ -359,8 +362,9 @@ impl Replay<'_> {
     }
 
     async fn know(&self) -> anyhow::Result<Known> {
-        let records = records(&self.control).await?;
-        let live = RunOrder::live(self.config, &self.target, &records)?;
+        let world = World::of(&records(&self.control).await?);
+        let live = RunOrder::live(self.config, &self.target, &world, &Generation::in_use(self.config, &world)?)?;
+        let records = world.control;
         let recoveries = ["live", GAP_RUN].map(|run| Recoveries::of(run, &records));
         let given_up_to_ms = recoveries.iter().filter_map(Recoveries::given_up_to_ms).max();
         let in_use: Vec<PartitionInUse> = weir_log::partitions_in_use(&records);

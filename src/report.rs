@@ -155,7 +155,7 @@ impl Reporter {
             );
             *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
         }
-        let Told { permille, throttle } = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Told { permille, throttle, gives_way } = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut run = RunProgress {
             at_ms: SystemClock.now_ms(),
             complete_through_ms: Some(self.done.through_ms.load(Ordering::Relaxed)),
@@ -170,6 +170,7 @@ impl Reporter {
             generation: self.generation,
             permille: Some(permille),
             throttle,
+            gives_way,
             recovery: self.order.recovery,
             stopped_after: None,
             stopped: None,

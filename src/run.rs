@@ -25,8 +25,9 @@ use tracing::{error, info, warn};
 use weir_log::{Clock, Log, LogConfig, PartitionInUse, SystemClock};
 use weir_pipeline::{Pace, RunSpec, SourceKind, Status};
 use weir_schemas::{
-    Closed, Fault, Hold, Recoveries, Repair, SchemaVersion, UNHINDERED_PERMILLE, WindowStart,
-    control::{CONTROL_TOPIC, ControlRecord, EVENTS_TOPIC, GAP_RUN, REPLAY_RUN, import_run, import_topic},
+    Closed, Fault, Repair, SchemaVersion, UNHINDERED_PERMILLE, WindowStart, World,
+    control::{CONTROL_TOPIC, EVENTS_TOPIC, GAP_RUN, REPLAY_RUN, import_run, import_topic},
+    run_of,
 };
 
 use weir_sink::{Left, table::Windows};
@@ -34,6 +35,7 @@ use weir_sink::{Left, table::Windows};
 use crate::{
     begin::{self, Begun},
     config::Config,
+    generation::Generation,
     judge,
     report::{self, Done, Reporter},
 };
@@ -56,6 +58,9 @@ const CLOSED_MAX: usize = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunOrder {
     pub run: String,
+    /// Its role when it was ordered; empty: it is called as the run.
+    #[serde(default)]
+    pub role: String,
     /// Empty for live traffic.
     pub origin: String,
     pub topic: String,
@@ -89,6 +94,9 @@ pub(crate) struct RunOrder {
     /// A schema version that the binary carries, or the text of a file with its name.
     pub schema_number: u32,
     pub schema_file: Option<PathBuf>,
+    /// The file itself, of a version that a conversion has brought: it comes before the other two.
+    #[serde(default)]
+    pub schema_text: Option<String>,
     pub workers: usize,
     /// A half is for open windows and their rows, a half for closed ones on their way into the table.
     pub memory_bytes_max: usize,
@@ -97,34 +105,38 @@ pub(crate) struct RunOrder {
 }
 
 /// What a run is told while it goes on, a line of JSON each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
     /// The share of the time that it works at most, in thousandths.
     pub permille: u16,
     /// The decision that this share comes from, by its id; `None`: nobody has said anything.
     pub throttle: Option<i64>,
+    /// Why it is less than was ordered.
+    #[serde(default)]
+    pub gives_way: Option<String>,
 }
 
 impl Default for Told {
     fn default() -> Told {
-        Told { permille: UNHINDERED_PERMILLE, throttle: None }
+        Told { permille: UNHINDERED_PERMILLE, throttle: None, gives_way: None }
     }
 }
 
 impl RunOrder {
-    /// The live run over the partitions in use.
+    /// A generation's live run over the partitions in use.
     pub(crate) fn live(
         config: &Config,
         target: &weir_sink::Target,
-        control: &[ControlRecord],
+        world: &World,
+        generation: &Generation,
     ) -> anyhow::Result<RunOrder> {
-        let partitions = weir_log::partitions_in_use(control);
+        let partitions = weir_log::partitions_in_use(&world.control);
         let first_ms = partitions.iter().map(|partition| partition.effective_ms).min();
         let first_ms = first_ms.context("no partition is in use (the control topic names none)")?;
-        let version = config.schema_version()?;
-        let from = version.width.window_of(first_ms - version.lateness_ms);
-        let mut order = RunOrder::of_events(config, target, control, "live", from, None)?;
-        let hold = Hold::of("live", control);
+        let version = &generation.version;
+        let from = version.width.window_of(generation.from_ms.unwrap_or(first_ms - version.lateness_ms));
+        let mut order = RunOrder::of_events(config, target, world, generation, "live", from, None)?;
+        let hold = world.hold(&order.run);
         let resume = hold.catching_up().and_then(|pause| pause.resume.as_ref());
         if let Some(left_to_ms) =
             resume.filter(|resume| resume.resumed_ms.is_none()).and_then(|resume| resume.left_to_ms)
@@ -138,10 +150,11 @@ impl RunOrder {
     pub(crate) fn gap(
         config: &Config,
         target: &weir_sink::Target,
-        control: &[ControlRecord],
+        world: &World,
+        generation: &Generation,
         Windows { from, to }: Windows,
     ) -> anyhow::Result<RunOrder> {
-        let order = RunOrder::of_events(config, target, control, GAP_RUN, from, Some(to))?;
+        let order = RunOrder::of_events(config, target, world, generation, GAP_RUN, from, Some(to))?;
         Ok(RunOrder { left: Left::Own, ..order })
     }
 
@@ -149,27 +162,31 @@ impl RunOrder {
     pub(crate) fn replay(
         config: &Config,
         target: &weir_sink::Target,
-        control: &[ControlRecord],
+        world: &World,
+        generation: &Generation,
         Windows { from, to }: Windows,
         permille: u16,
     ) -> anyhow::Result<RunOrder> {
-        let order = RunOrder::of_events(config, target, control, REPLAY_RUN, from, Some(to))?;
-        Ok(RunOrder { told: Told { permille, ..order.told }, ..order })
+        // It writes no generation's table.
+        let generation = Generation { number: None, ..generation.clone() };
+        let order = RunOrder::of_events(config, target, world, &generation, REPLAY_RUN, from, Some(to))?;
+        Ok(RunOrder { role: String::new(), told: Told { permille, ..order.told }, ..order })
     }
 
     fn of_events(
         config: &Config,
         target: &weir_sink::Target,
-        control: &[ControlRecord],
-        run: &str,
+        world: &World,
+        generation: &Generation,
+        kind: &str,
         from: WindowStart,
         to: Option<WindowStart>,
     ) -> anyhow::Result<RunOrder> {
-        let names = (run.to_owned(), String::new(), EVENTS_TOPIC.to_owned());
-        let mut order = RunOrder::new(config, target, control, names, from, to)?;
-        let partitions = weir_log::partitions_in_use(control);
+        let names = (kind.to_owned(), String::new(), EVENTS_TOPIC.to_owned());
+        let mut order = RunOrder::new(config, target, world, generation, names, from, to);
+        let partitions = weir_log::partitions_in_use(&world.control);
         order.partitions = partitions.iter().map(|in_use| (in_use.partition, in_use.effective_ms)).collect();
-        order.topic_id = weir_log::topic_is(EVENTS_TOPIC, control).map(str::to_owned);
+        order.topic_id = weir_log::topic_is(EVENTS_TOPIC, &world.control).map(str::to_owned);
         Ok(order)
     }
 
@@ -177,30 +194,32 @@ impl RunOrder {
     pub(crate) fn import(
         config: &Config,
         target: &weir_sink::Target,
-        control: &[ControlRecord],
+        world: &World,
+        generation: &Generation,
         id: &str,
         (first_ms, last_ms): (i64, i64),
-    ) -> anyhow::Result<RunOrder> {
-        let width = config.schema_version()?.width;
+    ) -> RunOrder {
+        let width = generation.version.width;
         let (from, to) = (width.window_of(first_ms), width.next(width.window_of(last_ms)));
         let import = (import_run(id), id.to_owned(), import_topic(id));
-        RunOrder::new(config, target, control, import, from, Some(to))
+        RunOrder::new(config, target, world, generation, import, from, Some(to))
     }
 
     fn new(
         config: &Config,
         target: &weir_sink::Target,
-        control: &[ControlRecord],
-        (run, origin, topic): (String, String, String),
+        world: &World,
+        generation: &Generation,
+        (kind, origin, topic): (String, String, String),
         from: WindowStart,
         to: Option<WindowStart>,
-    ) -> anyhow::Result<RunOrder> {
-        let recoveries = Recoveries::of(&run, control);
-        let hold = Hold::of(&run, control);
-        let from = config.schema_version()?.width.window_of(recoveries.first_ms(from.ms()));
-        Ok(RunOrder {
+    ) -> RunOrder {
+        let run = run_of(generation.number, &kind);
+        let (recoveries, hold) = (world.recoveries(&run), world.hold(&run));
+        let from = generation.version.width.window_of(recoveries.first_ms(from.ms()));
+        RunOrder {
             left: Left::Passed,
-            told: Told { permille: hold.permille, throttle: hold.throttle.map(|by| by.id) },
+            told: Told { permille: hold.permille, throttle: hold.throttle.map(|by| by.id), gives_way: None },
             recovery: recoveries.last(),
             given_up_to_ms: recoveries.given_up_to_ms(),
             repairs: recoveries.pending,
@@ -208,6 +227,7 @@ impl RunOrder {
             topic_id: None,
             partitions: Vec::new(),
             spill_dir: config.data_dir.join("spill").join(&run),
+            role: world.roles.role(&run),
             run,
             import: !origin.is_empty(),
             origin,
@@ -218,14 +238,23 @@ impl RunOrder {
             target: target.clone(),
             schema_number: config.schema.version,
             schema_file: config.schema.file.clone(),
+            schema_text: generation.text.clone(),
             workers: config.pipeline.workers,
             memory_bytes_max: config.pipeline.memory_bytes_max,
             tick_after_ms: config.pipeline.tick_after.as_millis() as u64,
-        })
+        }
+    }
+
+    /// As people call it.
+    pub(crate) fn called(&self) -> &str {
+        if self.role.is_empty() { &self.run } else { &self.role }
     }
 
     pub(crate) fn version(&self) -> anyhow::Result<SchemaVersion> {
-        crate::config::schema_version(self.schema_number, self.schema_file.as_deref())
+        match &self.schema_text {
+            Some(text) => Ok(SchemaVersion::parse(text, "the version of a conversion")?),
+            None => crate::config::schema_version(self.schema_number, self.schema_file.as_deref()),
+        }
     }
 }
 
@@ -240,14 +269,14 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     let (shutdown, stopping) = watch::channel(false);
     let pace = Pace::default();
     pace.set(order.told.permille);
-    let heard = Arc::new(Mutex::new(order.told));
+    let heard = Arc::new(Mutex::new(order.told.clone()));
     let (paced, hears) = (pace.clone(), heard.clone());
     std::thread::spawn(move || {
         // The end of it says that we are to stop, or that whoever started us is gone.
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             match serde_json::from_str(&line) {
-                Ok(told @ Told { permille, .. }) => {
-                    paced.set(permille);
+                Ok::<Told, _>(told) => {
+                    paced.set(told.permille);
                     *hears.lock().unwrap_or_else(PoisonError::into_inner) = told;
                 }
                 Err(error) => warn!(%error, line, "what the supervisor says cannot be read"),
@@ -438,7 +467,7 @@ async fn go_on(
     let gate = gate(order, log.clone(), leaving, passed);
     let written = async {
         // When all windows have passed it, the sink finishes them.
-        let sink = async { sink.await.map_err(|error| Failure::of_sink(error, &order.run)) };
+        let sink = async { sink.await.map_err(|error| Failure::of_sink(error, order.called())) };
         tokio::pin!(sink, gate);
         tokio::select! {
             written = &mut sink => written,
@@ -455,11 +484,11 @@ async fn go_on(
         written = &mut written => written,
         read = &mut pipeline => match read.context("the pipeline's thread")? {
             Ok(_) => written.await,
-            Err(error) => Err(Failure::of_pipeline(error, &order.run)),
+            Err(error) => Err(Failure::of_pipeline(error, order.called())),
         },
         fault = &mut watched => {
             reporter.say(|_| ())?;
-            Err(Failure::Again(anyhow::anyhow!("{}", judge::say(&fault, &order.run))))
+            Err(Failure::Again(anyhow::anyhow!("{}", judge::say(&fault, order.called()))))
         }
     }
 }

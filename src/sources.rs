@@ -38,12 +38,12 @@ struct LiveDays {
 impl weir_import::LiveDays for LiveDays {
     fn live_days<'a>(&'a self, site: &'a str, first: Date, last: Date) -> BoxFuture<'a, anyhow::Result<Vec<Date>>> {
         async move {
-            let (target, version) = (self.config.target()?, self.config.schema_version()?);
+            let target = self.config.target()?;
+            // Of the generation in use, whichever that is.
             let sql = format!(
-                "SELECT DISTINCT toUInt16(toDate(window_start, 'UTC')) AS day FROM {}.{} WHERE site = ? AND origin = '' \
+                "SELECT DISTINCT toUInt16(toDate(window_start, 'UTC')) AS day FROM {}.stats WHERE site = ? AND origin = '' \
                  AND dimension = 'site' AND toDate(window_start, 'UTC') BETWEEN ? AND ? ORDER BY day",
                 target.database,
-                weir_schemas::tables::stats_table(&version),
             );
             let days = target.client().query(&sql).bind(site).bind(first.to_string()).bind(last.to_string());
             let days: Vec<u16> =

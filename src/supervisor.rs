@@ -17,14 +17,19 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tracing::{error, info, warn};
 use weir_console::Seen;
 use weir_log::{Clock, Committed, ControlLog, Log};
 use weir_schemas::{
-    Fault, Hold, Replacements, SchemaVersion,
+    Fault, Hold, Number, Replacements, SHADOW, SchemaVersion, World,
     control::{Action, ControlRecord, GAP_RUN, import_run, import_topic},
+    kind_of,
     progress::group_of,
+    run_of,
 };
 use weir_sink::{
     Left,
@@ -36,10 +41,13 @@ use crate::{
     config::Config,
     control::Control,
     exposition::OfRuns,
+    fault::Step,
     gaps::{Gaps, has_come, late_from},
+    generation::Generation,
     hold::Holding,
     judge, report,
     run::{RunOrder, STOPPED_FOR_GOOD, Told},
+    tables::Tables,
     undo::Undos,
 };
 
@@ -52,12 +60,12 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a run may take to finish its deed when it is asked to stop; it is killed then, which loses nothing.
 const STOP_WAIT: Duration = Duration::from_secs(10);
-/// How often tables and views are tried to be made while ClickHouse is away, or not as it must be.
-const PREPARE_EVERY: Duration = Duration::from_secs(2);
 /// Imports that are counted, or looked at after a start, at the same time: each is a process with workers of its own.
 const IMPORTS_AT_ONCE: usize = 2;
 /// How often the groups of runs without a process are written anew: a broker forgets offsets after seven days.
 const REFRESH_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long ClickHouse is asked whether it has too much to do.
+const ASK_PATIENCE: Duration = Duration::from_millis(500);
 /// How often it is looked whether it is still told why a run has stopped.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Of so many looks of the audit one counts all rows of the table: hourly, at a look a minute.
@@ -171,10 +179,11 @@ impl Running {
     }
 }
 
-/// Runs of imports, without `run`, that have a process.
+/// Runs of imports of the generation of `run`, without it, that have a process.
 fn imports_at_work(runs: &BTreeMap<String, Running>, run: &str) -> usize {
     let at_work = |(other, running): &(&String, &Running)| {
-        *other != run && other.starts_with("import-") && running.child.is_some()
+        let (number, kind) = kind_of(other);
+        *other != run && number == kind_of(run).0 && kind.starts_with("import-") && running.child.is_some()
     };
     runs.iter().filter(at_work).count()
 }
@@ -183,6 +192,7 @@ fn imports_at_work(runs: &BTreeMap<String, Running>, run: &str) -> usize {
 struct Found {
     began: Instant,
     known: usize,
+    generation: Generation,
     findings: Vec<Finding>,
 }
 
@@ -201,24 +211,29 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Runs until `shutdown` is true, then stops every run and returns.
     pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let version = self.config.schema_version()?;
         let mut runs: BTreeMap<String, Running> = BTreeMap::new();
         let (mut gaps, mut undos) = (Gaps::default(), Undos::default());
         let (finder, mut findings) = mpsc::channel(1);
-        let prepared = tokio::spawn(prepare(self.target.clone(), version.clone(), self.config.timezones()));
-        let every = self.config.pipeline.audit_every;
-        let (control, clock) = (self.control.clone(), self.clock.clone());
-        let audit = tokio::spawn(audit(self.target.clone(), version.clone(), every, control, clock, finder));
+        let tables = Tables {
+            config: self.config.clone(),
+            log: self.log.clone(),
+            control: self.control.clone(),
+            clock: self.clock.clone(),
+            target: self.target.clone(),
+        };
+        let tables = tokio::spawn(tables.keep());
+        let mut audits: BTreeMap<Number, JoinHandle<()>> = BTreeMap::new();
         let (mut said, mut refreshed) = (String::new(), Instant::now());
         loop {
             if refreshed.elapsed() > REFRESH_EVERY {
                 refreshed = Instant::now();
                 self.refresh(&runs).await?;
             }
+            let world = self.control.world();
+            self.keep_audits(&world, &finder, &mut audits);
             // A look may take long: a process is waited for. What it was about is done at the next start.
-            let records = self.control.records();
             let looked = tokio::select! {
-                looked = self.look(&records, &mut runs, &mut gaps, &mut undos) => looked,
+                looked = self.look(&world, &mut runs, &mut gaps, &mut undos) => looked,
                 _ = shutdown.wait_for(|stop| *stop) => break,
             };
             // What is wrong now may be right at the next look; said once.
@@ -231,12 +246,12 @@ impl Supervisor {
             }
             tokio::select! {
                 _ = tokio::time::sleep(LOOK_EVERY) => {}
-                Some(found) = findings.recv() => self.stop_differing(found, &version, &mut runs).await?,
+                Some(found) = findings.recv() => self.stop_differing(found, &mut runs).await?,
                 _ = shutdown.changed() => break,
             }
         }
         undos.abort();
-        for task in [prepared, audit] {
+        for task in audits.into_values().chain([tables]) {
             task.abort();
             let _ = task.await;
         }
@@ -248,77 +263,194 @@ impl Supervisor {
         Ok(())
     }
 
+    /// One audit for each generation that has runs.
+    fn keep_audits(&self, world: &World, finder: &mpsc::Sender<Found>, audits: &mut BTreeMap<Number, JoinHandle<()>>) {
+        let alive = world.generations.alive();
+        audits.retain(|number, audit| {
+            let stays = alive.contains(number);
+            if !stays {
+                audit.abort();
+            }
+            stays
+        });
+        for number in alive {
+            // What this binary does not carry is told by whoever looks after its runs.
+            let Ok(generation) = Generation::of(&self.config, world, number) else { continue };
+            audits.entry(number).or_insert_with(|| {
+                let (target, every) = (self.target.clone(), self.config.pipeline.audit_every);
+                let (control, clock) = (self.control.clone(), self.clock.clone());
+                tokio::spawn(audit(target, generation, every, control, clock, finder.clone()))
+            });
+        }
+    }
+
     async fn look(
         &self,
-        records: &[ControlRecord],
+        world: &World,
         runs: &mut BTreeMap<String, Running>,
         gaps: &mut Gaps,
         undos: &mut Undos,
     ) -> anyhow::Result<()> {
-        let desired = desired(records);
+        let desired = desired(&world.control);
         // What cannot be looked after keeps none of the others from it.
-        let mut failed = self.fill_gap(records, runs, gaps).await;
-        let filled = gaps.none(records);
-        let live = RunOrder::live(&self.config, &self.target, records);
+        let mut failed = self.fill_gap(world, runs, gaps).await;
+        let filled = gaps.none(&world.control);
+        let alive = world.generations.alive();
+        for &number in &alive {
+            let kept = match Generation::of(&self.config, world, number) {
+                Ok(generation) => self.look_after(world, &generation, &desired, (filled, &*gaps), runs).await,
+                Err(error) => Err(error),
+            };
+            failed = failed.and(kept);
+        }
+        for id in &desired.undo {
+            let versions =
+                alive.iter().map(|&number| Ok((number, Generation::of(&self.config, world, number)?.version)));
+            let versions: Vec<_> = match versions.collect::<anyhow::Result<_>>() {
+                Ok(versions) => versions,
+                Err(error) => {
+                    failed = failed.and(Err(error));
+                    continue;
+                }
+            };
+            let of = |(number, version)| {
+                let run = run_of(number, &import_run(id));
+                let child = runs.remove(&run).and_then(|running| running.child);
+                (run, version, child)
+            };
+            let undone: Vec<_> = versions.into_iter().map(of).collect();
+            undos.begin(&format!("import {id}"), || self.take_back(id.clone(), undone));
+        }
+        for (number, ..) in world.generations.drops.iter().filter(|(.., done)| !done) {
+            let generation = match Generation::of(&self.config, world, *number) {
+                Ok(generation) => generation,
+                Err(error) => {
+                    failed = failed.and(Err(error));
+                    continue;
+                }
+            };
+            let gone = runs.extract_if(.., |run, _| kind_of(run).0 == *number);
+            let children: Vec<_> = gone.filter_map(|(run, running)| Some((run, running.child?))).collect();
+            let origins = [("live".to_owned(), String::new()), (GAP_RUN.to_owned(), String::new())].into_iter();
+            let origins = origins.chain(desired.imports.keys().map(|id| (import_run(id), id.clone())));
+            let written = origins.map(|(kind, origin)| (run_of(*number, &kind), origin)).collect();
+            undos.begin(&generation.name(), || self.drop_generation(generation.clone(), written, children));
+        }
+        failed.and(undos.ended().await)
+    }
+
+    /// Takes a generation away, after its runs have ended; `written`: their names and origins.
+    fn drop_generation(
+        &self,
+        generation: Generation,
+        written: Vec<(String, String)>,
+        children: Vec<(String, Child)>,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
+        let (control, target, clock) = (self.control.log.clone(), self.target.clone(), self.clock.clone());
+        async move {
+            for (run, child) in children {
+                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+            }
+            weir_sink::drop_generation(&target, &generation.version, &written).await?;
+            Step::Dropped.done();
+            let action = Action::Dropped { generation: generation.number };
+            let record =
+                ControlRecord { at_ms: clock.now_ms(), who: "supervisor".into(), reason: String::new(), action };
+            control.append(&record).await?;
+            Ok(())
+        }
+    }
+
+    /// Sees to the runs of one generation: live's, and those of the imports.
+    async fn look_after(
+        &self,
+        world: &World,
+        generation: &Generation,
+        desired: &Desired,
+        (filled, gaps): (bool, &Gaps),
+        runs: &mut BTreeMap<String, Running>,
+    ) -> anyhow::Result<()> {
+        let is_in_use = generation.number == world.generations.in_use();
+        let live = RunOrder::live(&self.config, &self.target, world, generation);
         let imports = desired.imports.iter();
-        let imports = imports.map(|(id, times)| RunOrder::import(&self.config, &self.target, records, id, *times));
+        let imports =
+            imports.map(|(id, times)| Ok(RunOrder::import(&self.config, &self.target, world, generation, id, *times)));
+        let mut failed = Ok(());
         for order in [live].into_iter().chain(imports) {
             let kept = match order {
-                Ok(order) => {
-                    let hold = Hold::of(&order.run, records);
+                Ok(mut order) => {
+                    // All runs beside the one in use are held as one.
+                    let role = if is_in_use { world.roles.role(&order.run) } else { SHADOW.to_owned() };
+                    let hold = Hold::of(&role, &world.control);
+                    if !is_in_use {
+                        order.told = gaps.told(Told { permille: hold.permille, ..order.told }, Instant::now());
+                    }
                     let waits = order.import && imports_at_work(runs, &order.run) >= IMPORTS_AT_ONCE;
-                    match waits && hold.paused().is_none() {
-                        true => Ok(()),
-                        false => self.keep_up(order, &hold, filled, runs).await,
+                    match hold.paused() {
+                        // What its pause says is said by the shadow's live run.
+                        Some(_) if order.import && !is_in_use => self.end(&order.run, runs).await,
+                        None if waits => Ok(()),
+                        _ => self.keep_up(order, &hold, filled || !is_in_use, runs).await,
                     }
                 }
                 Err(error) => Err(error),
             };
             failed = failed.and(kept);
         }
-        let version = self.config.schema_version()?;
-        for id in &desired.undo {
-            let child = runs.remove(&import_run(id)).and_then(|running| running.child);
-            undos.begin(id, || self.take_back(id.clone(), version.clone(), child));
-        }
-        failed.and(undos.ended().await)
+        failed
+    }
+
+    /// Ends the run's process, and forgets it.
+    async fn end(&self, run: &str, runs: &mut BTreeMap<String, Running>) -> anyhow::Result<()> {
+        let Some(child) = runs.remove(run).and_then(|running| running.child) else { return Ok(()) };
+        let run = run.to_owned();
+        Ok(tokio::task::spawn_blocking(move || stop(&run, child)).await?)
     }
 
     /// Sees to the run of the gap at hand, and to the next one after its end.
     async fn fill_gap(
         &self,
-        records: &[ControlRecord],
+        world: &World,
         runs: &mut BTreeMap<String, Running>,
         gaps: &mut Gaps,
     ) -> anyhow::Result<()> {
-        gaps.look(&self.config, &self.target, records).await?;
-        let hold = Hold::of(GAP_RUN, records);
+        let generation = Generation::in_use(&self.config, world)?;
+        let now = Instant::now();
+        // What cannot be asked keeps nobody from filling the gap, or a shadow.
+        let beside = gaps.at_hand.is_some() || world.generations.shadow().is_some();
+        if beside && gaps.is_live_due(now) && self.live_is_late(world, &generation).await.unwrap_or(false) {
+            gaps.give_way(now, "live is late");
+        }
+        if beside && gaps.is_pressure_due(now) {
+            let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::pressure(&self.target)).await;
+            if let Ok(Ok(Some(why))) = asked {
+                gaps.give_way(now, &why);
+            }
+        }
+        gaps.look_again(generation.number);
+        gaps.look(&generation.version, &self.target, &world.control).await?;
+        let (run, hold) = (run_of(generation.number, GAP_RUN), Hold::of(GAP_RUN, &world.control));
         let Some(gap) = gaps.at_hand else {
-            return match Gaps::last_end_ms(records).filter(|_| gaps.none(records)) {
-                Some(through_ms) => self.hold_nothing(GAP_RUN, &hold, through_ms, &mut gaps.holding).await,
+            return match Gaps::last_end_ms(&world.control).filter(|_| gaps.none(&world.control)) {
+                Some(through_ms) => self.hold_nothing(&run, &hold, through_ms, &mut gaps.holding).await,
                 None => Ok(()),
             };
         };
-        let mut order = RunOrder::gap(&self.config, &self.target, records, gap)?;
-        let now = Instant::now();
-        // What cannot be asked keeps nobody from filling the gap.
-        if gaps.is_live_due(now) && self.live_is_late(records).await.unwrap_or(false) {
-            gaps.live_is_late(now);
-        }
-        order.told.permille = gaps.share(order.told.permille, now);
+        let mut order = RunOrder::gap(&self.config, &self.target, world, &generation, gap)?;
+        order.told = gaps.told(order.told, now);
         self.keep_up(order, &hold, true, runs).await?;
-        if runs.get(GAP_RUN).is_some_and(|running| running.ended) && hold.catching_up().is_none() {
-            runs.remove(GAP_RUN);
+        if runs.get(&run).is_some_and(|running| running.ended) && hold.catching_up().is_none() {
+            runs.remove(&run);
             gaps.filled();
         }
         Ok(())
     }
 
-    async fn live_is_late(&self, records: &[ControlRecord]) -> anyhow::Result<bool> {
-        let live = RunOrder::live(&self.config, &self.target, records)?;
+    async fn live_is_late(&self, world: &World, generation: &Generation) -> anyhow::Result<bool> {
+        let live = RunOrder::live(&self.config, &self.target, world, generation)?;
         let told = self.told(&live).await?;
-        let (hold, version) = (Hold::of("live", records), live.version()?);
-        let Some(from_ms) = told.and_then(|told| late_from(&hold, &told, &version)) else { return Ok(false) };
+        let (hold, version) = (world.hold(&live.run), &generation.version);
+        let Some(from_ms) = told.and_then(|told| late_from(&hold, &told, version)) else { return Ok(false) };
         let (log, now_ms) = (self.log.clone(), self.clock.now_ms());
         Ok(tokio::task::spawn_blocking(move || has_come(log.as_ref(), from_ms, now_ms)).await??)
     }
@@ -349,7 +481,7 @@ impl Supervisor {
                 ended: false,
                 began_ms: None,
                 left: order.left,
-                told: order.told,
+                told: order.told.clone(),
                 held: false,
                 holding: Holding::default(),
             };
@@ -405,9 +537,11 @@ impl Supervisor {
             match child.try_wait() {
                 Ok(None) => {
                     if running.told != order.told {
-                        tell(child, order.told)?;
-                        info!(run, permille = order.told.permille, "works for another share of the time");
-                        running.told = order.told;
+                        tell(child, &order.told)?;
+                        if running.told.permille != order.told.permille {
+                            info!(run, permille = order.told.permille, "works for another share of the time");
+                        }
+                        running.told = order.told.clone();
                     }
                     return told;
                 }
@@ -440,7 +574,7 @@ impl Supervisor {
         running.started = Instant::now();
         running.wait = (running.wait * 2).min(RESTART_MAX);
         running.began_ms = Some(self.clock.now_ms());
-        (running.left, running.told) = (order.left, order.told);
+        (running.left, running.told) = (order.left, order.told.clone());
         match spawn(&order) {
             Ok(mut child) => {
                 info!(run, pid = child.id(), "started");
@@ -465,11 +599,10 @@ impl Supervisor {
     /// the rest is not.
     async fn stop_differing(
         &self,
-        Found { began, known, mut findings }: Found,
-        version: &SchemaVersion,
+        Found { began, known, generation, mut findings }: Found,
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
-        let recovered = match begin::believe(&mut findings, &self.control.log, known, version).await {
+        let recovered = match begin::believe(&mut findings, &self.control.log, known, &generation.version).await {
             Ok(recovered) => recovered,
             Err(error) => {
                 warn!(
@@ -481,8 +614,9 @@ impl Supervisor {
         };
         let origins: BTreeSet<&str> = findings.iter().map(Finding::origin).collect();
         for origin in origins {
-            let run = if origin.is_empty() { "live".to_owned() } else { import_run(origin) };
-            let Some(fault) = begin::differs(&findings, origin, version) else { continue };
+            let kind = if origin.is_empty() { "live".to_owned() } else { import_run(origin) };
+            let run = run_of(generation.number, &kind);
+            let Some(fault) = begin::differs(&findings, origin, &generation.version) else { continue };
             let Some(running) = runs.get_mut(&run) else { continue };
             let settled = !running.pending && running.unsettled.is_none_or(|unsettled| unsettled < began);
             if running.differs || !settled || recovered.contains(&run) {
@@ -506,21 +640,22 @@ impl Supervisor {
         Ok(tokio::task::spawn_blocking(refresh).await?)
     }
 
+    /// Takes an import back out of all generations; `runs`: its run of each, with its process.
     fn take_back(
         &self,
         id: String,
-        version: SchemaVersion,
-        child: Option<Child>,
+        runs: Vec<(String, SchemaVersion, Option<Child>)>,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
         let (log, control, target) = (self.log.clone(), self.control.log.clone(), self.target.clone());
         let clock = self.clock.clone();
         async move {
-            let run = import_run(&id);
-            if let Some(child) = child {
-                let run = run.clone();
-                tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+            for (run, version, child) in runs {
+                if let Some(child) = child {
+                    let run = run.clone();
+                    tokio::task::spawn_blocking(move || stop(&run, child)).await?;
+                }
+                weir_sink::undo(&target, &run, &version, &id).await?;
             }
-            weir_sink::undo(&target, &run, &version, &id).await?;
             let topic = import_topic(&id);
             tokio::task::spawn_blocking(move || log.delete_topic(&topic)).await??;
             let record = ControlRecord {
@@ -575,43 +710,26 @@ pub(crate) fn stop(run: &str, mut child: Child) {
     let _ = child.wait();
 }
 
-/// Makes tables and views, however long ClickHouse is away; a run that finds none waits for them.
-async fn prepare(target: weir_sink::Target, version: SchemaVersion, timezones: BTreeMap<String, String>) {
-    let mut said = String::new();
-    loop {
-        let made = async {
-            weir_sink::prepare(&target, &version).await?;
-            weir_sink::show(&target, &version, &timezones).await
-        };
-        let Err(error) = made.await else { return };
-        let error = error.to_string();
-        if error != said {
-            warn!(error, "tables and views cannot be made yet; tried again");
-            said = error;
-        }
-        tokio::time::sleep(PREPARE_EVERY).await;
-    }
-}
-
 /// Compares the table with what `emissions` says of it, all the time and slowly.
 async fn audit(
     target: weir_sink::Target,
-    version: SchemaVersion,
+    generation: Generation,
     every: Duration,
     control: Control,
     clock: Arc<dyn Clock>,
     found: mpsc::Sender<Found>,
 ) {
-    let mut audit = Audit::new(&target, &version);
+    let version = &generation.version;
+    let mut audit = Audit::new(&target, version);
     let mut look = 0_u32;
     // Days that were replaced in part may have as many rows as before. Every row is compared once after a replacement that
     // was not done, by whichever process first comes to the end of that.
     let mut compared = 0;
     loop {
         tokio::time::sleep(every).await;
-        let records = control.records();
-        let (began, known) = (Instant::now(), records.len());
-        let unaudited = Replacements::of(&records).unaudited(version.number).filter(|undone| *undone > compared);
+        let world = control.world();
+        let (began, known) = (Instant::now(), world.control.len());
+        let unaudited = Replacements::of(&world.control).unaudited(version.number).filter(|undone| *undone > compared);
         let looked = match look % ROWS_EVERY {
             _ if unaudited.is_some() => audit.full().await,
             0 => audit.rows().await,
@@ -622,12 +740,12 @@ async fn audit(
                 look = look.wrapping_add(1);
                 if let Some(undone) = unaudited {
                     compared = undone;
-                    say_audited(&control.log, &version, undone, clock.now_ms()).await;
+                    say_audited(&control.log, version, undone, clock.now_ms()).await;
                 }
             }
             // The same look again, until it was seen to.
             Ok(findings) => {
-                if found.send(Found { began, known, findings }).await.is_err() {
+                if found.send(Found { began, known, generation: generation.clone(), findings }).await.is_err() {
                     return;
                 }
             }

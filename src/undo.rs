@@ -1,4 +1,5 @@
-//! Imports are taken back beside everything else: the statements that do it may take long, and nothing waits for them.
+//! Imports are taken back, and generations dropped, beside everything else: the statements that do it may take long, and
+//! nothing waits for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +10,7 @@ use anyhow::Context;
 use tokio::task::JoinHandle;
 use tracing::info;
 
-/// Those that are being taken back, by the import's id.
+/// Those that are being taken back, as they are told of.
 #[derive(Debug, Default)]
 pub(crate) struct Undos {
     at_work: BTreeMap<String, JoinHandle<anyhow::Result<()>>>,
@@ -19,29 +20,29 @@ pub(crate) struct Undos {
 
 impl Undos {
     /// Begins, if nobody is at it.
-    pub(crate) fn begin<T>(&mut self, id: &str, taking_back: impl FnOnce() -> T)
+    pub(crate) fn begin<T>(&mut self, what: &str, taking_back: impl FnOnce() -> T)
     where
         T: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        if !self.done.contains(id) && !self.at_work.contains_key(id) {
-            self.at_work.insert(id.to_owned(), tokio::spawn(taking_back()));
+        if !self.done.contains(what) && !self.at_work.contains_key(what) {
+            self.at_work.insert(what.to_owned(), tokio::spawn(taking_back()));
         }
     }
 
     /// Tells of those that are over. Errors: the first that failed; it may be begun again.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
         let over: Vec<String> =
-            self.at_work.iter().filter(|(_, task)| task.is_finished()).map(|(id, _)| id.clone()).collect();
+            self.at_work.iter().filter(|(_, task)| task.is_finished()).map(|(what, _)| what.clone()).collect();
         let mut failed = Ok(());
-        for id in over {
-            let Some(task) = self.at_work.remove(&id) else { continue };
+        for what in over {
+            let Some(task) = self.at_work.remove(&what) else { continue };
             match task.await.map_err(anyhow::Error::from).flatten() {
                 Ok(()) => {
-                    info!(import = id, "taken back");
-                    self.done.insert(id);
+                    info!(what, "taken back");
+                    self.done.insert(what);
                 }
                 Err(error) => {
-                    let error = Err(error).with_context(|| format!("import {id} cannot be taken back yet"));
+                    let error = Err(error).with_context(|| format!("{what} cannot be taken back yet"));
                     failed = failed.and(error);
                 }
             }
@@ -78,7 +79,7 @@ mod tests {
             }
         };
         let look = async |undos: &mut Undos, fails| {
-            undos.begin("a", taking_back(fails));
+            undos.begin("import a", taking_back(fails));
             tokio::task::yield_now().await;
             undos.ended().await
         };
@@ -87,14 +88,14 @@ mod tests {
         }
         assert_eq!(begun.load(Ordering::SeqCst), 1, "once at a time");
         go.notify_one();
-        while !undos.at_work["a"].is_finished() {
+        while !undos.at_work["import a"].is_finished() {
             tokio::task::yield_now().await;
         }
         let failed = format!("{:#}", undos.ended().await.unwrap_err());
         assert_eq!(failed, "import a cannot be taken back yet: the table is away");
         look(&mut undos, false).await.unwrap();
         go.notify_one();
-        while !undos.at_work["a"].is_finished() {
+        while !undos.at_work["import a"].is_finished() {
             tokio::task::yield_now().await;
         }
         undos.ended().await.unwrap();

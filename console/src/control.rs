@@ -28,10 +28,11 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::{info, warn};
-use weir_log::{Clock, ControlLog, ControlRecords, Log, LogError};
+use weir_log::{Clock, ControlLog, Log, LogError};
 use weir_schemas::{
-    Hold, Recoveries, SchemaVersion,
+    Hold, Recoveries, SHADOW, SchemaVersion, World,
     control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, import_run, import_topic},
+    kind_of,
     progress::RunProgress,
 };
 
@@ -144,30 +145,34 @@ impl Desk {
         after(before.expect("there is always one"))
     }
 
-    fn read(&self) -> Result<(ControlLog, ControlRecords), Failure> {
+    fn control(&self) -> Result<ControlLog, Failure> {
         let control = ControlLog::look(self.log.clone())?;
-        let control = control.ok_or_else(|| {
-            Failure::new(StatusCode::NOT_FOUND, "nothing has run on this log yet (start `weir serve`)")
-        })?;
-        let all = control.read_all()?;
-        Ok((control, all))
+        control
+            .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "nothing has run on this log yet (start `weir serve`)"))
+    }
+
+    fn read(&self) -> Result<(ControlLog, World), Failure> {
+        let control = self.control()?;
+        let world = World::of(control.read_all()?.records.iter().map(|(_, record)| record));
+        Ok((control, world))
     }
 
     /// Blocks the thread.
     fn command(&self, run: &str, verb: Verb, command: &Command, token: &Token) -> Result<Reply, Failure> {
         // What writes nothing waits for nobody.
         let _turn = (!command.dry_run).then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner));
-        let (control, all) = self.read()?;
+        let (control, world) = self.read()?;
+        let own = kind_of(run).0.is_some().then(|| world.roles.role(run));
+        let run = own.as_deref().unwrap_or(run);
         let now_ms = self.clock.now_ms();
         if let Some(id) = command.id {
-            if let Some(record) = all.records.iter().map(|(_, record)| record).find(|record| id_of(record) == Some(id))
-            {
-                return self.answer_again(run, verb, id, record, &all);
+            if let Some(record) = world.control.iter().find(|record| id_of(record) == Some(id)) {
+                return self.answer_again(run, verb, id, record, &world);
             }
             check_id(id, now_ms)?;
         }
         let id = command.id.unwrap_or_else(|| self.next_id());
-        let mut known = self.know(run, verb == Verb::Pause, &all, now_ms)?;
+        let mut known = self.know(run, verb == Verb::Pause, &world, now_ms)?;
         if run == LIVE && command.live_first && !command.dry_run && known.hold.paused().is_some() {
             // Where the present begins is for the log's clock to say, which stamps what is appended to it.
             let tick = weir_schemas::wire::tick_record(now_ms).into();
@@ -176,13 +181,15 @@ impl Desk {
         let planned = verbs::decide(&known, verb, command, id)?;
         let who = who(token, &command.user);
         let reason = command.reason.trim().to_owned();
-        let record = ControlRecord { at_ms: now_ms, who, reason, action: planned.action.clone() };
+        let action = of_run(&planned.action, world.roles.run(run).unwrap_or_default());
+        let record = ControlRecord { at_ms: now_ms, who, reason, action };
         let heard_ms = known.progress.as_ref().map(|progress| progress.at_ms);
         let stopped = why_stopped(&known);
         if !command.dry_run {
             futures::executor::block_on(control.append(&record))?;
             info!(run, ?verb, who = record.who, reason = record.reason, "ordered");
-            let hold = Hold::of(run, control.read_all()?.records.iter().map(|(_, record)| record));
+            let world = World::of(control.read_all()?.records.iter().map(|(_, record)| record));
+            let hold = Hold::of(run, &world.control);
             if !counts(&hold, &planned.action) {
                 // Another console was quicker: this is refused for what that one has done.
                 let known = Known { hold, ..known };
@@ -202,8 +209,7 @@ impl Desk {
     /// first time. Blocks the thread.
     fn announce(&self, withdraws: Option<i64>, announcement: &Announcement, token: &Token) -> Result<Reply, Failure> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (control, all) = self.read()?;
-        let records: Vec<ControlRecord> = all.records.into_iter().map(|(_, record)| record).collect();
+        let (control, World { control: records, .. }) = self.read()?;
         let now_ms = self.clock.now_ms();
         let id = announcement.id.unwrap_or_else(|| self.next_id());
         let (record, said) = match records.iter().find(|record| id_of(record) == Some(id)) {
@@ -240,7 +246,7 @@ impl Desk {
         verb: Verb,
         id: i64,
         record: &ControlRecord,
-        all: &ControlRecords,
+        world: &World,
     ) -> Result<Reply, Failure> {
         let is_it = match (&record.action, verb) {
             (Action::Pause { run: of, .. }, Verb::Pause)
@@ -251,7 +257,7 @@ impl Desk {
         if !is_it {
             return Err(of_another(id));
         }
-        let known = self.know(run, false, all, self.clock.now_ms())?;
+        let known = self.know(run, false, world, self.clock.now_ms())?;
         Ok(Reply {
             through_ms: verbs::effect(&known.hold, id),
             works_permille: verbs::works_permille(&known, record),
@@ -268,18 +274,19 @@ impl Desk {
     }
 
     /// `arrival`: also how many records come in, which takes several questions.
-    fn know(&self, run: &str, arrival: bool, all: &ControlRecords, now_ms: i64) -> Result<Known, LogError> {
-        let control: Vec<ControlRecord> = all.records.iter().map(|(_, record)| record.clone()).collect();
-        let runs = runs(&control);
+    fn know(&self, run: &str, arrival: bool, world: &World, now_ms: i64) -> Result<Known, LogError> {
+        let control = world.control.as_slice();
+        let mut runs = runs(control);
+        runs.extend(world.roles.run(SHADOW).map(|_| SHADOW.to_owned()));
         let topic = run.strip_prefix("import-").map_or_else(|| EVENTS_TOPIC.to_owned(), import_topic);
-        let spans = (run == GAP_RUN).then(|| spans(&gaps(&maintenances(&control, now_ms))));
+        let spans = (run == GAP_RUN).then(|| spans(&gaps(&maintenances(control, now_ms))));
         // With no gap nothing bounds what it might read.
         let spans = spans.as_deref().filter(|spans| !spans.is_empty());
-        let status = match observe_run(self.log.as_ref(), &control, run, &topic, spans, now_ms) {
-            Err(LogError::UnknownTopic(_)) => RunStatus::unknown(run, &topic, &control),
+        let status = match observe_run(self.log.as_ref(), world, run, &topic, spans, now_ms) {
+            Err(LogError::UnknownTopic(_)) => RunStatus::unknown(run, &topic, control),
             status => status?,
         };
-        let hold = Hold::of(run, &control);
+        let hold = Hold::of(run, control);
         let paused_ms = hold.paused().and_then(|pause| pause.paused_ms);
         let through_ms = status.progress.as_ref().and_then(|progress| progress.complete_through_ms);
         let kept = match paused_ms.or(through_ms) {
@@ -287,11 +294,13 @@ impl Desk {
             None => None,
         };
         let told = |of: fn(&RunProgress) -> bool| status.progress.as_ref().is_some_and(of);
-        let stopped = told(|progress| progress.stopped.is_some()) && Recoveries::of(run, &control).pending.is_empty();
+        let stopped = told(|progress| progress.stopped.is_some()) && Recoveries::of(run, control).pending.is_empty();
         // What the gap run has said may be of another gap than the one that live has left last.
-        let live = Hold::of(LIVE, &control);
+        let live = Hold::of(LIVE, control);
         let left = live.catching_up().and_then(|pause| pause.resume.as_ref()?.left_to_ms).is_some();
         let ended = told(|progress| progress.ended) && !(run == GAP_RUN && left);
+        let made = world.roles.run(run).and_then(|run| world.generations.made(kind_of(&run).0)?.schema_version());
+        let version = made.as_ref().unwrap_or(&self.version);
         Ok(Known {
             run: run.to_owned(),
             runs,
@@ -300,10 +309,10 @@ impl Desk {
             ended,
             progress: status.progress,
             lag_records: status.lag_records,
-            arrival_per_s: if arrival && topic == EVENTS_TOPIC { self.arrival_per_s(&control, now_ms)? } else { 0.0 },
+            arrival_per_s: if arrival && topic == EVENTS_TOPIC { self.arrival_per_s(control, now_ms)? } else { 0.0 },
             kept,
-            width: self.version.width,
-            lateness_ms: self.version.lateness_ms,
+            width: version.width,
+            lateness_ms: version.lateness_ms,
             now_ms,
             log_now_ms: now_ms + kept.map_or(0, |kept| kept.ahead_ms),
         })
@@ -340,6 +349,15 @@ fn runs(control: &[ControlRecord]) -> Vec<String> {
     let imports = fold_imports(control).into_iter().filter(|import| import.state == ImportState::Counting);
     let imports = imports.map(|import| import_run(&import.id));
     [LIVE.to_owned()].into_iter().chain(gap).chain(imports).collect()
+}
+
+/// The same, said of this run.
+fn of_run(action: &Action, of: String) -> Action {
+    let mut action = action.clone();
+    if let Action::Pause { run, .. } | Action::Resume { run, .. } | Action::Throttle { run, .. } = &mut action {
+        *run = of;
+    }
+    action
 }
 
 fn id_of(record: &ControlRecord) -> Option<i64> {
@@ -488,7 +506,7 @@ async fn clock(State(desk): State<Arc<Desk>>, _caller: Caller) -> Json<ConsoleCl
 
 async fn records(State(desk): State<Arc<Desk>>, _caller: Caller) -> Result<Json<serde_json::Value>, Failure> {
     on_a_thread(move || {
-        let (_, all) = desk.read()?;
+        let all = desk.control()?.read_all()?;
         let records: Vec<ControlRecord> = all.records.into_iter().map(|(_, record)| record).collect();
         Ok(json!({ "records": records, "unreadable": all.unreadable }))
     })
@@ -686,7 +704,9 @@ mod tests {
                 futures::executor::block_on(ControlLog::open(log.clone()).unwrap().append(&record)).unwrap();
             }
             // The one hit came at NOW_MS.
-            let known = desk.know(GAP_RUN, false, &ControlLog::open(log).unwrap().read_all().unwrap(), NOW_MS).unwrap();
+            let known = desk
+                .know(GAP_RUN, false, &desk.read().unwrap_or_else(|failure| panic!("{}", failure.said)).1, NOW_MS)
+                .unwrap();
             assert_eq!(known.lag_records, waits, "left until {left_to_ms}");
         }
     }

@@ -60,7 +60,13 @@ fn entries(view: &View) -> Vec<Entry> {
         began_ms: one.began_ms,
         steps: one.updates.iter().map(|update| (update.at_ms, update.text.clone())).collect(),
     });
-    maintenances.chain(incidents).collect()
+    let conversions = view.snapshot.conversions.iter().map(|one| Entry {
+        id: one.public_id(),
+        title: one.title(),
+        began_ms: one.began_ms,
+        steps: one.steps.iter().map(|step| (step.at_ms, step.text.clone())).collect(),
+    });
+    maintenances.chain(conversions).chain(incidents).collect()
 }
 
 /// Letters and digits stay, all else becomes `%XX`.

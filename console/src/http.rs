@@ -198,6 +198,17 @@ async fn status_of_site(State(console): Shared, Path(file): Path<String>) -> Res
         .missing
         .iter()
         .map(|Missing { from_ms, to_ms, reason, .. }| json!({ "from_ms": from_ms, "to_ms": to_ms, "reason": reason }));
+    let conversion = snapshot.conversion.as_ref().map(|one| {
+        json!({
+            "generation": one.generation,
+            "since_ms": one.since_ms,
+            "reason": one.reason,
+            "state": one.state,
+            "done": one.done,
+            "eta": one.eta,
+            "sentence": one.sentence,
+        })
+    });
     let answer = json!({
         "site": site,
         "at_ms": snapshot.at_ms,
@@ -210,6 +221,7 @@ async fn status_of_site(State(console): Shared, Path(file): Path<String>) -> Res
         "computing": is_known.then_some(&snapshot.computing),
         "missing": is_known.then(|| missing.collect::<Vec<_>>()),
         "imports": is_known.then_some(imports),
+        "conversion": conversion,
     });
     Ok(Json(answer).into_response())
 }

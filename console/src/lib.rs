@@ -13,12 +13,14 @@
 //! - what operators order ([`Desk`]) becomes a record of the control topic, and nothing else
 //! - however many watch, the log is looked at once a second
 //! - what operators have written is shown as text, and never as anything else
+//! - what is computed beside the generation in use has no colour: it takes nothing from the statistics
 //!
 //! Start at [`observe`], then [`Memory::view`]. Not here: HTTP of the collector, SQL.
 
 mod announce;
 mod badge;
 mod control;
+mod conversion;
 mod feed;
 pub mod guard;
 mod http;
@@ -40,6 +42,7 @@ mod words;
 
 pub use announce::Announcement;
 pub use control::{ConsoleClock, Desk, Ended, Reply};
+pub use conversion::{ConversionState, ConversionStatus, ConversionTold, Done};
 pub use http::{About, Health, serve};
 pub use incident::{Component, Incident, Update};
 pub use light::{Colour, Held, Kind, Trouble, light, troubles};

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Law: outside the bands between two limits the troubles depend on the snapshot alone; inside them, what held holds on. Whether
-//! a part answers changes when two looks have seen it, one after the other; the first look of all counts at once.
+//! a part answers changes when two looks have seen it, one after the other; the first look of all counts at once. What runs
+//! beside the generation in use has no colour.
 
 use serde::{Deserialize, Serialize};
 use weir_schemas::{Fault, control::GAP_RUN};
@@ -221,7 +222,7 @@ impl Held {
             (u128::from(used) * 1000 / u128::from(spool.bytes_max)) as i64
         });
         let disk_used = snapshot.disk.as_ref().map(|disk| -i64::try_from(disk.free_bytes).unwrap_or(i64::MAX));
-        let used_permille = snapshot.runs.iter().filter_map(|run| run.retention_used_permille).max();
+        let used_permille = snapshot.runs_in_use().filter_map(|run| run.retention_used_permille).max();
         let next =
             |limits: Limits, value: Option<i64>, before| value.map_or(before, |value| limits.holds(value, before));
         let is_down = |before: Twice, part: &Option<Part>| {
@@ -250,7 +251,7 @@ pub fn troubles(snapshot: &Snapshot, before: Held) -> (Vec<Trouble>, Held) {
     let held = before.next(snapshot);
     let is_collected = is_collected(snapshot, held);
     let mut all = of_parts(snapshot, held, is_collected);
-    all.extend(snapshot.runs.iter().filter_map(|run| of_stopped(run, is_collected)));
+    all.extend(snapshot.runs_in_use().filter_map(|run| of_stopped(run, is_collected)));
     if held.retention_low {
         all.extend(of_retention(snapshot));
     }
@@ -394,7 +395,7 @@ fn of_stopped(run: &RunStatus, is_collected: bool) -> Option<Trouble> {
 }
 
 fn of_retention(snapshot: &Snapshot) -> Option<Trouble> {
-    let run = snapshot.runs.iter().max_by_key(|run| run.retention_used_permille)?;
+    let run = snapshot.runs_in_use().max_by_key(|run| run.retention_used_permille)?;
     let headroom_ms = run.retention_headroom_ms?;
     let sentence = match headroom_ms > 0 {
         true => format!(

@@ -6,7 +6,7 @@ use weir_schemas::{
     control::{Action, ControlRecord, EtaKept, GAP_RUN, import_run},
 };
 
-use crate::{snapshot::LIVE, words};
+use crate::{RunStatus, snapshot::LIVE, words};
 
 /// One maintenance: a pause from its begin to the end of its catch-up, with the plan that announced it, or a plan alone.
 /// Times are ms since the Unix epoch.
@@ -137,14 +137,15 @@ impl Maintenance {
 /// A pause of live belongs to a plan also when somebody begins this much early.
 const EARLY_MS: i64 = 30 * 60_000;
 
-/// All maintenances that the control records tell of, the newest first.
+/// All maintenances that the control records of a [`weir_schemas::World`] tell of, the newest first. A pause of what runs beside the
+/// generation in use is none.
 pub fn maintenances(control: &[ControlRecord], now_ms: i64) -> Vec<Maintenance> {
     let mut all = plans(control);
     let undone = undone(control);
     let paused: BTreeSet<&str> = control
         .iter()
         .filter_map(|record| match &record.action {
-            Action::Pause { run, .. } => Some(run.as_str()),
+            Action::Pause { run, .. } => Some(run.as_str()).filter(|run| !RunStatus::is_role_beside(run)),
             _ => None,
         })
         .collect();

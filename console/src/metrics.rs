@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::{Colour, Eta, Kind, MaintenanceState, RunStatus, View};
+use crate::{Colour, ConversionState, ConversionStatus, Eta, Kind, MaintenanceState, RunStatus, View};
 
 /// Appends the gauges of `view` to `text`.
 pub(crate) fn write(view: &View, text: &mut String) {
     of_all(view, text);
     of_troubles(view, text);
     of_runs(view, text);
+    of_conversion(view, text);
 }
 
 fn of_all(view: &View, text: &mut String) {
@@ -85,7 +86,8 @@ fn of_runs(view: &View, text: &mut String) {
             let of_run = snapshot.maintenances.iter().filter(|one| one.run.as_ref() == Some(&run.run));
             of_run.filter(|one| one.state == state).count() > 0
         };
-        Some(flag(mine(MaintenanceState::UnderWay)))
+        // A pause of what runs beside is no maintenance.
+        Some(flag(mine(MaintenanceState::UnderWay) || run.paused.is_some()))
     });
     gauge("weir_pipeline_retention_headroom_seconds", "How long the log still keeps all that the run needs.", &|run| {
         run.retention_headroom_ms.map(seconds)
@@ -111,8 +113,62 @@ fn of_runs(view: &View, text: &mut String) {
     });
 }
 
+/// Only where one is under way there are values.
+fn of_conversion(view: &View, text: &mut String) {
+    let one = view.snapshot.conversion.as_ref();
+    let name = "weir_conversion_state";
+    let _ = writeln!(text, "# HELP {name} 1: the conversion is so far.\n# TYPE {name} gauge");
+    for state in one.iter().flat_map(|_| ConversionState::ALL) {
+        let holds = one.is_some_and(|one| one.state.word() == state);
+        let _ = writeln!(text, "{name}{{state=\"{state}\"}} {}", flag(holds));
+    }
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&ConversionStatus) -> Option<f64>| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        if let Some(value) = one.and_then(value) {
+            let _ = writeln!(text, "{name} {value}");
+        }
+    };
+    let at_ms = view.snapshot.at_ms;
+    gauge("weir_conversion_progress_ratio", "How much of the new generation is computed.", &|one| {
+        Some(f64::from(one.done?.permille) / 1000.0)
+    });
+    gauge(
+        "weir_conversion_eta_earliest_seconds",
+        "Until it has caught up, at least; not there when it is not known.",
+        &|one| within(one.eta, at_ms).map(|(earliest_ms, _)| seconds(earliest_ms)),
+    );
+    gauge(
+        "weir_conversion_eta_latest_seconds",
+        "Until it has caught up, at most; not there when it is not known.",
+        &|one| within(one.eta, at_ms).map(|(_, latest_ms)| seconds(latest_ms)),
+    );
+    gauge("weir_conversion_not_converging", "1: more comes than its runs read.", &|one| {
+        Some(flag(one.eta == Some(Eta::NotConverging)))
+    });
+    gauge("weir_conversion_share_ratio", "The share of the time that its runs work at most.", &|one| {
+        Some(f64::from(one.share_permille) / 1000.0)
+    });
+    gauge("weir_conversion_paused", "1: it is paused by an operator.", &|one| Some(flag(one.paused.is_some())));
+    gauge("weir_conversion_stopped", "1: one of its runs has stopped and a person is needed.", &|one| {
+        Some(flag(one.stopped.is_some()))
+    });
+    gauge(
+        "weir_conversion_differing",
+        "Sums and values that must agree and did not when they were compared last.",
+        &|one| match one.state {
+            ConversionState::Differs { differing, .. } => Some(differing as f64),
+            _ => Some(0.0),
+        },
+    );
+}
+
 fn eta(run: &RunStatus, at_ms: i64) -> Option<(i64, i64)> {
-    match run.eta? {
+    within(run.eta, at_ms)
+}
+
+/// How long it takes at least, and at most.
+fn within(eta: Option<Eta>, at_ms: i64) -> Option<(i64, i64)> {
+    match eta? {
         Eta::Between { earliest_ms, latest_ms } => Some((earliest_ms - at_ms, latest_ms - at_ms)),
         Eta::NotConverging | Eta::Unknown => None,
     }

@@ -4,7 +4,8 @@ use maud::{DOCTYPE, Markup, html};
 use weir_schemas::control::GAP_RUN;
 
 use crate::{
-    About, Colour, Eta, Incident, Kind, Maintenance, MaintenanceState, RunStatus, Trouble, View, Working,
+    About, Colour, ConversionState, ConversionStatus, Eta, Incident, Kind, Maintenance, MaintenanceState, RunStatus,
+    Trouble, View, Working,
     snapshot::{LIVE, gaps, length_ms},
     strip::{self, Hour},
     text, words,
@@ -61,6 +62,7 @@ pub(crate) fn now(view: &View) -> Markup {
         @if !view.components.is_empty() { (components(view)) }
         @if view.snapshot.log_away.is_none() { (hours(view)) }
         (progress(view))
+        @if let Some(one) = &view.snapshot.conversion { (conversion(one, view)) }
         (maintenances(view))
         (incidents(view))
     }
@@ -177,7 +179,7 @@ fn day(day_ms: i64) -> String {
 
 /// What is at work and has not caught up.
 fn progress(view: &View) -> Markup {
-    let behind: Vec<&RunStatus> = view.snapshot.runs.iter().filter(|run| is_behind(run)).collect();
+    let behind: Vec<&RunStatus> = view.snapshot.runs_in_use().filter(|run| is_behind(run)).collect();
     html! {
         @if !behind.is_empty() {
             section {
@@ -203,6 +205,33 @@ fn progress(view: &View) -> Markup {
                     @if let Some(kept) = run.eta_kept { p.small { "The last one " (text::render_kept(kept)) "." } }
                 }
             }
+        }
+    }
+}
+
+/// What is computed beside all that, or was and is shown now.
+fn conversion(one: &ConversionStatus, view: &View) -> Markup {
+    let (class, word) = match one.state {
+        _ if one.stopped.is_some() => ("yellow", "stands still"),
+        _ if one.paused.is_some() => ("yellow", "paused"),
+        ConversionState::Filling => ("planned", "being computed"),
+        ConversionState::CaughtUp => ("planned", "computed"),
+        ConversionState::Verified { .. } => ("green", "proved equal"),
+        ConversionState::Differs { .. } => ("yellow", "not equal"),
+        ConversionState::AboutToBeShown { .. } => ("green", "about to be shown"),
+        ConversionState::Held { .. } | ConversionState::Dropping { swapped: true } => ("green", "shown"),
+        ConversionState::Dropping { swapped: false } => ("planned", "withdrawn"),
+    };
+    let steps = view.snapshot.conversions.iter().find(|told| told.id == one.id).map(|told| &told.steps);
+    html! {
+        section {
+            h2 { "A better version " span.state.(class) { (word) } }
+            p { (one.sentence) }
+            @if let (ConversionState::Filling, Some(done)) = (one.state, one.done) {
+                progress value=(done.permille.min(999)) max="1000" {}
+            }
+            @if !one.reason.is_empty() { p.small { "Why: " (one.reason) } }
+            @if let Some(steps) = steps { ol.updates { @for step in steps { li { (time(step.at_ms, view)) " " (step.text) } } } }
         }
     }
 }

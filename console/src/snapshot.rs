@@ -3,13 +3,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_log::{Committed, Log, LogError};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Hold, Missing, Recoveries, Replacement, Replacements, STEP_BACK_MAX_MS, UNHINDERED_PERMILLE,
+    DEDUP_HORIZON_MS, Hold, Missing, Number, Recoveries, Replacement, Replacements, SHADOW, STEP_BACK_MAX_MS,
+    UNHINDERED_PERMILLE, World,
     control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept, GAP_RUN, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
 
 use crate::{
-    Maintenance, MaintenanceState, Rates,
+    ConversionStatus, ConversionTold, Maintenance, MaintenanceState, Rates, conversion,
     guard::{self, BySize, Kept},
     light::LATE_MS,
     maintenance::maintenances,
@@ -37,7 +38,8 @@ pub struct Snapshot {
     pub began_ms: Option<i64>,
     /// How long live events stay in the log, seconds; `None`: for ever.
     pub retention_s: Option<u64>,
-    /// The live run first, then the one that fills gaps while there are any, then those of imports.
+    /// The live run first, then the one that fills gaps while there are any, then those of imports, then those beside that are
+    /// not done: `shadow`, `shadow-import-…`.
     pub runs: Vec<RunStatus>,
     pub imports: Vec<ImportStatus>,
     /// Live windows before those that are in the table which are still to be computed, ascending.
@@ -46,6 +48,12 @@ pub struct Snapshot {
     /// The newest first.
     #[serde(default)]
     pub maintenances: Vec<Maintenance>,
+    /// The conversion that is not over.
+    #[serde(default)]
+    pub conversion: Option<ConversionStatus>,
+    /// All of them, the newest first.
+    #[serde(default)]
+    pub conversions: Vec<ConversionTold>,
     /// What was decided about runs that had stopped, the newest first.
     #[serde(default)]
     pub recoveries: Vec<Recovery>,
@@ -138,8 +146,9 @@ impl Snapshot {
 
     /// The same with what is known of the control topic.
     pub fn remembering(self, control: &[ControlRecord]) -> Self {
-        let (maintenances, recoveries) = (maintenances(control, self.at_ms), recoveries(control));
-        Self { maintenances, recoveries, replacing: replacing(control), ..self }
+        let (world, recoveries) = (World::of(control), recoveries(control));
+        let (maintenances, conversions) = (maintenances(&world.control, self.at_ms), conversion::told(&world));
+        Self { maintenances, conversions, recoveries, replacing: replacing(control), ..self }
     }
 
     /// The run of live events.
@@ -147,7 +156,13 @@ impl Snapshot {
         self.runs.iter().find(|run| run.run == LIVE)
     }
 
-    /// Everything live before it is in the table, but what is being computed or missing.
+    /// Those of the generation in use.
+    pub(crate) fn runs_in_use(&self) -> impl Iterator<Item = &RunStatus> {
+        self.runs.iter().filter(|run| !RunStatus::is_role_beside(&run.run))
+    }
+
+    /// Everything live before it is in the table, but what is being computed or missing. While another generation is about to
+    /// be shown, no more than through the instant of that: readers see the same.
     pub fn complete_through_ms(&self) -> Option<i64> {
         self.live()?.progress.as_ref()?.complete_through_ms
     }
@@ -168,6 +183,9 @@ pub struct RunStatus {
     /// The largest of the partitions.
     pub lag_ms: i64,
     pub partitions: Vec<PartitionStatus>,
+    /// What the log has of the topic, or of the run's range.
+    #[serde(default)]
+    pub records: i64,
     /// How long the log still keeps everything that the run needs, ms; negative: some of it may be gone. `None`: for ever,
     /// or not known.
     pub retention_headroom_ms: Option<i64>,
@@ -265,8 +283,8 @@ pub enum ImportState {
 pub struct Seen {
     window_ms: i64,
     due_ms: i64,
-    /// Runs of imports that had ended when they were last looked at, and when: there may be hundreds, and each is several
-    /// questions to a broker.
+    /// Runs of imports, by their own names, that had ended when they were last looked at, and when: there may be hundreds, and
+    /// each is several questions to a broker.
     ended: BTreeMap<String, (i64, RunStatus)>,
     paces: Paces,
     /// Of each run, where a bound on bytes may take what it needs.
@@ -283,6 +301,14 @@ impl Seen {
         Seen { window_ms, due_ms, ended, paces, kept, kept_ms }
     }
 
+    /// The width of a generation's windows, and how old what it is complete through gets while it is on time.
+    fn windows_of(&self, world: &World, number: Number) -> (i64, i64) {
+        let version = world.generations.made(number).and_then(|made| made.schema_version());
+        version.map_or((self.window_ms, self.due_ms), |version| {
+            (version.width.ms(), version.width.ms() + version.lateness_ms)
+        })
+    }
+
     /// Whether it is time to ask what a bound on bytes leaves ([`ask_kept`]); who is told so is the one to ask.
     pub fn is_kept_due(&mut self, now_ms: i64) -> bool {
         let is_due = self.kept_ms.is_none_or(|kept_ms| now_ms - kept_ms >= KEPT_MS);
@@ -297,7 +323,7 @@ impl Seen {
         self.kept = kept;
     }
 
-    /// What was said at half of the backlog of `run` of when it would be done, for one that was half done after `since_ms`
+    /// What was said at half of the backlog of the run of this name of when it would be done, for one that was half done after `since_ms`
     /// and is done at `came_ms`. `None`: nothing could be said then, or nobody looked.
     pub fn eta_kept(&self, run: &str, since_ms: i64, came_ms: i64) -> Option<EtaKept> {
         self.paces.kept(run, since_ms, came_ms)
@@ -329,22 +355,30 @@ pub fn ask_kept(log: &dyn Log, snapshot: &Snapshot) -> Result<BTreeMap<String, K
 
 /// Looks at the log. `control` is the control topic from its start, in order; `seen` is kept from look to look.
 pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut Seen) -> Result<Snapshot, LogError> {
+    let (said, world) = (control, World::of(control));
+    let control = world.control.as_slice();
+    let (window_ms, due_ms) = seen.windows_of(&world, world.generations.in_use());
     let mut runs = Vec::new();
     let mut retention_s = None;
     let mut log_is_behind = false;
-    match observe_run(log, control, LIVE, EVENTS_TOPIC, None, now_ms) {
+    match observe_run(log, &world, LIVE, EVENTS_TOPIC, None, now_ms) {
         Ok(mut run) => {
             retention_s = log.retention(EVENTS_TOPIC)?.map(|kept| kept.as_secs());
             let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
             run.is_kept(through_ms, retention_s, seen.kept.get(LIVE), now_ms);
-            let due_ms = now_ms - seen.due_ms;
-            run.look(through_ms.map(|through_ms| (through_ms, due_ms)), now_ms, &mut seen.paces);
+            let to_ms = now_ms - due_ms;
+            run.look(&world, through_ms.map(|through_ms| (through_ms, to_ms)), now_ms, &mut seen.paces);
             // Only who is at work appends the ticks by which the log's clock shows where no hits come.
             let is_at_work = run.progress.as_ref().is_some_and(|progress| {
                 now_ms - progress.at_ms < SILENT_MS && progress.waiting.is_none() && progress.stopped.is_none()
             });
-            if let Some(through_ms) = through_ms.filter(|through_ms| is_at_work && due_ms - through_ms > LATE_MS) {
-                log_is_behind = !has_come(log, through_ms + seen.due_ms + LATE_MS)?;
+            if let Some(through_ms) = through_ms.filter(|through_ms| is_at_work && to_ms - through_ms > LATE_MS) {
+                log_is_behind = !has_come(log, through_ms + due_ms + LATE_MS)?;
+            }
+            // What readers see never goes back: the one that is shown next may be complete through no more than that.
+            let told_ms = run.progress.as_mut().and_then(|progress| progress.complete_through_ms.as_mut());
+            if let Some((told_ms, show)) = told_ms.zip(world.generations.pending()) {
+                *told_ms = show.at_ms.min(*told_ms);
             }
             runs.push(run);
         }
@@ -359,7 +393,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
     let mut computing = gaps(&maintenances);
     if runs.first().is_some_and(|live| !live.topic_gone) && !computing.is_empty() {
         let (spans, all_ms) = (spans(&computing), length_ms(&computing));
-        let mut run = observe_run(log, control, GAP_RUN, EVENTS_TOPIC, Some(&spans), now_ms)?;
+        let mut run = observe_run(log, &world, GAP_RUN, EVENTS_TOPIC, Some(&spans), now_ms)?;
         let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms).unwrap_or(i64::MIN);
         for range in &mut computing {
             range.from_ms = through_ms.clamp(range.from_ms, range.to_ms);
@@ -370,7 +404,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         run.is_kept(Some(filled_ms), retention_s, seen.kept.get(GAP_RUN), now_ms);
         // As if one gap followed upon the other: what live has done between them is nobody's work here.
         let left_ms = length_ms(&computing);
-        run.look(Some((first_ms + all_ms - left_ms, first_ms + all_ms)), now_ms, &mut seen.paces);
+        run.look(&world, Some((first_ms + all_ms - left_ms, first_ms + all_ms)), now_ms, &mut seen.paces);
         runs.push(run);
     }
     let mut imports = fold_imports(control);
@@ -378,32 +412,32 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         if !matches!(import.state, ImportState::Counting) {
             continue;
         }
-        if let Some((_, run)) = seen.ended.get(&import.id).filter(|(seen_ms, _)| now_ms - seen_ms < ENDED_MS) {
-            import.state = ImportState::Done;
-            runs.push(run.clone());
-            continue;
-        }
-        match observe_run(log, control, &import_run(&import.id), &import_topic(&import.id), None, now_ms) {
-            Ok(mut run) => {
-                if run.progress.as_ref().is_some_and(|progress| progress.ended) {
+        match observe_import(log, &world, &import_run(&import.id), &import.id, now_ms, seen)? {
+            Some(run) => {
+                if run.has_ended() {
                     import.state = ImportState::Done;
-                    seen.ended.insert(import.id.clone(), (now_ms, run.clone()));
-                } else {
-                    seen.ended.remove(&import.id);
-                    run.look(None, now_ms, &mut seen.paces);
                 }
                 runs.push(run);
             }
-            // Its topic went between the control record and this look.
-            Err(LogError::UnknownTopic(_)) => import.state = ImportState::Undoing,
-            Err(error) => return Err(error),
+            None => import.state = ImportState::Undoing,
         }
     }
+    let live = runs.first().filter(|live| live.run == LIVE && !live.topic_gone);
+    let (beside, eta, beside_due_ms) = match world.generations.shadow().filter(|_| live.is_some()) {
+        Some(number) => {
+            let (_, due_ms) = seen.windows_of(&world, number);
+            let (beside, eta) = observe_beside(log, &world, &imports, (retention_s, due_ms), now_ms, seen)?;
+            (beside, eta, due_ms)
+        }
+        None => (Vec::new(), None, due_ms),
+    };
+    let conversion = conversion::status(&world, &beside, (eta, beside_due_ms), live, now_ms);
+    runs.extend(beside.into_iter().filter(|run| !run.has_ended()));
     let began_ms = weir_log::partitions_in_use(control).first().map(|partition| partition.effective_ms);
     Ok(Snapshot {
         at_ms: now_ms,
-        window_ms: seen.window_ms,
-        due_ms: seen.due_ms,
+        window_ms,
+        due_ms,
         log_is_behind,
         began_ms,
         retention_s,
@@ -411,10 +445,80 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         imports,
         computing,
         maintenances,
-        recoveries: recoveries(control),
+        conversion,
+        conversions: conversion::told(&world),
+        recoveries: recoveries(said),
         replacing: replacing(control),
         ..Snapshot::default()
     })
+}
+
+/// The run of an import; `None`: its topic went between the control record and this look.
+fn observe_import(
+    log: &dyn Log,
+    world: &World,
+    role: &str,
+    id: &str,
+    now_ms: i64,
+    seen: &mut Seen,
+) -> Result<Option<RunStatus>, LogError> {
+    let name = world.roles.run(role).unwrap_or_default();
+    if let Some((_, run)) = seen.ended.get(&name).filter(|(seen_ms, _)| now_ms - seen_ms < ENDED_MS) {
+        return Ok(Some(RunStatus { run: role.to_owned(), ..run.clone() }));
+    }
+    let mut run = match observe_run(log, world, role, &import_topic(id), None, now_ms) {
+        Ok(run) => run,
+        Err(LogError::UnknownTopic(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if run.has_ended() {
+        seen.ended.insert(name, (now_ms, run.clone()));
+    } else {
+        seen.ended.remove(&name);
+        run.look(world, None, now_ms, &mut seen.paces);
+    }
+    Ok(Some(run))
+}
+
+/// The runs beside the generation in use, live's first, done ones too; and when all of them will have caught up, as if they were
+/// one: some wait for others. `due_ms`: of their generation.
+fn observe_beside(
+    log: &dyn Log,
+    world: &World,
+    imports: &[ImportStatus],
+    (retention_s, due_ms): (Option<u64>, i64),
+    now_ms: i64,
+    seen: &mut Seen,
+) -> Result<(Vec<RunStatus>, Option<Eta>), LogError> {
+    let mut live = observe_run(log, world, SHADOW, EVENTS_TOPIC, None, now_ms)?;
+    let from_ms = world.generations.shadow().and_then(|number| world.generations.made(number)).map(|made| made.from_ms);
+    let through_ms = live.progress.as_ref().and_then(|progress| progress.complete_through_ms).or(from_ms);
+    live.is_kept(through_ms, retention_s, seen.kept.get(SHADOW), now_ms);
+    let through_ms = through_ms.map(|through_ms| (through_ms, now_ms - due_ms));
+    live.look(world, through_ms, now_ms, &mut seen.paces);
+    let (paused, throttled) = (live.paused.clone(), live.throttled.clone());
+    let mut runs = vec![live];
+    let counted = |import: &&ImportStatus| matches!(import.state, ImportState::Counting | ImportState::Done);
+    for import in imports.iter().filter(counted) {
+        let role = format!("{SHADOW}-{}", import_run(&import.id));
+        if let Some(run) = observe_import(log, world, &role, &import.id, now_ms, seen)? {
+            // All runs beside are held as one.
+            let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
+            let paused = paused.clone().map(|paused| PausedStatus { through_ms, ..paused });
+            runs.push(RunStatus { paused, throttled: throttled.clone(), ..run });
+        }
+    }
+    let parts = runs.iter().flat_map(|run| &run.partitions).zip(0..);
+    let is_behind = |run: &RunStatus| run.eta.is_some() || (run.run != SHADOW && !run.has_ended());
+    let work = Work {
+        partitions: parts.map(|(part, number)| (number, part.end - part.lag_records, part.end)).collect(),
+        through_ms: through_ms.filter(|_| runs[0].eta.is_some()),
+        is_behind: runs.iter().any(is_behind),
+        is_paused: paused.is_some(),
+    };
+    let name = format!("all beside with {}", world.roles.run(SHADOW).unwrap_or_default());
+    let told = seen.paces.see(&name, now_ms, &work);
+    Ok((runs, told.eta))
 }
 
 /// Whether the log's clock says that it is this time or later: a live event, or a tick, has come then.
@@ -489,6 +593,15 @@ pub(crate) fn fold_imports(control: &[ControlRecord]) -> Vec<ImportStatus> {
 }
 
 impl RunStatus {
+    /// Whether this is what people call a run of the generation that is not in use.
+    pub(crate) fn is_role_beside(role: &str) -> bool {
+        role.strip_prefix(SHADOW).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
+    fn has_ended(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.ended)
+    }
+
     /// A run of which the log says nothing.
     pub(crate) fn unknown(run: &str, topic: &str, control: &[ControlRecord]) -> Self {
         let hold = Hold::of(run, control);
@@ -539,7 +652,7 @@ impl RunStatus {
     }
 
     /// Says how fast it is; `through_ms`: see [`Work::through_ms`].
-    fn look(&mut self, through_ms: Option<(i64, i64)>, now_ms: i64, paces: &mut Paces) {
+    fn look(&mut self, world: &World, through_ms: Option<(i64, i64)>, now_ms: i64, paces: &mut Paces) {
         let of =
             |partition: &PartitionStatus| (partition.partition, partition.end - partition.lag_records, partition.end);
         let lacks_ms = through_ms.map_or(0, |(through_ms, to_ms)| to_ms - through_ms);
@@ -550,7 +663,9 @@ impl RunStatus {
             is_behind,
             is_paused: self.paused.is_some(),
         };
-        let told = paces.see(&self.run, now_ms, &work);
+        // Another one may have its role soon.
+        let name = world.roles.run(&self.run).unwrap_or_default();
+        let told = paces.see(&name, now_ms, &work);
         for partition in &mut self.partitions {
             partition.rates = told.of_partitions.get(&partition.partition).copied();
         }
@@ -558,16 +673,18 @@ impl RunStatus {
     }
 }
 
-/// `spans`: the run reads no more than the log between these times, ascending.
+/// `run`: its role. `spans`: it reads no more than the log between these times, ascending.
 pub(crate) fn observe_run(
     log: &dyn Log,
-    control: &[ControlRecord],
+    world: &World,
     run: &str,
     topic: &str,
     spans: Option<&[(i64, i64)]>,
     now_ms: i64,
 ) -> Result<RunStatus, LogError> {
-    let committed = log.committed(&group_of(run), topic)?;
+    let control = world.control.as_slice();
+    let group = world.roles.run(run).map(|run| group_of(&run));
+    let committed = group.map_or(Ok(Vec::new()), |group| log.committed(&group, topic))?;
     // A partition's time begins when it comes into use, heard of or not.
     let in_use = if topic == EVENTS_TOPIC { weir_log::partitions_in_use(control) } else { Vec::new() };
     let metadata_of = |of: &Committed| serde_json::from_str::<Metadata>(&of.metadata).unwrap_or_default();
@@ -578,7 +695,7 @@ pub(crate) fn observe_run(
     if let Some(progress) = progress.as_mut().filter(|_| is_past) {
         (progress.complete_through_ms, progress.ended) = (None, false);
     }
-    let mut partitions = Vec::new();
+    let (mut partitions, mut records) = (Vec::new(), 0);
     for partition in 0..log.partitions(topic)? {
         let bounds = log.bounds(topic, partition)?;
         let offset_at = |at_ms| Ok::<_, LogError>(log.offset_at(topic, partition, at_ms)?.unwrap_or(bounds.end));
@@ -595,6 +712,7 @@ pub(crate) fn observe_run(
         let offset = mine.map(|mine| mine.offset);
         let left = |(start, end): &(i64, i64)| (end - offset.unwrap_or(*start).max(*start)).max(0);
         let lag_records = ranges.iter().map(left).sum();
+        records += ranges.iter().map(|(start, end)| end - start).sum::<i64>();
         let effective_ms = in_use.iter().find(|in_use| in_use.partition == partition).map(|in_use| in_use.effective_ms);
         let heard_ms = metadata.partition.arrival_ms.or(effective_ms);
         let arrival_ms = heard_ms.max(spans.map(|spans| spans[0].0));
@@ -620,6 +738,7 @@ pub(crate) fn observe_run(
         lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
         lag_ms: partitions.iter().map(|partition| partition.lag_ms).max().unwrap_or(0),
         partitions,
+        records,
         ..unknown
     })
 }

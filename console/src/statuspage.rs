@@ -4,7 +4,9 @@
 
 use serde_json::{Value, json};
 
-use crate::{About, Colour, Component, Incident, Maintenance, MaintenanceState, View, Working, words};
+use crate::{
+    About, Colour, Component, ConversionTold, Eta, Incident, Maintenance, MaintenanceState, View, Working, words,
+};
 
 /// `summary.json`: everything that is of now or ahead.
 pub(crate) fn summary(view: &View, about: &About) -> Value {
@@ -12,7 +14,7 @@ pub(crate) fn summary(view: &View, about: &About) -> Value {
         "page": page(view, about),
         "components": component_list(view),
         "incidents": incident_list(view, about, |incident| incident.over_ms.is_none()),
-        "scheduled_maintenances": maintenance_list(view, about, |one| !is_past(one)),
+        "scheduled_maintenances": maintenance_list(view, about, |one| !is_past(one), |one| one.over_ms.is_none()),
         "status": state(view),
     })
 }
@@ -45,11 +47,17 @@ pub(crate) enum Which {
 
 /// `scheduled-maintenances.json`, and its `upcoming.json` and `active.json`
 pub(crate) fn maintenances(view: &View, about: &About, which: Which) -> Value {
-    let list = maintenance_list(view, about, |one| match which {
+    let of_maintenance = |one: &Maintenance| match which {
         Which::All => true,
         Which::Upcoming => one.state == MaintenanceState::Planned,
         Which::Active => !is_past(one) && one.state != MaintenanceState::Planned,
-    });
+    };
+    let of_conversion = |one: &ConversionTold| match which {
+        Which::All => true,
+        Which::Upcoming => false,
+        Which::Active => one.over_ms.is_none(),
+    };
+    let list = maintenance_list(view, about, of_maintenance, of_conversion);
     json!({ "page": page(view, about), "scheduled_maintenances": list })
 }
 
@@ -162,8 +170,49 @@ fn is_past(maintenance: &Maintenance) -> bool {
     matches!(maintenance.state, MaintenanceState::Over | MaintenanceState::Withdrawn)
 }
 
-fn maintenance_list(view: &View, about: &About, of: impl Fn(&Maintenance) -> bool) -> Vec<Value> {
-    view.snapshot.maintenances.iter().filter(|one| of(one)).map(|one| maintenance(view, about, one)).collect()
+fn maintenance_list(
+    view: &View,
+    about: &About,
+    of: impl Fn(&Maintenance) -> bool,
+    of_conversion: impl Fn(&ConversionTold) -> bool,
+) -> Vec<Value> {
+    let snapshot = &view.snapshot;
+    let maintenances = snapshot.maintenances.iter().filter(|one| of(one)).map(|one| maintenance(view, about, one));
+    let conversions = snapshot.conversions.iter().filter(|one| of_conversion(one));
+    maintenances.chain(conversions.map(|one| conversion(view, about, one))).collect()
+}
+
+/// A maintenance that touches no component.
+fn conversion(view: &View, about: &About, one: &ConversionTold) -> Value {
+    let id = one.public_id();
+    let updates = one.steps.iter().enumerate().rev().map(|(n, step)| {
+        let is_end = one.over_ms.is_some() && n + 1 == one.steps.len();
+        update_of(&id, n, if is_end { "completed" } else { "in_progress" }, &step.text, step.at_ms)
+    });
+    let updated_ms = one.steps.last().map_or(one.began_ms, |step| step.at_ms);
+    let of_now = view.snapshot.conversion.as_ref().filter(|of_now| of_now.id == one.id);
+    let ready_ms = of_now.and_then(|of_now| of_now.eta).and_then(|eta| match eta {
+        Eta::Between { latest_ms, .. } => Some(latest_ms),
+        Eta::NotConverging | Eta::Unknown => None,
+    });
+    json!({
+        "id": id,
+        "name": one.title(),
+        "status": if one.over_ms.is_some() { "completed" } else { "in_progress" },
+        "created_at": words::machine(one.began_ms),
+        "updated_at": words::machine(updated_ms),
+        "monitoring_at": null,
+        "resolved_at": one.over_ms.map(words::machine),
+        "impact": "none",
+        "shortlink": about.url,
+        "started_at": words::machine(one.began_ms),
+        "page_id": PAGE_ID,
+        "incident_updates": updates.collect::<Vec<_>>(),
+        "components": [],
+        "reminder_intervals": null,
+        "scheduled_for": words::machine(one.began_ms),
+        "scheduled_until": words::machine(one.over_ms.or(ready_ms).unwrap_or(view.snapshot.at_ms)),
+    })
 }
 
 fn maintenance(view: &View, about: &About, maintenance: &Maintenance) -> Value {

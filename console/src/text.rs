@@ -1,9 +1,10 @@
 use jiff::Timestamp;
-use weir_schemas::{control::EtaKept, progress::RunProgress};
+use weir_schemas::{SHADOW, control::EtaKept, progress::RunProgress};
 
 use crate::{
-    Colour, DiskStatus, Eta, ImportState, Maintenance, MaintenanceState, PartitionStatus, PausedStatus, Rates,
-    Replacing, RunStatus, Snapshot, SpoolStatus, ThrottledStatus, View, light::RETENTION_USED_PERMILLE, words::span,
+    Colour, ConversionState, ConversionStatus, DiskStatus, Eta, ImportState, Maintenance, MaintenanceState,
+    PartitionStatus, PausedStatus, Rates, Replacing, RunStatus, Snapshot, SpoolStatus, ThrottledStatus, View,
+    light::RETENTION_USED_PERMILLE, words::span,
 };
 
 /// Everything as a person reads it in a terminal: the light, then one paragraph a run, the reason for waiting always named.
@@ -12,6 +13,7 @@ pub fn render(view: &View) -> String {
     lines.extend(
         view.troubles.iter().skip(1).map(|trouble| format!("  {}: {}", word(trouble.kind.colour()), trouble.sentence)),
     );
+    lines.extend(view.snapshot.conversion.iter().map(|one| format!("  {}", one.sentence)));
     lines.push(render_snapshot(&view.snapshot));
     lines.join("\n")
 }
@@ -41,6 +43,7 @@ fn render_snapshot(snapshot: &Snapshot) -> String {
                 .to_owned(),
         );
     }
+    lines.extend(snapshot.conversion.iter().flat_map(|one| render_conversion(one, snapshot.at_ms)));
     for import in &snapshot.imports {
         let state = match import.state {
             ImportState::Writing => "its file is being read; nothing of it is counted yet".to_owned(),
@@ -63,6 +66,62 @@ fn render_snapshot(snapshot: &Snapshot) -> String {
     lines.extend(snapshot.spool_unreadable.as_ref().map(|reason| format!("spool: UNREADABLE · {reason}")));
     lines.extend(snapshot.disk.as_ref().and_then(render_disk));
     lines.join("\n")
+}
+
+/// The order in which an operator asks: what it is, how far, how fast it may be, what it waits for, what to do next.
+fn render_conversion(one: &ConversionStatus, now_ms: i64) -> Vec<String> {
+    let at = |ms| instant(Some(ms));
+    let (state, next) = match one.state {
+        ConversionState::Filling => ("is being filled".to_owned(), None),
+        ConversionState::CaughtUp => ("is filled and up to date".to_owned(), Some("weir migrate verify")),
+        ConversionState::Verified { at_ms } => {
+            (format!("is filled, and agreed at {}", at(at_ms)), Some("weir migrate swap"))
+        }
+        ConversionState::Differs { at_ms, differing } => {
+            let values = count(differing as i64, "sum or value").replace("sum or values", "sums or values");
+            (format!("DIFFERS in {values}, at {}", at(at_ms)), Some("weir migrate verify"))
+        }
+        ConversionState::AboutToBeShown { at_ms, back } => {
+            let which = if back { "is in use, and the one before" } else { "is filled, and" };
+            (format!("{which} is shown as soon as both are complete through {}", at(at_ms)), None)
+        }
+        ConversionState::Held { since_ms, until_ms } => (
+            format!("is in use since {}, the one before is held until {}", at(since_ms), at(until_ms)),
+            Some(if now_ms < until_ms { "weir migrate revert" } else { "weir migrate drop" }),
+        ),
+        ConversionState::Dropping { swapped: true } => ("is in use, the one before is taken away".to_owned(), None),
+        ConversionState::Dropping { swapped: false } => ("is taken away".to_owned(), None),
+    };
+    let old = one.old.map(|old| format!(", after generation {old}")).unwrap_or_default();
+    let next = next.map(|next| format!(" (`{next}`)")).unwrap_or_default();
+    let ConversionStatus { generation, who, reason, .. } = one;
+    let mut lines = vec![format!(
+        "conversion: generation {generation}{old}: {state}{next} · started {} by {who} \"{reason}\"",
+        at(one.since_ms)
+    )];
+    if let Some(done) = one.done {
+        let log = format!("{} of {} of the log", span(done.log_done_ms), span(done.log_ms));
+        let imports = match done.import_records {
+            0 => String::new(),
+            all => format!(", {} of {} of imports", done.import_records_done, count(all, "record")),
+        };
+        lines.push(format!("  {} % done: {log}{imports}, from {} on", done.permille / 10, at(one.from_ms)));
+    }
+    let percent = f64::from(one.share_permille) / 10.0;
+    let by = match &one.share_by {
+        Some(by) => format!("since {} by {} \"{}\"", at(by.since_ms), by.who, by.reason),
+        None => "as all that runs beside live (`weir throttle shadow` sets it)".to_owned(),
+    };
+    lines.push(format!("  works {percent} % of the time at most, {by}"));
+    let has_imports = one.done.is_some_and(|done| done.import_records > 0);
+    if let Some(Eta::Between { earliest_ms, latest_ms }) = one.eta.filter(|_| has_imports) {
+        let (from, to) = (span(earliest_ms - now_ms), span(latest_ms - now_ms));
+        lines.push(format!("  all of it caught up in {from} to {to}"));
+    }
+    lines.extend(one.gives_way.as_ref().map(|reason| format!("  GIVES WAY: {reason}")));
+    lines.extend(one.waits_for.as_ref().map(|reason| format!("  WAITING for {reason}")));
+    lines.extend(one.stopped.as_ref().map(|reason| format!("  STOPPED · {reason} (the statistics in use go on)")));
+    lines
 }
 
 /// One that is not over.
@@ -186,6 +245,9 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
         ));
     }
     lines.extend(run.throttled.as_ref().filter(|_| !progress.ended).map(render_throttled));
+    if let (Some(why), Some(permille)) = (&progress.gives_way, progress.permille) {
+        lines.push(format!("  GIVES WAY: works at most {} % of the time for now, {why}", f64::from(permille) / 10.0));
+    }
     render_troubles(progress, now_ms, lines);
     render_missing(run, lines);
     let mut watermark = format!("  watermark {}", instant(progress.watermark_ms));
@@ -239,7 +301,10 @@ fn render_paused(run: &RunStatus, paused: &PausedStatus, now_ms: i64) -> String 
     };
     let until = match paused.until_ms {
         Some(until_ms) => format!("until {}", instant(Some(until_ms))),
-        None => format!("until `weir resume {}`", run.run),
+        None => {
+            let held = if RunStatus::is_role_beside(&run.run) { SHADOW } else { &run.run };
+            format!("until `weir resume {held}`")
+        }
     };
     format!(
         "{}: {stands} · for {} by {} {until} \"{}\" · {} to go",
@@ -498,6 +563,8 @@ mod tests {
         let progress = RunProgress {
             at_ms: 1_700_000_061_000,
             complete_through_ms: Some(1_700_000_040_000),
+            permille: Some(50),
+            gives_way: Some("live is late".into()),
             waiting: Some(waiting),
             moved: Some(moved),
             ..RunProgress::default()
@@ -518,6 +585,7 @@ mod tests {
             lines.lines().filter(|line| !line.contains("partition 1") && !line.contains("watermark")).collect();
         expect![[r#"
             live: complete through 2023-11-14 22:14:00 UTC, 21s ago · 0 windows open · 12 records to go
+              GIVES WAY: works at most 5 % of the time for now, live is late
               WAITING for 1m · clickhouse at u does not answer · tried again
               the group's offsets were moved with other tools (partition 3 to 0), 3s ago: nothing reads them, the run has put them back (`weir replay` computes windows again)
               MISSING: 2023-11-14 22:13:20 UTC to 2023-11-14 22:13:40 UTC, given up by ops@host at 2023-11-14 22:13:50 UTC: a disk was lost

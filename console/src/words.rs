@@ -63,6 +63,20 @@ pub(crate) fn ready(eta: Option<Eta>, now_ms: i64) -> String {
     }
 }
 
+/// `about 25 min`, `about 2 to 3 h`: until what is not done yet will be; `None`: nobody can tell.
+pub(crate) fn about(eta: Eta, now_ms: i64) -> Option<String> {
+    match eta {
+        Eta::Between { earliest_ms, latest_ms } => {
+            let minutes = |at_ms: i64| ((at_ms - now_ms).max(1) + 59_999) / 60_000;
+            let (from, to) = (minutes(earliest_ms), minutes(latest_ms));
+            let (from, to, unit) = if to <= 90 { (from, to, "min") } else { ((from + 30) / 60, (to + 30) / 60, "h") };
+            Some(if from == to { format!("about {to} {unit}") } else { format!("about {from} to {to} {unit}") })
+        }
+        Eta::NotConverging => Some("and more comes than is computed".to_owned()),
+        Eta::Unknown => None,
+    }
+}
+
 fn up_to_minute(at_ms: i64) -> i64 {
     at_ms.saturating_add(59_999) / 60_000 * 60_000
 }
@@ -125,6 +139,12 @@ mod tests {
         assert_eq!(between(60_000, 60_000), " They will be ready at about 12:01 UTC.");
         assert_eq!(between(61_000, 121_000), " They will be ready between 12:01 and 12:03 UTC.");
         assert_eq!(ready(None, noon_ms), "");
+        let about = |from_min: i64, to_min: i64| {
+            let (earliest_ms, latest_ms) = (noon_ms + from_min * 60_000, noon_ms + to_min * 60_000);
+            about(Eta::Between { earliest_ms, latest_ms }, noon_ms).unwrap()
+        };
+        assert_eq!([about(-1, 0), about(25, 25), about(15, 90)], ["about 1 min", "about 25 min", "about 15 to 90 min"]);
+        assert_eq!([about(80, 91), about(80, 160)], ["about 1 to 2 h", "about 1 to 3 h"]);
         assert_eq!([0, 999, 1_000, -1_234_567].map(number), ["0", "999", "1,000", "-1,234,567"]);
         assert_eq!(machine(noon_ms + 7), "2023-11-15T12:00:00.007Z");
     }

@@ -50,6 +50,9 @@ fn each_state_has_its_colour_and_a_sentence_that_a_user_understands() {
         replacing: Green · Statistics are complete through 14:04 UTC. Everything is collected.
         a control record set aside: Green · Statistics are complete through 14:04 UTC. Everything is collected.
         an import is paused: Yellow · Counting import-i1 is paused since 12:00 UTC (too much at once). Everything is collected.
+        converting: Green · Statistics are complete through 14:04 UTC. Everything is collected.
+        a conversion stands: Green · Statistics are complete through 14:04 UTC. Everything is collected.
+        held: Green · Statistics are complete through 14:04 UTC. Everything is collected.
     "#]].assert_eq(&said);
 }
 
@@ -78,6 +81,35 @@ fn an_operator_reads_the_same_and_who_decided_what() {
           caught up in 15m 40s to 21m 40s, between 2026-11-27 14:20:00 UTC and 2026-11-27 14:26:00 UTC · 52345 records/s read, 411/s come
           the log keeps what this run still needs for another 29days
         maintenance 1795780800000: live catches up since 2026-11-27 14:00:00 UTC, by ops@db1: new disk"#]].assert_eq(&shown("catching up"));
+    expect![[r#"
+        GREEN: Statistics are complete through 14:04 UTC. Everything is collected.
+          A better version of the statistics is being computed beside the present ones: 41 % done, about 5 to 8 min. Nothing changes until it is proved equal.
+        live: complete through 2026-11-27 14:04:00 UTC, 20s ago · 0 windows open · 0 records to go
+          watermark unknown yet
+          0 events read, 0 of them late · 0 rows written
+          the log keeps what this run still needs for another 29days 23h
+        shadow: complete through 2026-11-27 13:26:00 UTC, 38m 20s ago · 0 windows open · 136 records to go
+          watermark unknown yet
+          0 events read, 0 of them late · 0 rows written
+          partition 0: 68 records to go, 1h 3m behind · 0 records/s read, 0/s come
+          partition 1: 68 records to go, 1h 3m behind · 0 records/s read, 0/s come
+          caught up in 4m 59s to 7m 24s, between 2026-11-27 14:09:19 UTC and 2026-11-27 14:11:44 UTC · 1 records/s read, 0/s come
+          the log keeps what this run still needs for another 29days 23h
+        conversion: generation 2: is being filled · started 2026-11-27 14:00:00 UTC by ops@db1 "newer lists of bots"
+          41 % done: 26m of 1h 2m of the log, from 2026-11-27 13:00:00 UTC on
+          works 50 % of the time at most, as all that runs beside live (`weir throttle shadow` sets it)"#]].assert_eq(&shown("converting"));
+    let conversion = |text: String| {
+        let is_of_it =
+            |line: &&str| ["  A better", "  STOPPED", "conversion"].iter().any(|begin| line.starts_with(begin));
+        text.lines().filter(is_of_it).collect::<Vec<_>>().join("\n").replace(states::HOSTILE, "…")
+    };
+    expect![[r#"
+          A better version of the statistics is being computed beside the present ones: 41 % done. That stands still until an operator has looked. The present statistics go on. Nothing changes until it is proved equal.
+        conversion: generation 2: is being filled · started 2026-11-27 14:00:00 UTC by ops@db1 "newer lists of bots"
+          STOPPED · shadow: the log lacks what it needs (the statistics in use go on)"#]].assert_eq(&conversion(shown("a conversion stands")));
+    expect![[r#"
+          A better version of the statistics is shown since 13:00 UTC. The one before is kept until 2026-11-28 13:00 UTC, as the way back.
+        conversion: generation 2: is in use since 2026-11-27 13:00:00 UTC, the one before is held until 2026-11-28 13:00:00 UTC (`weir migrate revert`) · started 2026-11-27 11:01:00 UTC by ops@db1 "<script>window.hurt = 1</script><img src=x onerror="window.hurt=1">"#]].assert_eq(&conversion(shown("held")));
     let lines = |text: String| text.lines().filter(|line| line.starts_with("maintenance")).collect::<String>();
     expect!["maintenance 1795860000000: in 19h 55m until 2026-11-28 12:00:00 UTC, by ops@db1: new disk"]
         .assert_eq(&lines(shown("planned")));
@@ -93,6 +125,36 @@ fn every_kind_of_trouble_is_in_some_state_and_nothing_is_wrong_when_all_is_on_ti
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
     }
     assert_eq!(kinds(&states::on_time(), Held::default()), []);
+}
+
+#[test]
+fn whatever_happens_beside_the_statistics_in_use_the_light_is_theirs() {
+    let is_green = |snapshot: Snapshot| {
+        let name = format!("{:?}", snapshot.conversion);
+        let view = Memory::default().view(snapshot);
+        assert_eq!((view.status, view.troubles.len(), view.incidents.len()), (Colour::Green, 0, 0), "{name}");
+        assert!(view.components.iter().all(|one| one.status == weir_console::Working::Operational), "{name}");
+    };
+    for converting in [states::converting(), states::conversion_stands(), states::held()] {
+        is_green(converting.clone());
+        type Change = fn(&mut weir_console::RunStatus);
+        let changes: [Change; 5] = [
+            |shadow| shadow.progress.as_mut().unwrap().stopped = Some("its table was altered".into()),
+            |shadow| (shadow.retention_headroom_ms, shadow.retention_used_permille) = (Some(-1), Some(1_001)),
+            |shadow| shadow.eta = Some(weir_console::Eta::NotConverging),
+            |shadow| shadow.progress = None,
+            |shadow| shadow.progress.as_mut().unwrap().at_ms = 0,
+        ];
+        for change in changes {
+            let mut snapshot = converting.clone();
+            change(snapshot.runs.iter_mut().find(|run| run.run == "shadow").unwrap());
+            is_green(snapshot);
+        }
+    }
+    // And what happens to those in use is said as ever.
+    let mut late = states::converting();
+    late.runs[0].progress.as_mut().unwrap().complete_through_ms = Some(states::NOW_MS - 600_000);
+    assert_eq!(kinds(&late, Held::default()), [Kind::Late]);
 }
 
 #[test]

@@ -10,11 +10,14 @@ use std::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use states::world::{MINUTE_MS, SECOND_MS, World};
-use weir_console::{Computing, Eta, Held, Kind, MaintenanceState, Memory, ask_kept, troubles};
+use weir_console::{
+    Colour, Computing, ConversionState, Eta, Held, Kind, MaintenanceState, Memory, Snapshot, ask_kept, render, troubles,
+};
 use weir_log::{Appended, Bounds, Clock, Committed, Log, LogError, Reader, TopicKind};
 use weir_schemas::{
     Repair,
-    control::{Action, EtaKept},
+    control::{Action, EtaKept, Import},
+    progress::RunProgress,
 };
 
 /// 2026-11-27 12:00:00 UTC.
@@ -90,7 +93,7 @@ fn live_is_not_late_when_it_is_the_logs_clock_that_is_behind_and_that_is_said() 
         let looked = world.look();
         let (all, _) = troubles(&looked, Held::default());
         let late = all.iter().any(|trouble| trouble.kind == Kind::Late);
-        (late, weir_console::render(&Memory::default().view(looked)).contains("CLOCKS: by the log's clock"))
+        (late, render(&Memory::default().view(looked)).contains("CLOCKS: by the log's clock"))
     };
     world.live_through(130);
     // A minute's window and ten seconds: by the log's clock the window that ends now comes yet.
@@ -263,4 +266,193 @@ fn two_gaps_are_counted_without_what_live_did_between_them_and_what_was_left_out
     world.report("gap", 29, at(5));
     let (ranges, records, _) = gaps(&mut world);
     assert_eq!((ranges, records), (vec![(at(20), at(22))], 2 * 6 * 2));
+}
+
+/// Live is on time, at one record a second, and the run of the other generation is complete through this.
+fn beside(world: &mut World, runs: [&str; 2], through_ms: i64) -> Snapshot {
+    let now_ms = world.clock.now_ms();
+    let seconds = (now_ms - BEGAN_MS) / SECOND_MS;
+    world.report(runs[0], seconds, now_ms - 75 * SECOND_MS);
+    world.report(runs[1], (through_ms - BEGAN_MS) / SECOND_MS, through_ms);
+    let looked = world.look();
+    let view = Memory::default().view(looked.clone());
+    assert_eq!((view.status, view.incidents.len()), (Colour::Green, 0), "{}", render(&view));
+    looked
+}
+
+fn state(looked: &Snapshot) -> Option<ConversionState> {
+    looked.conversion.as_ref().map(|conversion| conversion.state)
+}
+
+#[test]
+fn a_conversion_is_seen_from_its_start_to_its_end_while_live_is_what_it_was() {
+    let mut world = World::new(BEGAN_MS);
+    let runs = ["live", "v2-live"];
+    world.live_through(600);
+    world.report("live", 600, BEGAN_MS + 9 * MINUTE_MS);
+    let before = world.look();
+    assert_eq!((before.runs.len(), state(&before), before.due_ms), (1, None, 70 * SECOND_MS));
+    world.convert(7, BEGAN_MS);
+    let begun = world.look();
+    let conversion = begun.conversion.as_ref().unwrap();
+    assert_eq!((conversion.state, conversion.done.unwrap().permille), (ConversionState::Filling, 0));
+    assert_eq!((conversion.who.as_str(), conversion.share_permille, &conversion.share_by), ("ops@db1", 500, &None));
+    assert_eq!((begun.runs[1].run.as_str(), begun.runs[1].lag_records), ("shadow", 2 * 600));
+    assert_eq!(begun.runs[0], before.runs[0], "live is what it was");
+
+    // Half of the 510 s that are to be there, in steps, so that its pace is seen.
+    for step in 1..=3 {
+        world.live_through(1);
+        let looked = beside(&mut world, runs, BEGAN_MS + step * 85 * SECOND_MS);
+        let to_be_there_ms = (600 + step - 90) * SECOND_MS;
+        let done = looked.conversion.as_ref().unwrap().done.unwrap();
+        assert_eq!((done.log_done_ms, done.log_ms), (step * 85 * SECOND_MS, to_be_there_ms));
+        assert_eq!(i64::from(done.permille), step * 85_000_000 / to_be_there_ms);
+        assert_eq!(looked.runs[1].lag_records, 2 * (600 + step - step * 85));
+    }
+    let filling = world.look().conversion.unwrap();
+    // 258 s at 85 a second while one comes.
+    let Some(Eta::Between { earliest_ms, latest_ms }) = filling.eta else { panic!("{filling:?}") };
+    let said_ms = world.clock.now_ms() + 3_071;
+    assert!(earliest_ms <= said_ms && said_ms <= latest_ms, "{} {}", earliest_ms - said_ms, latest_ms - said_ms);
+    assert!(filling.sentence.contains("49 % done, about 1 min. Nothing changes until"), "{}", filling.sentence);
+
+    world.live_through(4);
+    let caught_up_ms = world.clock.now_ms() - 95 * SECOND_MS;
+    let caught_up = beside(&mut world, runs, caught_up_ms);
+    assert_eq!(state(&caught_up), Some(ConversionState::CaughtUp));
+    let attempt = world.clock.now_ms();
+    world.say(Action::Verified { id: 7, attempt, closed_ms: caught_up_ms, differing: 3 });
+    let differs = ConversionState::Differs { at_ms: attempt, differing: 3 };
+    assert_eq!(state(&beside(&mut world, runs, caught_up_ms)), Some(differs));
+    world.say(Action::Verified { id: 7, attempt, closed_ms: caught_up_ms, differing: 0 });
+    let verified = ConversionState::Verified { at_ms: attempt };
+    assert_eq!(state(&beside(&mut world, runs, caught_up_ms)), Some(verified));
+}
+
+#[test]
+fn what_readers_see_does_not_go_on_past_a_swap_that_is_ordered_nor_back_when_it_comes() {
+    let mut world = World::new(BEGAN_MS);
+    world.convert(7, BEGAN_MS);
+    world.live_through(600);
+    let at_ms = BEGAN_MS + 9 * MINUTE_MS;
+    let runs = ["live", "v2-live"];
+    beside(&mut world, runs, at_ms - 30 * SECOND_MS);
+    world.say(Action::Show { id: 8, generation: Some(2), at_ms, hold_ms: 60 * MINUTE_MS });
+    let mut through_ms = 0;
+    let mut see = |looked: &Snapshot| {
+        let seen_ms = looked.complete_through_ms().unwrap();
+        assert!(seen_ms >= through_ms, "{seen_ms} after {through_ms}");
+        through_ms = seen_ms;
+        seen_ms
+    };
+    for _ in 0..3 {
+        world.live_through(10);
+        let shadow_ms = world.clock.now_ms() - 95 * SECOND_MS;
+        let looked = beside(&mut world, runs, shadow_ms);
+        assert_eq!(state(&looked), Some(ConversionState::AboutToBeShown { at_ms, back: false }));
+        assert_eq!(see(&looked), at_ms.min(world.clock.now_ms() - 75 * SECOND_MS));
+        assert_eq!(looked.runs[1].progress.as_ref().unwrap().complete_through_ms, Some(shadow_ms), "nobody reads it");
+    }
+    assert_eq!(see(&world.look()), at_ms);
+    world.say(Action::NotShown { id: 8 });
+    see(&beside(&mut world, runs, at_ms));
+
+    let at_ms = world.clock.now_ms() - 75 * SECOND_MS;
+    world.say(Action::Show { id: 9, generation: Some(2), at_ms, hold_ms: 60 * MINUTE_MS });
+    see(&beside(&mut world, runs, at_ms));
+    world.live_through(10);
+    world.say(Action::Shown { id: 9 });
+    let since_ms = world.clock.now_ms();
+    // Now `live` is what was beside, with the windows of its version, and what was live is kept.
+    let held = beside(&mut world, ["v2-live", "live"], at_ms);
+    assert_eq!(see(&held), world.clock.now_ms() - 75 * SECOND_MS);
+    assert_eq!(held.due_ms, 90 * SECOND_MS);
+    let until_ms = since_ms + 60 * MINUTE_MS;
+    assert_eq!(state(&held), Some(ConversionState::Held { since_ms, until_ms }));
+    assert_eq!(held.runs[1].run, "shadow");
+    assert_eq!(held.runs[1].progress.as_ref().unwrap().complete_through_ms, Some(at_ms));
+    assert_eq!(held.conversion.as_ref().unwrap().done, None, "there is nothing more to do");
+
+    world.say(Action::Drop { id: 10, generation: None });
+    let dropping = beside(&mut world, ["v2-live", "live"], at_ms);
+    assert_eq!((state(&dropping), dropping.runs.len()), (Some(ConversionState::Dropping { swapped: true }), 1));
+    assert_eq!(dropping.conversions[0].over_ms, None);
+    world.say(Action::Dropped { generation: None });
+    let over = beside(&mut world, ["v2-live", "live"], at_ms);
+    assert_eq!((state(&over), over.conversions[0].over_ms), (None, Some(world.clock.now_ms())));
+    let steps: Vec<_> = over.conversions[0].steps.iter().map(|step| step.text.as_str()).collect();
+    expect_test::expect![[r#"
+        Its computation has begun, beside the present statistics, which stay as they are.
+        It is shown. The one before is kept for a while.
+        It is over: the one before was taken away."#]]
+    .assert_eq(&steps.join("\n"));
+}
+
+#[test]
+fn a_pause_of_what_runs_beside_is_said_of_the_conversion_and_is_no_maintenance_of_the_statistics() {
+    let mut world = World::new(BEGAN_MS);
+    world.live_through(300);
+    world.convert(7, BEGAN_MS);
+    beside(&mut world, ["live", "v2-live"], BEGAN_MS + MINUTE_MS);
+    world.pause("v2-live", 8, None, BEGAN_MS + MINUTE_MS);
+    world.live_through(600);
+    let paused = beside(&mut world, ["live", "v2-live"], BEGAN_MS + MINUTE_MS);
+    let conversion = paused.conversion.as_ref().unwrap();
+    assert_eq!(
+        (conversion.state, conversion.eta, conversion.waits_for.as_ref()),
+        (ConversionState::Filling, None, None)
+    );
+    assert_eq!(conversion.paused.as_ref().unwrap().reason, "a disk");
+    expect_test::expect!["A better version of the statistics is being computed beside the present ones: 7 % done. That is paused (a disk). Nothing changes until it is proved equal."].assert_eq(&conversion.sentence);
+    assert_eq!(paused.maintenances, []);
+    world.say(Action::Resume { run: "v2-live".into(), id: 9, left_to_ms: None });
+    world.say(Action::Throttle { run: "v2-live".into(), id: 10, permille: 250 });
+    let goes_on = beside(&mut world, ["live", "v2-live"], BEGAN_MS + MINUTE_MS).conversion.unwrap();
+    assert_eq!((goes_on.paused, goes_on.share_permille), (None, 250));
+    assert_eq!(goes_on.share_by.unwrap().who, "ops@db1");
+}
+
+#[test]
+fn imports_are_part_of_the_work_by_their_records_and_shown_until_they_are_done() {
+    let mut world = World::new(BEGAN_MS);
+    world.live_through(600);
+    let (id, topic) = ("i1".to_owned(), "weir.import.i1");
+    let import = Import { id: id.clone(), site: "old.example".into(), files: Vec::new() };
+    world.log.create_topic(topic, &TopicKind::Import { partitions: 2 }).unwrap();
+    for _ in 0..300 {
+        for partition in 0..2 {
+            let hits = Bytes::from_static(b"hits");
+            futures::executor::block_on(world.log.append(topic, partition, hits, Some(BEGAN_MS))).unwrap();
+        }
+    }
+    world.say(Action::ImportBegun { import });
+    world.say(Action::ImportWritten { id, events: 9_000, partitions: 2, first_ms: 0, last_ms: 1 });
+    let ended = || RunProgress { ended: true, complete_through_ms: Some(1), ..RunProgress::default() };
+    world.tell("import-i1", topic, 300, ended());
+    world.convert(7, BEGAN_MS);
+    let through_ms = world.clock.now_ms() - 90 * SECOND_MS;
+    let roles = |looked: &Snapshot| looked.runs.iter().map(|run| run.run.clone()).collect::<Vec<_>>().join(" ");
+    let begun = beside(&mut world, ["live", "v2-live"], through_ms);
+    assert_eq!(roles(&begun), "live import-i1 shadow shadow-import-i1");
+    let done = begun.conversion.as_ref().unwrap().done.unwrap();
+    // 1,200 live records are done, and 600 of the import are not.
+    assert_eq!((done.import_records_done, done.import_records, done.permille), (0, 600, 666));
+    assert_eq!(state(&begun), Some(ConversionState::Filling));
+    world.tell("v2-import-i1", topic, 150, RunProgress::default());
+    let half = beside(&mut world, ["live", "v2-live"], through_ms).conversion.unwrap().done.unwrap();
+    assert_eq!((half.import_records_done, half.permille), (300, 833));
+    world.tell("v2-import-i1", topic, 300, ended());
+    for _ in 0..2 {
+        let all = beside(&mut world, ["live", "v2-live"], through_ms);
+        assert_eq!(roles(&all), "live import-i1 shadow");
+        assert_eq!(
+            (state(&all), all.conversion.unwrap().done.unwrap().permille),
+            (Some(ConversionState::CaughtUp), 1_000)
+        );
+    }
+    // What was done is told of the run that has the role now.
+    world.swap(8, through_ms, 60 * MINUTE_MS);
+    let swapped = beside(&mut world, ["v2-live", "live"], through_ms);
+    assert_eq!(roles(&swapped), "live import-i1 shadow");
 }

@@ -254,9 +254,19 @@ async fn statuspages_words_are_those_of_the_state() {
     };
     let mut said = String::new();
     let paused_without = "paused and ClickHouse away";
-    for name in
-        ["on time", "planned", "paused", paused_without, "filling", "late", "lost", "queries fail", "collection fails"]
-    {
+    for name in [
+        "on time",
+        "planned",
+        "paused",
+        paused_without,
+        "filling",
+        "late",
+        "lost",
+        "queries fail",
+        "collection fails",
+        "converting",
+        "held",
+    ] {
         said.push_str(&format!("{name}: {}\n", words(name).await));
     }
     expect_test::expect![[r#"
@@ -269,6 +279,8 @@ async fn statuspages_words_are_those_of_the_state() {
         lost: major {"collection": "operational", "queries": "operational", "statistics": "major_outage"} none
         queries fail: minor {"collection": "operational", "queries": "major_outage", "statistics": "operational"} none
         collection fails: critical {"collection": "major_outage", "queries": "operational", "statistics": "operational"} none
+        converting: none {"collection": "operational", "queries": "operational", "statistics": "operational"} in_progress
+        held: none {"collection": "operational", "queries": "operational", "statistics": "operational"} in_progress
     "#]].assert_eq(&said);
 }
 
@@ -374,8 +386,69 @@ async fn metrics_are_those_of_the_process_and_of_what_is_seen() {
     }
 }
 
+#[tokio::test]
+async fn a_conversion_is_a_maintenance_that_touches_nothing_and_names_nobody_to_strangers() {
+    let console = Console::start(states::converting()).await;
+    let status = console.json("/status.json").await;
+    assert_eq!((&status["status"], &status["conversion"]["who"]), (&json!("green"), &json!("ops@db1")));
+    assert_eq!(status["conversion"]["state"], json!({ "is": "filling" }));
+    let of_site = console.json("/status/one.example.json").await;
+    assert_eq!(of_site["conversion"]["sentence"], status["conversion"]["sentence"]);
+    assert_eq!(of_site["conversion"]["done"]["permille"], status["conversion"]["done"]["permille"]);
+    let active = console.json("/api/v2/scheduled-maintenances/active.json").await;
+    let one = &active["scheduled_maintenances"][0];
+    assert_eq!((&one["status"], &one["impact"]), (&json!("in_progress"), &json!("none")));
+    assert_eq!((&one["components"], &one["incident_updates"][0]["status"]), (&json!([]), &json!("in_progress")));
+    let upcoming = console.json("/api/v2/scheduled-maintenances/upcoming.json").await;
+    assert_eq!(upcoming["scheduled_maintenances"], json!([]));
+    for path in ["/", "/feed.atom", "/status/one.example.json", "/api/v2/summary.json"] {
+        let (_, _, body) = console.get(path).await;
+        assert!(body.contains("newer lists of bots") && !body.contains("ops@db1"), "{path}: {body}");
+    }
+    let mut over = states::converting();
+    (over.conversion, over.conversions[0].over_ms) = (None, Some(states::NOW_MS));
+    let console = Console::start(over).await;
+    for (which, statuses) in [("/active", vec![]), ("", vec!["completed"])] {
+        let told = console.json(&format!("/api/v2/scheduled-maintenances{which}.json")).await;
+        let told: Vec<_> =
+            told["scheduled_maintenances"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+        assert_eq!(told, statuses, "{which}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_shows_how_far_a_conversion_is_in_a_block_of_its_own() {
+    let (_, _, page) = Console::start(states::converting()).await.get("/").await;
+    let block = page.split("<section>").find(|section| section.contains("A better version ")).expect("a block");
+    let (progress, _) = block.split_once("<progress value=\"").unwrap().1.split_once("\" max=\"1000\">").unwrap();
+    assert_eq!(progress.parse::<u16>().unwrap(), states::converting().conversion.unwrap().done.unwrap().permille);
+    assert!(!page.contains("At work"), "that is what is in use: {page}");
+    let (_, _, page) = Console::start(states::on_time()).await.get("/").await;
+    assert!(!page.contains("A better version"), "{page}");
+}
+
+#[tokio::test]
+async fn a_conversions_metrics_are_there_while_it_lasts() {
+    let conversion = states::converting().conversion.unwrap();
+    let (_, _, text) = Console::start(states::converting()).await.get("/metrics").await;
+    let Some(weir_console::Eta::Between { latest_ms, .. }) = conversion.eta else { panic!("{conversion:?}") };
+    for line in [
+        "weir_conversion_state{state=\"filling\"} 1".to_owned(),
+        "weir_conversion_state{state=\"held\"} 0".to_owned(),
+        format!("weir_conversion_progress_ratio {}", f64::from(conversion.done.unwrap().permille) / 1000.0),
+        format!("weir_conversion_eta_latest_seconds {}", (latest_ms - states::NOW_MS) as f64 / 1000.0),
+        "weir_conversion_share_ratio 0.5".to_owned(),
+        "weir_conversion_stopped 0".to_owned(),
+        "weir_pipeline_paused{run=\"shadow\"} 0".to_owned(),
+    ] {
+        assert!(text.lines().any(|is| is == line), "{line}\n{text}");
+    }
+    let (_, _, text) = Console::start(states::on_time()).await.get("/metrics").await;
+    assert!(!text.lines().any(|line| line.starts_with("weir_conversion_")), "{text}");
+}
+
 /// The alerts of docker/alerts.yml of which the expression holds over these metrics, as Prometheus reads it: of the shape
-/// `max(NAME{kind=~"A|B"}) == N` or `max by (run) (NAME) == N`, or with `>`; `unless on() LINE == N` after it.
+/// `max(NAME{kind=~"A|B"}) == N` or `max by (run) (NAME{run!~"shadow.*"}) == N`, or with `>`; `unless on() LINE == N` after it.
 fn firing(metrics: &str) -> Vec<String> {
     let rules = include_str!("../../docker/alerts.yml");
     let field = |line: &str, name: &str| line.trim().trim_start_matches("- ").strip_prefix(name).map(str::to_owned);
@@ -395,12 +468,16 @@ fn firing(metrics: &str) -> Vec<String> {
         let of =
             left.strip_prefix("max by (run) ").or_else(|| left.strip_prefix("max")).expect("one alert for all parts");
         let of = of.trim_start_matches('(').trim_end_matches(')');
+        let (of, is_in_use) = match of.split_once("{run!~\"shadow.*\"") {
+            Some((name, _)) => (name, true),
+            None => (of, false),
+        };
         let (name, kinds) = match of.split_once("{kind=") {
             Some((name, kinds)) => (name, Some(kinds.trim_start_matches('~').trim_end_matches('}').trim_matches('"'))),
             None => (of, None),
         };
         let values = metrics.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        let mine = values.filter(|line| {
+        let mine = values.filter(|line| !(is_in_use && line.contains("{run=\"shadow"))).filter(|line| {
             kinds.is_none_or(|kinds| kinds.split('|').any(|kind| line.contains(&format!("{{kind=\"{kind}\"}}"))))
         });
         let value = mine.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).reduce(f64::max);
@@ -444,6 +521,9 @@ async fn each_alert_fires_in_the_states_that_it_is_meant_for() {
         replacing: 
         a control record set aside: WeirControlUnreadable
         an import is paused: WeirPausedForLong
+        converting: 
+        a conversion stands: WeirConversionStands
+        held: 
     "#]]
     .assert_eq(&fired);
 }

@@ -144,6 +144,53 @@ pub enum Action {
         id: i64,
         order: Option<i64>,
     },
+    /// A table of another version is filled beside the one in use, from the log, from the window at `from_ms` on. `id` names
+    /// the conversion: the writer's clock, ms. `version` is the text of the version's file.
+    ConversionStarted {
+        id: i64,
+        generation: u32,
+        version: String,
+        from_ms: i64,
+    },
+    /// Both tables of conversion `id` were compared; `attempt` names the comparison: the writer's clock, ms. `closed_ms`: rows
+    /// that had left before were. `differing`: so many sums and values that must agree do not.
+    Verified {
+        id: i64,
+        attempt: i64,
+        closed_ms: i64,
+        differing: u64,
+    },
+    /// What differs in a dimension is as it is to be, in conversion `id`.
+    DifferenceAccepted {
+        id: i64,
+        dimension: String,
+    },
+    /// The public views are to show a generation (`None`: the first one) as soon as it, and the one that they show now, are
+    /// complete through `at_ms`. The latter may be dropped `hold_ms` after that. `id` names this decision: the writer's clock,
+    /// ms.
+    Show {
+        id: i64,
+        generation: Option<u32>,
+        at_ms: i64,
+        hold_ms: i64,
+    },
+    /// [`Action::Show`] took effect: from now on that generation is the one in use.
+    Shown {
+        id: i64,
+    },
+    /// [`Action::Show`] is withdrawn: it did not take effect.
+    NotShown {
+        id: i64,
+    },
+    /// A generation is to be taken away: its runs end, its table goes.
+    Drop {
+        id: i64,
+        generation: Option<u32>,
+    },
+    /// [`Action::Drop`] was done.
+    Dropped {
+        generation: Option<u32>,
+    },
 }
 
 fn yes() -> bool {
@@ -157,6 +204,9 @@ pub struct Backup {
     pub name: String,
     /// The copy that it needs: what that holds is not in it again.
     pub base: Option<String>,
+    /// Those whose tables are in it; none: an earlier version has made it, of the only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generations: Vec<u32>,
     /// By run: everything before this time is in it.
     pub points: Vec<(String, i64)>,
     /// Live windows before its point that are not in it, because live had left them to the gap run, `[from, to)`, ascending.

@@ -6,15 +6,15 @@
 //! ```
 
 use crate::{
-    Recoveries, Repair,
+    Recoveries, Repair, SHADOW,
     control::{Action, ControlRecord, EtaKept, GAP_RUN},
 };
 
 /// Thousandths of the time that a run works which nobody has slowed down.
 pub const UNHINDERED_PERMILLE: u16 = 1000;
 
-/// Those of a gap's run: live, beside it, keeps its freshness.
-pub const GAP_PERMILLE: u16 = 500;
+/// Those of a run beside live, of a gap or a generation that is not in use: live keeps its freshness.
+pub const BESIDE_PERMILLE: u16 = 500;
 
 /// A decision: when, by whom, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,8 @@ impl Hold {
     /// not, change nothing: of two that were written at the same time the first counts. A decision that comes again, by its
     /// id, changes nothing either.
     pub fn of<'a>(run: &str, control: impl IntoIterator<Item = &'a ControlRecord>) -> Hold {
-        let permille = if run == GAP_RUN { GAP_PERMILLE } else { UNHINDERED_PERMILLE };
+        let beside_live = run == GAP_RUN || run == SHADOW;
+        let permille = if beside_live { BESIDE_PERMILLE } else { UNHINDERED_PERMILLE };
         let mut hold = Hold { pauses: Vec::new(), permille, throttle: None, recoveries: Recoveries::default() };
         for record in control {
             hold.fold(run, record);
@@ -332,7 +333,7 @@ mod tests {
     fn the_newest_throttle_counts() {
         let throttle = |permille| Action::Throttle { run: "live".into(), id: 1, permille };
         assert_eq!(hold(&[]).permille, UNHINDERED_PERMILLE);
-        assert_eq!(Hold::of("gap", &[]).permille, GAP_PERMILLE);
+        assert_eq!(Hold::of("gap", &[]).permille, BESIDE_PERMILLE);
         assert_eq!(hold(&[throttle(500), throttle(250)]).permille, 250);
     }
 }

@@ -32,6 +32,9 @@ pub struct RunProgress {
     /// there was this field. One that was killed has said nothing of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permille: Option<u16>,
+    /// Why it works less than it was ordered to, while it does: it gives way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gives_way: Option<String>,
     /// The newest throttle that it has heard of, by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle: Option<i64>,

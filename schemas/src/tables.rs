@@ -226,7 +226,15 @@ pub fn public_views() -> Vec<&'static str> {
 ///
 /// `timezones` names the sites' time zones (IANA names) for `local_day`; a site that is not in it has UTC. They become
 /// part of the view: a query on a few sites needs no join.
-pub fn create_views(database: &str, version: &SchemaVersion, timezones: &BTreeMap<String, String>) -> Vec<String> {
+///
+/// `through_ms`: of live nothing more is said to be complete than this, ms since the Unix epoch. Before another generation is
+/// shown that keeps what readers see from going back.
+pub fn create_views(
+    database: &str,
+    version: &SchemaVersion,
+    timezones: &BTreeMap<String, String>,
+    through_ms: Option<i64>,
+) -> Vec<String> {
     let database = quote_name(database);
     let view = |name: &str, select: String| {
         format!("CREATE OR REPLACE VIEW {database}.{name} DEFINER = CURRENT_USER SQL SECURITY DEFINER AS\n{select}")
@@ -256,8 +264,23 @@ pub fn create_views(database: &str, version: &SchemaVersion, timezones: &BTreeMa
             format!("SELECT site, value AS {value}, {tail}\nFROM {database}.stats\nWHERE dimension = '{dimension}'"),
         ));
     }
-    views.push(view(COMPLETENESS, completeness(&database, version)));
+    views.push(view(COMPLETENESS, until(completeness(&database, version), through_ms)));
     views
+}
+
+/// The same, as if live's windows from `through_ms` on were not known.
+fn until(completeness: String, through_ms: Option<i64>) -> String {
+    let Some(through_ms) = through_ms else { return completeness };
+    let at = |column: &str| {
+        let bound = format!("toDateTime({}, 'UTC')", through_ms.div_euclid(1000));
+        format!("if(origin = '', least({column}, {bound}), {column}) AS {column}")
+    };
+    format!(
+        "SELECT * FROM (SELECT origin, state, {}, {}, {} FROM ({completeness})) WHERE range_from < range_to",
+        at("range_from"),
+        at("range_to"),
+        at("complete_through")
+    )
 }
 
 /// What is complete, for those who ask in SQL: one row for each uninterrupted range of an origin, `complete`, `missing` (given
@@ -434,12 +457,12 @@ mod tests {
             CREATE OR REPLACE VIEW `weir`.stats DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
             SELECT site, dimension, value, window_start, multiIf(site IN ('d'), toDate(window_start, 'Asia/Tokyo'), site IN ('a', 'c'), toDate(window_start, 'Europe/Berlin'), toDate(window_start, 'UTC')) AS local_day, page_views, downloads, visitors, emitted_in, origin
             FROM `weir`.`stats_v7`"#]]
-        .assert_eq(&create_views("weir", &version(), &zones)[0]);
+        .assert_eq(&create_views("weir", &version(), &zones, None)[0]);
     }
 
     #[test]
     fn every_public_view_is_made_and_stats_first() {
-        let views = create_views("weir", &version(), &BTreeMap::new());
+        let views = create_views("weir", &version(), &BTreeMap::new(), None);
         let names = public_views();
         assert_eq!(views.len(), names.len());
         for (sql, name) in views.iter().zip(names) {

@@ -73,16 +73,21 @@ async fn tables(clickhouse: &Connection) -> Result<Vec<String>, Failure> {
     clickhouse.rows(&sql, QUICK).await
 }
 
-/// Makes the public views show `version`, in the time zones of `timezones` (site → IANA name).
+/// Makes the public views show `version`, in the time zones of `timezones` (site → IANA name); of `through_ms` see
+/// [`create_views`].
 ///
-/// Each view is exchanged atomically, `stats` first. Safe to repeat, and to run beside queries.
+/// Each view is exchanged atomically, `stats` first; with `through_ms` the view of how complete they are before all others.
+/// Safe to repeat, and to run beside queries.
 pub async fn show(
     target: &Target,
     version: &SchemaVersion,
     timezones: &BTreeMap<String, String>,
+    through_ms: Option<i64>,
 ) -> Result<(), SinkError> {
     let clickhouse = Connection::to(target);
-    for statement in create_views(&target.database, version, timezones) {
+    let mut views = create_views(&target.database, version, timezones, through_ms);
+    views.rotate_right(usize::from(through_ms.is_some()));
+    for statement in views {
         clickhouse.execute(&statement, None, QUICK).await.map_err(|failure| failure.into_error(&target.url, ""))?;
     }
     Ok(())
@@ -194,4 +199,31 @@ async fn made_otherwise(clickhouse: &Connection, definition: &Definition) -> Res
 
 fn squeezed(expression: &str) -> String {
     expression.chars().filter(|c| !c.is_whitespace() && *c != '`').collect()
+}
+
+/// What the public views show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    pub generation: u32,
+    /// See [`create_views`].
+    pub through_ms: Option<i64>,
+}
+
+/// Looks what the public views show; `None`: they show different generations, or are not there.
+pub async fn shown(target: &Target) -> Result<Option<Shown>, SinkError> {
+    let clickhouse = Connection::to(target);
+    let sql = format!(
+        "SELECT name, as_select FROM system.tables WHERE database = {} AND name IN ('stats', 'completeness') ORDER BY name",
+        quote(&clickhouse.database_name)
+    );
+    let views: Vec<(String, String)> =
+        clickhouse.rows(&sql, QUICK).await.map_err(|failure| failure.into_error(&target.url, ""))?;
+    let [(_, completeness), (_, stats)] = views.as_slice() else { return Ok(None) };
+    let number = |text: &str, before: &str| {
+        let (_, rest) = text.split_once(before)?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
+    };
+    let through_ms = number(completeness, "least(complete_through, toDateTime(").map(|at_s| i64::from(at_s) * 1000);
+    let generation = number(stats, "stats_v").filter(|shown| number(completeness, "generation = ") == Some(*shown));
+    Ok(generation.map(|generation| Shown { generation, through_ms }))
 }

@@ -1,6 +1,6 @@
 //! Windows that were done are made not done, so that their run asks for them again, or they are given up.
 
-use weir_schemas::{SchemaVersion, WindowStart, WindowWidth, control::GAP_RUN};
+use weir_schemas::{SchemaVersion, WindowStart, WindowWidth, control::GAP_RUN, kind_of, run_of};
 
 use crate::SinkError;
 use crate::clickhouse::ClickHouse;
@@ -48,7 +48,7 @@ pub async fn take_back(
         end_replay(target, version).await?;
     }
     let table = ClickHouse::new(target, run, version, origin);
-    let gap = origin.is_empty().then(|| ClickHouse::new(target, GAP_RUN, version, origin));
+    let gap = origin.is_empty().then(|| ClickHouse::new(target, &run_of(kind_of(run).0, GAP_RUN), version, origin));
     let taken = take_back_on(&table, gap.as_ref(), version.width, extent).await;
     taken.map_err(|failure| failure.into_error(&target.url, run))
 }

@@ -18,7 +18,7 @@ async fn prepared() -> (tempfile::TempDir, Server, Target) {
     let target = server.target().clone();
     prepare(&target, &version()).await.expect("tables are made");
     let zones = BTreeMap::from([("a.example".to_owned(), "Europe/Berlin".to_owned())]);
-    show(&target, &version(), &zones).await.expect("views are made");
+    show(&target, &version(), &zones, None).await.expect("views are made");
     ask(
         &target,
         "INSERT INTO DB.stats_v1 (site, dimension, value, window_start, emitted_in, origin, page_views, bot_events, visitor_ids) \

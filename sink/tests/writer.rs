@@ -82,7 +82,7 @@ async fn what_comes_in_is_in_the_table_and_recorded() {
     let target = database();
     prepare(&target, &version()).await.expect("tables are made");
     prepare(&target, &version()).await.expect("and made once");
-    show(&target, &version(), &BTreeMap::new()).await.expect("views are made");
+    show(&target, &version(), &BTreeMap::new(), None).await.expect("views are made");
     let windows = windows(at(0), 30, 200);
     let (end, done) = write(&target, run_spec("", at(0), Some(at(30))), windows.clone()).await;
     assert_eq!(end.expect("it ends"), End::Complete);
@@ -495,7 +495,7 @@ async fn two_generations_do_not_meet() {
         ask(&target, "SELECT count() FROM DB.stats_v1").await,
         ask(&target, "SELECT count() FROM DB.stats_v2").await
     );
-    show(&target, &version(), &BTreeMap::new()).await.expect("shown");
-    show(&target, &second, &BTreeMap::new()).await.expect("swapped");
+    show(&target, &version(), &BTreeMap::new(), None).await.expect("shown");
+    show(&target, &second, &BTreeMap::new(), None).await.expect("swapped");
     assert!(ask(&target, "SHOW CREATE VIEW DB.stats").await.contains("stats_v2"));
 }

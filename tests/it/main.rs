@@ -11,6 +11,7 @@ mod demo;
 mod docker;
 mod doctor;
 mod kills;
+mod migrate;
 mod pause;
 mod replay;
 mod retention;

@@ -11,7 +11,7 @@ use weir_console::{
 };
 use weir_schemas::{
     Fault, Missing, Repair,
-    control::EtaKept,
+    control::{Action, EtaKept},
     progress::{RunProgress, Waiting},
 };
 use world::World;
@@ -58,6 +58,9 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
         ("replacing", replacing()),
         ("a control record set aside", control_unreadable()),
         ("an import is paused", import_paused()),
+        ("converting", converting()),
+        ("a conversion stands", conversion_stands()),
+        ("held", held()),
     ]
 }
 
@@ -365,4 +368,76 @@ fn import_paused() -> Snapshot {
         vec![ImportStatus { id: "i1".into(), site: "old.example".into(), state: ImportState::Counting, events: 7_000 }];
     let runs = on_time().runs.into_iter().chain([import]).collect();
     Snapshot { imports, ..with(pause, runs) }
+}
+
+/// An hour of hits, of which generation 2 has got not quite a half since 14:00, looked at every ten seconds.
+fn observed_conversion(stopped: Option<&str>) -> Snapshot {
+    let mut world = World::new(AT_14_MS - HOUR_MS);
+    for _ in 0..120 {
+        world.clock.0.fetch_add(29_000, Ordering::Relaxed);
+        world.live_through(1);
+    }
+    world.reason = "newer lists of bots".into();
+    world.convert(AT_14_MS, AT_14_MS - HOUR_MS);
+    let mut seen = world.look();
+    for step in 1..=26 {
+        world.clock.0.fetch_add(9_000, Ordering::Relaxed);
+        world.live_through(1);
+        let now_ms = AT_14_MS + step * 10_000;
+        world.report("live", 120 + step, now_ms - 20_000);
+        world.tell(
+            "v2-live",
+            "weir.events",
+            3 * step,
+            RunProgress {
+                complete_through_ms: Some(AT_14_MS - HOUR_MS + step * MINUTE_MS),
+                stopped: stopped.map(str::to_owned),
+                fault: stopped.map(|_| Fault::LogCut {
+                    topic: "weir.events".into(),
+                    partition: 0,
+                    start: 9,
+                    from_ms: 0,
+                }),
+                ..RunProgress::default()
+            },
+        );
+        seen = world.look();
+    }
+    with_parts(seen)
+}
+
+fn with_parts(seen: Snapshot) -> Snapshot {
+    let Snapshot { disk, collector, clickhouse, .. } = on_time();
+    Snapshot { disk, collector, clickhouse, ..seen }
+}
+
+pub(crate) fn converting() -> Snapshot {
+    static CONVERTING: LazyLock<Snapshot> = LazyLock::new(|| observed_conversion(None));
+    CONVERTING.clone()
+}
+
+pub(crate) fn conversion_stands() -> Snapshot {
+    static STANDS: LazyLock<Snapshot> = LazyLock::new(|| observed_conversion(Some("the log lacks what it needs")));
+    STANDS.clone()
+}
+
+pub(crate) fn held() -> Snapshot {
+    static HELD: LazyLock<Snapshot> = LazyLock::new(|| {
+        let began_ms = AT_14_MS - 3 * HOUR_MS;
+        let mut world = World::new(began_ms);
+        world.live_through(60);
+        world.reason = HOSTILE.into();
+        world.convert(began_ms, began_ms);
+        world.clock.0.store(AT_14_MS - 2 * HOUR_MS, Ordering::Relaxed);
+        let attempt = AT_14_MS - 2 * HOUR_MS;
+        world.say(Action::Verified { id: began_ms, attempt, closed_ms: attempt, differing: 0 });
+        world.clock.0.store(AT_14_MS - HOUR_MS, Ordering::Relaxed);
+        world.swap(attempt, AT_14_MS - HOUR_MS, DAY_MS);
+        world.clock.0.store(NOW_MS, Ordering::Relaxed);
+        for run in ["live", "v2-live"] {
+            world.report(run, 60, NOW_MS - 20_000);
+        }
+        with_parts(world.look())
+    });
+    HELD.clone()
 }

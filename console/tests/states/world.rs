@@ -9,6 +9,7 @@ use bytes::Bytes;
 use weir_console::{Seen, Snapshot, observe};
 use weir_log::{Clock, Committed, Log, LogConfig, TopicKind};
 use weir_schemas::{
+    SchemaVersion,
     control::{Action, ControlRecord, EVENTS_TOPIC},
     progress::{Metadata, PartitionProgress, RunProgress, group_of},
 };
@@ -56,6 +57,18 @@ impl World {
         self.control.push(ControlRecord { at_ms, who, reason, action });
     }
 
+    /// Somebody starts to fill generation 2.
+    pub(crate) fn convert(&mut self, id: i64, from_ms: i64) {
+        let version = SchemaVersion::builtin_text(2).unwrap().to_owned();
+        self.say(Action::ConversionStarted { id, generation: 2, version, from_ms });
+    }
+
+    /// Generation 2 is shown from now on, both being complete through `at_ms`, and the first one kept for so long.
+    pub(crate) fn swap(&mut self, id: i64, at_ms: i64, hold_ms: i64) {
+        self.say(Action::Show { id, generation: Some(2), at_ms, hold_ms });
+        self.say(Action::Shown { id });
+    }
+
     /// Somebody pauses a run now, and it stops at once.
     pub(crate) fn pause(&mut self, run: &str, id: i64, until_ms: Option<i64>, through_ms: i64) {
         self.say(Action::Pause { run: run.into(), id, until_ms, allow_loss: false });
@@ -75,8 +88,13 @@ impl World {
 
     /// A run tells that it has read `offset` records of each partition, and that the table has all before `through_ms`.
     pub(crate) fn report(&self, run: &str, offset: i64, through_ms: i64) {
-        let at_ms = self.clock.now_ms();
-        let progress = RunProgress { at_ms, complete_through_ms: Some(through_ms), ..RunProgress::default() };
+        let complete_through_ms = Some(through_ms);
+        self.tell(run, EVENTS_TOPIC, offset, RunProgress { complete_through_ms, ..RunProgress::default() });
+    }
+
+    /// A run tells this of itself now, and that it has read `offset` records of each partition of its topic.
+    pub(crate) fn tell(&self, run: &str, topic: &str, offset: i64, progress: RunProgress) {
+        let progress = RunProgress { at_ms: self.clock.now_ms(), ..progress };
         let partition =
             PartitionProgress { arrival_ms: Some(self.began_ms + offset * SECOND_MS), offset: Some(offset) };
         let committed = (0..2).map(|number| Committed {
@@ -85,7 +103,7 @@ impl World {
             metadata: serde_json::to_string(&Metadata { partition, run: (number == 0).then(|| progress.clone()) })
                 .unwrap(),
         });
-        self.log.commit(&group_of(run), EVENTS_TOPIC, &committed.collect::<Vec<_>>()).unwrap();
+        self.log.commit(&group_of(run), topic, &committed.collect::<Vec<_>>()).unwrap();
     }
 
     pub(crate) fn look(&mut self) -> Snapshot {

@@ -1,0 +1,329 @@
+//! `weir migrate`: a conversion to another schema version, beside everything else.
+//!
+//! ```text
+//!  plan ──▶ start ──▶ (filled by runs of its own, see the supervisor) ──▶ verify ──▶ swap ⇄ revert ──▶ drop
+//! ```
+//!
+//! Each verb looks, decides by what it has seen, and writes one record into the control topic; supervisors do the deeds
+//! (`supervisor.rs`, `tables.rs`). So a verb that is cut has done all of it or nothing, and the same again goes on.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use weir_log::{Clock, ControlLog, Log, SystemClock};
+use weir_schemas::{
+    Number, SchemaVersion, World,
+    control::{Action, ControlRecord, EVENTS_TOPIC},
+    progress::{RunProgress, group_of},
+};
+use weir_sink::Target;
+
+use crate::{
+    config::Config, fault::Step, generation::Generation, judge::at, replay, report, run::RunOrder, serve,
+    supervisor::desired,
+};
+
+mod plan;
+mod rehearse;
+mod swap;
+mod verify;
+
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// A rehearsal: what differs, what must come out equal, how long it takes, what it needs. Writes nothing
+    Plan {
+        #[command(flatten)]
+        to: To,
+    },
+    /// Begins to fill the new generation beside the one in use
+    Start {
+        #[command(flatten)]
+        to: To,
+        /// Why: it is kept for ever, with who and when
+        #[arg(long)]
+        reason: String,
+        /// What the log does not have any more may be missing in the new generation
+        #[arg(long)]
+        accept_loss: bool,
+    },
+    /// How far it is
+    Status,
+    /// Compares both generations in all that must be equal. Exit code 1 when something differs
+    Verify,
+    /// Says that a dimension need not be equal
+    Accept {
+        /// As a version's file names it, or `prop:NAME`
+        dimension: String,
+        /// Why: it is kept for ever, with who and when
+        #[arg(long)]
+        reason: String,
+    },
+    /// Shows the new generation in place of the old one, at the next window boundary at which both are complete
+    Swap {
+        /// Why: it is kept for ever, with who and when
+        #[arg(long)]
+        reason: String,
+        /// Waits until everything is as it must be, instead of refusing
+        #[arg(long)]
+        when_ready: bool,
+        /// How long the old generation is kept, still written, as in `24h`: the way back
+        #[arg(long, default_value = "24h", value_name = "SPAN", value_parser = humantime::parse_duration)]
+        hold: Duration,
+        /// A command that is run before, and forbids it by another exit status than 0
+        #[arg(long, value_name = "COMMAND")]
+        veto: Option<String>,
+    },
+    /// Shows the old generation again: the same step back
+    Revert {
+        /// Why: it is kept for ever, with who and when
+        #[arg(long)]
+        reason: String,
+    },
+    /// Takes away the generation that is not in use: that ends the conversion
+    Drop {
+        /// Why: it is kept for ever, with who and when
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// Which version is converted to.
+#[derive(Debug, Clone, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct To {
+    /// A version that this weir carries
+    #[arg(long, value_name = "N")]
+    to: Option<u32>,
+    /// A version's file
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl To {
+    /// The version, and its text, which is kept in the control topic: whoever runs its runs may not have the file.
+    fn read(&self) -> anyhow::Result<(SchemaVersion, String)> {
+        let (text, place) = match (&self.file, self.to) {
+            (Some(file), _) => {
+                let place = file.display().to_string();
+                (std::fs::read_to_string(file).with_context(|| format!("{place} cannot be read"))?, place)
+            }
+            (None, number) => {
+                let number = number.unwrap_or_default();
+                let text = SchemaVersion::builtin_text(number)
+                    .with_context(|| format!("this weir does not carry version {number} (--file names one)"))?;
+                (text.to_owned(), format!("v{number}.toml"))
+            }
+        };
+        Ok((SchemaVersion::parse(&text, &place)?, text))
+    }
+}
+
+/// Exit code 1 when what was ordered has not come to be.
+pub(crate) async fn main(config: &Config, command: &MigrateCommand) -> anyhow::Result<ExitCode> {
+    let migrate = Migrate::open(config).await?;
+    match command {
+        MigrateCommand::Plan { to } => migrate.plan(to).await,
+        MigrateCommand::Start { to, reason, accept_loss } => migrate.start(to, reason, *accept_loss).await,
+        MigrateCommand::Status => migrate.status().await,
+        MigrateCommand::Verify => migrate.verify().await,
+        MigrateCommand::Accept { dimension, reason } => migrate.accept(dimension, reason).await,
+        MigrateCommand::Swap { reason, when_ready, hold, veto } => {
+            migrate.swap(reason, *when_ready, *hold, veto.as_deref()).await
+        }
+        MigrateCommand::Revert { reason } => migrate.revert(reason).await,
+        MigrateCommand::Drop { reason } => migrate.drop(reason).await,
+    }
+}
+
+struct Migrate {
+    config: Config,
+    log: Arc<dyn Log>,
+    control: ControlLog,
+    target: Target,
+}
+
+/// One run of a generation, and how far it is.
+struct Part {
+    order: RunOrder,
+    told: Option<RunProgress>,
+    through_ms: i64,
+}
+
+impl Part {
+    fn is_done(&self) -> bool {
+        self.order.to.is_some_and(|to| self.through_ms >= to.ms())
+    }
+}
+
+impl Migrate {
+    async fn open(config: &Config) -> anyhow::Result<Migrate> {
+        let opened = config.log_config();
+        let (log, control) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+            let log = weir_log::open(&opened, Arc::new(SystemClock)).context("the log cannot be opened")?;
+            let control = ControlLog::open(log.clone())?;
+            Ok((log, control))
+        })
+        .await??;
+        Ok(Migrate { config: config.clone(), log, control, target: config.target()? })
+    }
+
+    async fn world(&self) -> anyhow::Result<World> {
+        Ok(World::of(&replay::records(&self.control).await?))
+    }
+
+    async fn say(&self, reason: &str, action: Action) -> anyhow::Result<()> {
+        let record =
+            ControlRecord { at_ms: SystemClock.now_ms(), who: serve::who(), reason: reason.to_owned(), action };
+        self.control.append(&record).await?;
+        Ok(())
+    }
+
+    async fn plan(&self, to: &To) -> anyhow::Result<ExitCode> {
+        let (version, _) = to.read()?;
+        let facts = self.facts(&self.world().await?, version).await?;
+        println!("{}", plan::text(&facts));
+        let refusals = plan::refusals(&facts, false);
+        for refusal in &refusals {
+            println!("NOT SO: {refusal}");
+        }
+        Ok(if refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn start(&self, to: &To, reason: &str, accept_loss: bool) -> anyhow::Result<ExitCode> {
+        let (version, text) = to.read()?;
+        let (number, world) = (version.number, self.world().await?);
+        let facts = self.facts(&world, version).await?;
+        let refusals = plan::refusals(&facts, accept_loss);
+        ensure!(refusals.is_empty(), "{}", refusals.join("\nweir: "));
+        let id = SystemClock.now_ms();
+        let from_ms = facts.log_from_ms;
+        self.say(reason, Action::ConversionStarted { id, generation: number, version: text, from_ms }).await?;
+        Step::Started.done();
+        // Of two that were started at the same time the first counts.
+        let ours = self.world().await?.generations.under_way().is_some_and(|conversion| conversion.by.id == id);
+        ensure!(ours, "somebody has started another one at the same time (`weir migrate status`)");
+        println!("{}", plan::text(&facts));
+        println!("started: generation {number} is filled beside the one in use (`weir migrate status`)");
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// All there is to know before a conversion to `new` is begun.
+    async fn facts(&self, world: &World, new: SchemaVersion) -> anyhow::Result<plan::Facts> {
+        let old = Generation::in_use(&self.config, world)?;
+        let in_use = weir_log::partitions_in_use(&world.control);
+        let first_ms = in_use.iter().map(|partition| partition.effective_ms).min();
+        let first_ms = first_ms.context("nothing has run on this log yet (start `weir serve`)")?;
+        let (log, width, partitions) = (self.log.clone(), new.width, in_use.clone());
+        let whole = tokio::task::spawn_blocking(move || {
+            weir_pipeline::whole_from(log.as_ref(), EVENTS_TOPIC, &partitions, width, false, SystemClock.now_ms())
+        });
+        let whole_ms = whole.await??.ms();
+        let log_from_ms = whole_ms.max(new.width.window_of(first_ms - new.lateness_ms).ms());
+        let room = weir_sink::room(&self.target, &old.version, log_from_ms).await?;
+        // Its first window may be an empty one before anything came.
+        let table_from_ms = room.first_ms.map(|from_ms| from_ms.max(first_ms - old.version.lateness_ms));
+        let origins: Vec<String> = desired(&world.control).imports.into_keys().collect();
+        let events = |origin: &str| room.events.iter().find(|(of, _)| of == origin).map_or(0, |(_, events)| *events);
+        let known = !room.events.is_empty();
+        let made = world.generations.conversions.iter().map(|conversion| conversion.generation);
+        let under_way = world.generations.under_way();
+        let rehearsed = rehearse::rehearse(&self.config, self.log.clone(), &new, in_use, log_from_ms).await?;
+        Ok(plan::Facts {
+            used: [self.config.schema_version()?.number].into_iter().chain(made).collect(),
+            under_way: under_way.map(|of| (of.generation, of.by.who.clone(), of.by.at_ms)),
+            split: split(&self.config, &new, log_from_ms),
+            table_from_ms,
+            log_from_ms,
+            events: known.then(|| events("")),
+            imports: origins.into_iter().map(|id| (events(&id), id)).map(|(events, id)| (id, events)).collect(),
+            old_bytes: room.bytes,
+            old_rows: room.rows,
+            bytes_free: room.bytes_free,
+            rehearsed,
+            old: old.version,
+            new,
+        })
+    }
+
+    /// The runs of a generation, live's first, and how far each is.
+    async fn parts(&self, world: &World, number: Number) -> anyhow::Result<Vec<Part>> {
+        let generation = Generation::of(&self.config, world, number)?;
+        let mut orders = vec![RunOrder::live(&self.config, &self.target, world, &generation)?];
+        for (id, times) in desired(&world.control).imports {
+            orders.push(RunOrder::import(&self.config, &self.target, world, &generation, &id, times));
+        }
+        let mut parts = Vec::new();
+        for order in orders {
+            let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
+            let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
+            let through =
+                weir_sink::checkpoint(&self.target, &order.run, &generation.version, &order.origin, order.from).await;
+            // Its tables may not be there yet.
+            let through_ms = through.map_or(order.from.ms(), |through| through.ms());
+            parts.push(Part { order, told: report::told(&committed), through_ms });
+        }
+        Ok(parts)
+    }
+
+    async fn status(&self) -> anyhow::Result<ExitCode> {
+        let world = self.world().await?;
+        let Some(conversion) = world.generations.under_way() else {
+            println!("no conversion is under way");
+            return Ok(ExitCode::SUCCESS);
+        };
+        let in_use = Generation::in_use(&self.config, &world)?;
+        println!(
+            "generation {} is {}, started {} by {}, \"{}\"; generation {} is in use",
+            conversion.generation,
+            if in_use.number == Some(conversion.generation) { "shown" } else { "filled" },
+            at(conversion.by.at_ms),
+            conversion.by.who,
+            conversion.by.reason,
+            in_use.version.number
+        );
+        let shadow = world.generations.shadow().context("a conversion that is under way has another generation")?;
+        for part in self.parts(&world, shadow).await? {
+            let role = world.roles.role(&part.order.run);
+            let state = match &part.told {
+                _ if part.is_done() => "done".to_owned(),
+                None => "has not begun".to_owned(),
+                Some(told) => match (&told.stopped, &told.waiting) {
+                    (Some(why), _) => format!("has stopped: {why}"),
+                    (None, Some(waiting)) => format!("waits: {}", waiting.reason),
+                    (None, None) => format!("complete through {}", at(part.through_ms)),
+                },
+            };
+            println!("  {role}: {state}");
+        }
+        match &conversion.verdict {
+            None => println!("  not verified yet (`weir migrate verify`)"),
+            Some(verdict) if verdict.differing == 0 => {
+                println!("  verified: all before {} agrees", at(verdict.closed_ms))
+            }
+            Some(verdict) => println!("  verified: {} DIFFER", verdict.differing),
+        }
+        if let Some(show) = world.generations.pending() {
+            println!("  another generation is shown as soon as both are complete through {}", at(show.at_ms));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Sites with a local midnight within a window of the version, with their time zone, and the offset that it has then.
+fn split(config: &Config, version: &SchemaVersion, from_ms: i64) -> Vec<(String, String, String)> {
+    let step_s = version.width.ms() / 1000;
+    let mut all = Vec::new();
+    for (site, zone) in config.timezones() {
+        let Ok(found) = jiff::tz::TimeZone::get(&zone) else { continue };
+        let Ok(from) = jiff::Timestamp::from_millisecond(from_ms) else { continue };
+        let offsets = [found.to_offset(from)].into_iter();
+        let offsets = offsets.chain(found.following(from).take(CHANGES_MAX).map(|change| change.offset()));
+        if let Some(offset) = offsets.into_iter().find(|offset| i64::from(offset.seconds()) % step_s != 0) {
+            all.push((site, zone, offset.to_string()));
+        }
+    }
+    all
+}
+
+/// So many changes of a time zone are looked at: those of some years.
+const CHANGES_MAX: usize = 20;

@@ -1,0 +1,374 @@
+//! Showing another generation, and taking one away: what must be so before it is ordered, and what comes of it.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use weir_log::{Clock, SystemClock};
+use weir_schemas::{
+    Conversion, Hold, Number, SHADOW, World,
+    control::{Action, ControlRecord},
+};
+
+use super::{Migrate, Part};
+use crate::{fault::Step, generation::Generation, judge::at};
+
+/// Ahead of what is complete, so long, an order can be read by all before its instant.
+const AHEAD_MS: i64 = 10_000;
+/// How long a comparison is believed.
+const FRESH_MS: i64 = 60 * 60 * 1000;
+/// Between looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Supervisors are waited for so long: as long as they try, and some.
+const PATIENCE: Duration = Duration::from_secs(12 * 60);
+
+/// What is known when a generation is to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    /// `None`: no conversion is under way.
+    conversion: Option<Conversion>,
+    in_use: Number,
+    wanted: Number,
+    /// What was ordered and has not taken effect: its id, and the generation.
+    pending: Option<(i64, Number)>,
+    /// What is not as it must be in the runs of either: one sentence each.
+    runs: Vec<String>,
+    /// What has changed a table since the last comparison.
+    changed: Option<String>,
+    now_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Answer {
+    /// It is shown already.
+    Done,
+    /// It was ordered, and has not taken effect.
+    Ordered,
+    /// It is shown, and another was ordered to be: that is to be withdrawn.
+    Withdraw(i64),
+    /// It may be ordered.
+    Ready,
+    /// It comes by itself, or by somebody else's doing.
+    NotYet(String),
+    /// What stands against it does not pass by itself.
+    Refused(String),
+}
+
+/// A return to the old generation needs no proof: that is the way out.
+fn answer(facts: &Facts) -> Answer {
+    let Some(conversion) = &facts.conversion else {
+        return Answer::Refused("no conversion is under way (`weir migrate start` begins one)".to_owned());
+    };
+    match facts.pending {
+        Some((id, _)) if facts.in_use == facts.wanted => return Answer::Withdraw(id),
+        Some(_) => return Answer::Ordered,
+        None if facts.in_use == facts.wanted => return Answer::Done,
+        None => {}
+    }
+    if let Some(first) = facts.runs.first() {
+        return Answer::NotYet(first.clone());
+    }
+    if facts.wanted == conversion.old {
+        return Answer::Ready;
+    }
+    let again = "(`weir migrate verify`)";
+    match &conversion.verdict {
+        None => Answer::NotYet(format!("nothing proves yet that both generations agree {again}")),
+        Some(verdict) if verdict.differing > 0 => Answer::Refused(format!(
+            "both generations differ in {} sums or values that must agree {again}",
+            verdict.differing
+        )),
+        Some(verdict) if facts.now_ms - verdict.attempt > FRESH_MS => {
+            Answer::NotYet(format!("the last comparison is of {} {again}", at(verdict.attempt)))
+        }
+        Some(_) => match &facts.changed {
+            Some(changed) => Answer::NotYet(format!("since the last comparison {changed} {again}")),
+            None => Answer::Ready,
+        },
+    }
+}
+
+/// What of these records has changed a table.
+pub(super) fn changed(control: &[ControlRecord]) -> Option<String> {
+    control.iter().find_map(|record| match &record.action {
+        Action::Recovered { run, .. } => Some(format!("{run} was recovered")),
+        Action::BackupRestored { name, .. } => Some(format!("copy {name} was brought back")),
+        Action::Replaced { done: true, .. } => Some("days were replaced".to_owned()),
+        Action::ImportWritten { id, .. } => Some(format!("import {id} has come")),
+        Action::ImportUndone { id } => Some(format!("import {id} was taken back")),
+        _ => None,
+    })
+}
+
+/// What of a generation's runs stands against showing another one.
+fn unready(world: &World, number: Number, parts: &[Part], least_ms: i64) -> Vec<String> {
+    let role = |part: &Part| world.roles.role(&part.order.run);
+    let mut all = Vec::new();
+    let held = if number == world.generations.in_use() { "live" } else { SHADOW };
+    if let Some(pause) = Hold::of(held, &world.control).paused() {
+        all.push(format!("{held} is paused by {}, \"{}\"", pause.by.who, pause.by.reason));
+    }
+    for part in parts {
+        match &part.told {
+            _ if part.is_done() => {}
+            Some(told) if told.stopped.is_some() => {
+                let why = told.stopped.as_deref().unwrap_or_default();
+                all.push(format!("{} has stopped: {why}", role(part)));
+            }
+            _ if part.order.to.is_some() => all.push(format!("{} is not done", role(part))),
+            _ if part.through_ms < least_ms => {
+                all.push(format!("{} has not caught up: it is complete through {}", role(part), at(part.through_ms)));
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+impl Migrate {
+    pub(super) async fn swap(
+        &self,
+        reason: &str,
+        when_ready: bool,
+        hold: Duration,
+        veto: Option<&str>,
+    ) -> anyhow::Result<ExitCode> {
+        let wanted = self.world().await?.generations.under_way().map(|conversion| Some(conversion.generation));
+        let wanted = wanted.context("no conversion is under way (`weir migrate start` begins one)")?;
+        self.show(wanted, reason, when_ready, hold, veto).await
+    }
+
+    pub(super) async fn revert(&self, reason: &str) -> anyhow::Result<ExitCode> {
+        let world = self.world().await?;
+        let conversion = world.generations.under_way();
+        let old = conversion.context("no conversion is under way: there is nothing to go back to")?.old;
+        let hold = world.generations.shows.last().map_or(0, |show| show.hold_ms);
+        self.show(old, reason, false, Duration::from_millis(hold.unsigned_abs()), None).await
+    }
+
+    async fn show(
+        &self,
+        wanted: Number,
+        reason: &str,
+        when_ready: bool,
+        hold: Duration,
+        veto: Option<&str>,
+    ) -> anyhow::Result<ExitCode> {
+        let (mut said, mut veto) = (String::new(), veto);
+        loop {
+            let world = self.world().await?;
+            let (facts, through_ms) = self.look(&world, wanted).await?;
+            match answer(&facts) {
+                Answer::Done => {
+                    println!("it is shown already");
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Answer::Ordered => return self.wait(wanted).await,
+                Answer::Withdraw(id) => {
+                    self.say(reason, Action::NotShown { id }).await?;
+                    println!("withdrawn: no other generation is about to be shown any more");
+                }
+                Answer::Refused(why) => bail!("{why}"),
+                Answer::NotYet(why) if !when_ready => bail!("{why}"),
+                Answer::NotYet(why) => {
+                    if why != said {
+                        println!("waits: {why}");
+                        said = why;
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                // While it is asked all may change: it is looked again.
+                Answer::Ready if veto.is_some() => vetoed(veto.take().unwrap_or_default()).await?,
+                Answer::Ready => {
+                    let [old, new] = [facts.in_use, wanted].map(|number| Generation::of(&self.config, &world, number));
+                    let step = old?.version.width.common(new?.version.width);
+                    let at_ms = step.next(step.window_of(through_ms + AHEAD_MS)).ms();
+                    let (id, hold_ms) = (SystemClock.now_ms(), hold.as_millis() as i64);
+                    self.say(reason, Action::Show { id, generation: wanted, at_ms, hold_ms }).await?;
+                    Step::ShowOrdered.done();
+                    println!("ordered: it is shown as soon as both are complete through {}", at(at_ms));
+                    return self.wait(wanted).await;
+                }
+            }
+        }
+    }
+
+    /// What is known, and how far the one that is further is.
+    async fn look(&self, world: &World, wanted: Number) -> anyhow::Result<(Facts, i64)> {
+        let generations = &world.generations;
+        let conversion = generations.under_way().cloned();
+        let (mut runs, mut through_ms) = (Vec::new(), 0);
+        if conversion.is_some() {
+            let in_use = Generation::in_use(&self.config, world)?;
+            let other = Generation::of(&self.config, world, wanted)?;
+            let (parts, others) = (self.parts(world, in_use.number).await?, self.parts(world, wanted).await?);
+            through_ms = parts[0].through_ms.max(others[0].through_ms);
+            // The last windows of both come at different moments.
+            let late = |generation: &Generation| generation.version.width.ms() + generation.version.lateness_ms;
+            let least_ms = through_ms - late(&in_use) - late(&other);
+            // The way back is open also while the one in use has stopped; who has paused it can let it go on.
+            let is_way_back = conversion.as_ref().is_some_and(|conversion| conversion.old == wanted);
+            runs.extend(unready(world, wanted, if is_way_back { &others[..1] } else { &others }, least_ms));
+            runs.extend(unready(world, in_use.number, if is_way_back { &[] } else { &parts }, least_ms));
+            for generation in [&in_use, &other].into_iter().skip(usize::from(is_way_back)) {
+                if !weir_sink::gaps(&self.target, &generation.version).await?.is_empty() {
+                    let number = generation.version.number;
+                    runs.push(format!("generation {number} has a gap that is not filled yet (`weir status`)"));
+                }
+            }
+        }
+        let place = conversion.as_ref().and_then(|conversion| conversion.verdict.as_ref()).map(|verdict| verdict.place);
+        let facts = Facts {
+            in_use: generations.in_use(),
+            wanted,
+            pending: generations.pending().map(|show| (show.by.id, show.generation)),
+            runs,
+            changed: place.and_then(|place| changed(&world.control[place..])),
+            now_ms: SystemClock.now_ms(),
+            conversion,
+        };
+        Ok((facts, through_ms))
+    }
+
+    /// Until the views show it, or it was withdrawn.
+    async fn wait(&self, wanted: Number) -> anyhow::Result<ExitCode> {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            let world = self.world().await?;
+            if world.generations.in_use() == wanted {
+                let number = Generation::of(&self.config, &world, wanted)?.version.number;
+                let shown = weir_sink::shown(&self.target).await?;
+                if shown.is_some_and(|shown| shown.generation == number && shown.through_ms.is_none()) {
+                    println!("shown: the public views are of generation {number}");
+                    return Ok(ExitCode::SUCCESS);
+                }
+            } else if world.generations.pending().is_none() {
+                println!("not shown: all is as it was (`weir log` says why; the same command again tries again)");
+                return Ok(ExitCode::FAILURE);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        println!("nobody has done it yet (is `weir serve` or `weir pipeline` running?)");
+        Ok(ExitCode::FAILURE)
+    }
+
+    pub(super) async fn drop(&self, reason: &str) -> anyhow::Result<ExitCode> {
+        let world = self.world().await?;
+        let Some(shadow) = world.generations.shadow() else {
+            bail!("no conversion is under way: there is no generation to drop");
+        };
+        if let Some(why) = stays(&world, SystemClock.now_ms()) {
+            bail!("{why}");
+        }
+        let number = Generation::of(&self.config, &world, shadow)?.version.number;
+        self.say(reason, Action::Drop { id: SystemClock.now_ms(), generation: shadow }).await?;
+        Step::DropOrdered.done();
+        println!("ordered: generation {number} is taken away");
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            let generations = self.world().await?.generations;
+            let of = generations.drops.iter().find(|(dropped, ..)| *dropped == shadow);
+            match of {
+                Some((_, _, true)) => {
+                    println!("dropped: generation {number}");
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+                None => bail!("somebody has ordered something else meanwhile (`weir log`)"),
+            }
+        }
+        println!("nobody has done it yet (is `weir serve` or `weir pipeline` running?)");
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// Why the generation that is not in use may not be dropped yet.
+fn stays(world: &World, now_ms: i64) -> Option<String> {
+    let generations = &world.generations;
+    if generations.pending().is_some() {
+        return Some("another generation is about to be shown (`weir migrate status`)".to_owned());
+    }
+    let until_ms = generations.held_until_ms().filter(|until_ms| now_ms < *until_ms)?;
+    Some(format!("it is held until {}: the way back (`weir migrate revert`)", at(until_ms)))
+}
+
+/// Runs a command of the operator's. Errors: it says no.
+async fn vetoed(command: &str) -> anyhow::Result<()> {
+    let status = tokio::process::Command::new("sh").arg("-c").arg(command).status().await;
+    let status = status.with_context(|| format!("the veto {command:?} cannot be run"))?;
+    ensure!(status.success(), "vetoed: {command:?} ended with {status}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_schemas::{Decision, Verdict};
+
+    use super::*;
+
+    const NOW_MS: i64 = 100_000_000;
+
+    fn conversion(verdict: Option<(i64, u64)>) -> Conversion {
+        let verdict = verdict.map(|(attempt, differing)| Verdict { attempt, place: 3, closed_ms: 0, differing });
+        let by = Decision { id: 1, at_ms: 0, who: "ops".into(), reason: "r".into() };
+        Conversion { by, generation: 2, old: None, version: String::new(), from_ms: 0, verdict, accepted: Vec::new() }
+    }
+
+    /// Over all facts that differ in what matters.
+    #[test]
+    fn the_new_one_is_ordered_only_with_a_fresh_proof_and_both_caught_up_and_the_old_one_without_a_proof() {
+        let fresh = NOW_MS - FRESH_MS;
+        let verdicts = [None, Some((fresh, 0)), Some((fresh - 1, 0)), Some((fresh, 7))];
+        for (in_use, wanted) in [(None, Some(2)), (Some(2), None), (None, None), (Some(2), Some(2))] {
+            for verdict in verdicts {
+                for (behind, is_pending, changed) in (0..8).map(|n| (n & 1 > 0, n & 2 > 0, n & 4 > 0)) {
+                    let other = if in_use.is_none() { Some(2) } else { None };
+                    let facts = Facts {
+                        conversion: Some(conversion(verdict)),
+                        in_use,
+                        wanted,
+                        pending: is_pending.then_some((9, other)),
+                        runs: if behind { vec!["shadow has not caught up".to_owned()] } else { Vec::new() },
+                        changed: changed.then(|| "days were replaced".to_owned()),
+                        now_ms: NOW_MS,
+                    };
+                    let answered = answer(&facts);
+                    let proved = verdict == Some((fresh, 0)) && !changed;
+                    match &answered {
+                        Answer::Done => assert!(in_use == wanted && !is_pending),
+                        Answer::Ordered => assert!(is_pending && in_use != wanted),
+                        Answer::Withdraw(id) => assert!(is_pending && in_use == wanted && *id == 9),
+                        Answer::Ready => {
+                            assert!(in_use != wanted && !behind && (wanted.is_none() || proved), "{facts:?}")
+                        }
+                        Answer::NotYet(_) => assert!(behind || (wanted.is_some() && !proved), "{facts:?}"),
+                        Answer::Refused(_) => assert!(wanted.is_some() && verdict == Some((fresh, 7)), "{facts:?}"),
+                    }
+                    let may = in_use != wanted && !is_pending && !behind && (wanted.is_none() || proved);
+                    assert_eq!(answered == Answer::Ready, may, "{facts:?}");
+                }
+            }
+        }
+        let none = Facts {
+            conversion: None,
+            in_use: None,
+            wanted: None,
+            pending: None,
+            runs: Vec::new(),
+            changed: None,
+            now_ms: NOW_MS,
+        };
+        assert!(matches!(answer(&none), Answer::Refused(_)));
+    }
+
+    #[test]
+    fn what_has_changed_a_table_since_the_comparison_is_named() {
+        let record = |action| ControlRecord { at_ms: 0, who: "ops".into(), reason: "r".into(), action };
+        let recovered = record(Action::Recovered { run: "shadow".into(), id: 1 });
+        let verified = record(Action::Verified { id: 1, attempt: 0, closed_ms: 0, differing: 0 });
+        assert_eq!(changed(std::slice::from_ref(&verified)), None);
+        assert_eq!(changed(&[verified, recovered]).as_deref(), Some("shadow was recovered"));
+    }
+}

@@ -1,0 +1,280 @@
+//! A conversion, as an operator has it: filled beside, proved, shown, taken back, shown again, and the old one dropped; readers
+//! notice nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use crate::support::{Place, Serve, refused, repository, text, wait_for, went_well, write};
+use serde_json::Value;
+
+/// Version 2 as the binary carries it, with windows of so many seconds.
+fn v2(place: &Place, number: u32, width_s: u64, lateness_s: u64) -> String {
+    let text = std::fs::read_to_string(repository().join("schemas/versions/v2.toml")).unwrap();
+    let lines = text.lines().map(|line| match line.split('=').next().map(str::trim) {
+        Some("width") => format!("width = \"{width_s}s\"\n"),
+        Some("lateness") => format!("lateness = \"{lateness_s}s\"\n"),
+        Some("number") => format!("number = {number}\n"),
+        _ => format!("{line}\n"),
+    });
+    let path = place.dir.path().join(format!("v{number}.toml"));
+    std::fs::write(&path, lines.collect::<String>()).unwrap();
+    path.display().to_string()
+}
+
+fn views(place: &Place) -> Option<u64> {
+    let sql = "SELECT sum(page_views) FROM stats WHERE dimension = 'site' AND site = 'one.example'";
+    place.query(sql)?.trim().parse().ok()
+}
+
+fn import(place: &Place) {
+    let file = place.dir.path().join("access.log");
+    let line =
+        "203.0.113.7 - - [01/Mar/2020:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 Firefox/128.0\"\n";
+    std::fs::write(&file, line).unwrap();
+    went_well(place, &["import", "--site", "two.example", &file.display().to_string()]);
+    wait_for("the import to be counted", || (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(()));
+}
+
+/// Queries all the time what an analyst does: how many failed, and how often what is complete has gone back.
+struct Analyst {
+    stop: Arc<AtomicBool>,
+    asks: JoinHandle<(u64, Vec<String>)>,
+}
+
+impl Analyst {
+    fn start(place: &Place) -> Analyst {
+        let stop = Arc::new(AtomicBool::new(false));
+        let url = format!("http://127.0.0.1:{}/?user=analyst&database=weir", place.clickhouse);
+        let stopped = stop.clone();
+        let asks = std::thread::spawn(move || {
+            let (mut asked, mut wrong, mut through) = (0, Vec::new(), 0);
+            let ask = |sql: &str| match crate::support::http("POST", &url, Some(sql), None) {
+                Ok((200, answer)) => Ok(answer.trim().to_owned()),
+                other => Err(format!("{sql}: {other:?}")),
+            };
+            while !stopped.load(Ordering::SeqCst) {
+                for sql in [
+                    "SELECT sum(page_views), uniqCombined64Merge(visitors) FROM stats WHERE dimension = 'site'",
+                    "SELECT page, sum(page_views) FROM pages GROUP BY page FORMAT Null",
+                    "SELECT toUnixTimestamp(max(complete_through)) FROM completeness WHERE origin = ''",
+                ] {
+                    asked += 1;
+                    match ask(sql) {
+                        Err(failed) => wrong.push(failed),
+                        Ok(answer) if sql.contains("completeness") => {
+                            let now: u64 = answer.parse().unwrap();
+                            if now < through {
+                                wrong.push(format!("complete through {now} after {through}"));
+                            }
+                            through = through.max(now);
+                        }
+                        Ok(_) => {}
+                    }
+                }
+            }
+            (asked, wrong)
+        });
+        Analyst { stop, asks }
+    }
+
+    fn stop(self) -> (u64, Vec<String>) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.asks.join().unwrap()
+    }
+}
+
+fn generation_shown(place: &Place) -> String {
+    let sql =
+        "SELECT extract(as_select, 'stats_v[0-9]+') FROM system.tables WHERE database = 'weir' AND name = 'stats'";
+    write(place, sql).trim().to_owned()
+}
+
+/// Until the shadow is as far as live, and its imports are done.
+fn wait_filled(place: &Place) {
+    wait_for("the shadow to catch up", || {
+        let verified = place.weir(&["migrate", "verify"]);
+        verified.status.success().then_some(())
+    });
+}
+
+fn digest(place: &Place, generation: &str) -> Value {
+    place.json(&["digest", "--generation", generation, "--json"])
+}
+
+#[test]
+fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_dropped_and_readers_notice_nothing() {
+    let place = Place::new("");
+    let mut serve: Serve = place.start();
+    let mut sent = place.hits("/before", 5);
+    place.wait_complete();
+    import(&place);
+    let version = v2(&place, 2, 2, 2);
+
+    let none = refused(&place, &["migrate", "swap", "--reason", "r"]);
+    assert!(none.contains("no conversion is under way"), "{none}");
+    let plan = went_well(&place, &["migrate", "plan", "--file", &version]);
+    for words in
+        ["from generation 1 to 2", "width 1s becomes 2s", "rules 1 becomes 2", "the log reaches back to all", "events"]
+    {
+        assert!(plan.contains(words), "{words}: {plan}");
+    }
+    assert!(!text(&place.weir(&["log"])).contains("generation 2"), "a plan writes nothing");
+
+    went_well(&place, &["migrate", "start", "--file", &version, "--reason", "newer channels"]);
+    let second = refused(&place, &["migrate", "start", "--file", &v2(&place, 3, 1, 1), "--reason", "r"]);
+    assert!(second.contains("a conversion to generation 2 is under way since "), "{second}");
+    sent += place.hits("/meanwhile", 5);
+    let unproved = refused(&place, &["migrate", "swap", "--reason", "r"]);
+    assert!(unproved.contains("(`weir migrate "), "{unproved}");
+
+    // The shadow is held and slowed as one; what was ordered lasts over a kill of everything.
+    went_well(&place, &["pause", "shadow", "--reason", "a test"]);
+    sent += place.hits("/paused", 2);
+    serve.kill();
+    serve = place.start();
+    wait_for("ClickHouse", || views(&place));
+    let paused = refused(&place, &["migrate", "swap", "--reason", "r"]);
+    assert!(paused.contains("shadow is paused by "), "{paused}");
+    let analyst = Analyst::start(&place);
+    went_well(&place, &["throttle", "shadow", "0.9", "--reason", "a test"]);
+    went_well(&place, &["resume", "shadow", "--reason", "a test"]);
+    place.wait_complete();
+    wait_filled(&place);
+    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v1", Some(sent)));
+
+    let vetoed = refused(&place, &["migrate", "swap", "--when-ready", "--reason", "r", "--veto", "exit 3"]);
+    assert!(vetoed.contains("vetoed"), "{vetoed}");
+    let shown = went_well(&place, &["migrate", "swap", "--when-ready", "--reason", "it is proved", "--hold", "1h"]);
+    assert!(shown.contains("shown: the public views are of generation 2"), "{shown}");
+    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
+
+    // Both are written on, and `live` is now the new one's.
+    sent += place.hits("/after", 3);
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent));
+    let status = place.status().unwrap();
+    assert_eq!((&status["runs"][0]["run"], &status["runs"][0]["progress"]["generation"]), (&"live".into(), &2.into()));
+    let paused = went_well(&place, &["pause", "live", "--reason", "a test"]);
+    assert!(paused.contains("\npaused: complete through "), "{paused}");
+    let held = refused(&place, &["migrate", "revert", "--reason", "r"]);
+    assert!(held.contains("live is paused by "), "{held}");
+    sent += place.hits("/held", 2);
+    went_well(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
+    place.wait_complete();
+    wait_for("the gap to be filled", || (views(&place) == Some(sent)).then_some(()));
+
+    let back = wait_for("the way back", || {
+        let back = place.weir(&["migrate", "revert", "--reason", "a test of the way back"]);
+        back.status.success().then(|| text(&back))
+    });
+    assert!(back.contains("shown: the public views are of generation 1"), "{back}");
+    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v1", Some(sent)));
+    wait_filled(&place);
+    went_well(&place, &["migrate", "swap", "--when-ready", "--reason", "again", "--hold", "1h"]);
+    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
+
+    // What is in use, or the way back, is not dropped.
+    let kept = refused(&place, &["migrate", "drop", "--reason", "r"]);
+    assert!(kept.contains("it is held until ") && kept.contains("`weir migrate revert`"), "{kept}");
+    let (asked, wrong) = analyst.stop();
+    assert!(asked > 100 && wrong.is_empty(), "{asked} queries: {wrong:?}");
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn a_conversion_that_is_given_up_leaves_all_as_it_was() {
+    let place = Place::new("");
+    let serve = place.start();
+    let sent = place.hits("/before", 5);
+    place.wait_complete();
+    let before = digest(&place, "1");
+    went_well(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "newer channels"]);
+    wait_filled(&place);
+    let dropped = went_well(&place, &["migrate", "drop", "--reason", "not now"]);
+    assert!(dropped.contains("dropped: generation 2"), "{dropped}");
+    let left = write(&place, "SELECT count() FROM system.tables WHERE database = 'weir' AND name = 'stats_v2'");
+    assert_eq!(left.trim(), "0");
+    assert_eq!((digest(&place, "1"), views(&place)), (before, Some(sent)));
+    assert!(serve.children("run").len() <= 1, "the shadow's runs are gone");
+    let used = refused(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "again"]);
+    assert!(used.contains("there is, or was, a generation 2"), "{used}");
+    went_well(&place, &["migrate", "start", "--file", &v2(&place, 3, 1, 1), "--reason", "again"]);
+    wait_filled(&place);
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn what_differs_is_named_and_nothing_is_shown_before_it_is_right() {
+    let place = Place::new("");
+    let serve = place.start();
+    place.hits("/before", 5);
+    place.wait_complete();
+    went_well(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "newer channels"]);
+    wait_filled(&place);
+    write(&place, "ALTER TABLE weir.stats_v2 DELETE WHERE dimension = 'page' SETTINGS mutations_sync = 1");
+    let differs = place.weir(&["migrate", "verify"]);
+    let said = text(&differs);
+    assert!(!differs.status.success() && said.contains("DIFFERS: one.example on ") && said.contains(" page"), "{said}");
+    let why = refused(&place, &["migrate", "swap", "--reason", "r"]);
+    assert!(why.contains("differ in ") || why.contains("has stopped"), "{why}");
+    assert_eq!(generation_shown(&place), "stats_v1");
+    assert_eq!(serve.stop(), Some(0));
+}
+
+/// `weir serve` that ends after this step.
+fn start_failing(place: &Place, step: &str) -> Serve {
+    let mut command = place.command(&["serve"]);
+    Serve { child: command.env("WEIR_TEST_FAULT", step).spawn().unwrap() }
+}
+
+#[test]
+fn whoever_is_cut_at_any_step_a_conversion_ends_shown_or_as_before_and_the_same_command_goes_on() {
+    let place = Place::new("");
+    let mut serve = place.start();
+    let sent = place.hits("/before", 5);
+    place.wait_complete();
+    let version = v2(&place, 2, 1, 1);
+    let failing = |step: &str, words: &[&str]| {
+        let cut = place.command(words).env("WEIR_TEST_FAULT", step).output().unwrap();
+        assert!(text(&cut).contains("ends here"), "{step}: {}", text(&cut));
+    };
+    // The verbs.
+    failing("started", &["migrate", "start", "--file", &version, "--reason", "r"]);
+    let again = refused(&place, &["migrate", "start", "--file", &version, "--reason", "r"]);
+    assert!(again.contains("a conversion to generation 2 is under way since "), "{again}");
+    wait_filled(&place);
+    failing("verified", &["migrate", "verify"]);
+    failing("show-ordered", &["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"]);
+    went_well(&place, &["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"]);
+    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
+    // The supervisor, on the way there and on the way back.
+    for (step, words, shown) in [
+        ("views-bounded", ["migrate", "revert"], "stats_v1"),
+        ("views-bounded", ["migrate", "swap"], "stats_v2"),
+        ("shown", ["migrate", "revert"], "stats_v1"),
+        ("shown", ["migrate", "swap"], "stats_v2"),
+        ("views-bounded", ["migrate", "revert"], "stats_v1"),
+        ("views-moved", ["migrate", "swap"], "stats_v2"),
+    ] {
+        serve.kill();
+        let mut cut = start_failing(&place, step);
+        wait_for("ClickHouse", || views(&place));
+        let ordered = place.command(&[&words[..], &["--reason", "r"]].concat()).spawn().unwrap();
+        assert_eq!(cut.child.wait().unwrap().code(), None, "{step} {words:?}: it was to end by a signal");
+        serve = place.start();
+        let _ = ordered.wait_with_output();
+        // It has come to be, or is as before, and then the same command does it.
+        wait_for(shown, || {
+            let again = place.weir(&[&words[..], &["--reason", "r"]].concat());
+            (again.status.success() && generation_shown(&place) == shown).then_some(())
+        });
+        place.wait_complete();
+        assert_eq!(views(&place), Some(sent), "{step} {words:?}");
+    }
+    assert_eq!(serve.stop(), Some(0));
+}
