@@ -18,6 +18,7 @@ use crate::{
     readers::Seen,
     report::{Report, seconds},
     runs::{Order, Run},
+    site::Schema,
 };
 
 /// Events that are acknowledged, at least.
@@ -33,7 +34,7 @@ pub(crate) struct Ending {
     pub(crate) kills: u64,
     conserved: Conserved,
     digests: [String; 2],
-    /// `None`: the log does not reach back to its beginning any more.
+    /// `None`: the log does not reach back to its beginning any more, or has too much for it.
     oracle: Option<Oracle>,
 }
 
@@ -44,9 +45,21 @@ impl Ending {
     /// Ends the load, waits until all is counted, stops weir, and compares: with the oracle, and with a replay of the windows
     /// from `from` on into a second ClickHouse.
     pub(crate) fn reach(
-        mut stage: Stage<'_>,
+        stage: Stage<'_>,
         from: impl FnOnce(&Stage<'_>) -> anyhow::Result<WindowStart>,
     ) -> anyhow::Result<Ending> {
+        let schema = stage.site.schema.clone();
+        Ending::reach_by(stage, &schema, true, from)
+    }
+
+    /// The same of the table of another schema; `oracle`: also row by row, which takes as long as there are events.
+    pub(crate) fn reach_by(
+        mut stage: Stage<'_>,
+        schema: &Schema,
+        oracle: bool,
+        from: impl FnOnce(&Stage<'_>) -> anyhow::Result<WindowStart>,
+    ) -> anyhow::Result<Ending> {
+        let Schema { version, file } = schema;
         let known = finish_load(&mut stage)?;
         stage.drained()?;
         // All that is in the log came before it.
@@ -61,12 +74,12 @@ impl Ending {
             "drill: {:6.1} s  all is counted; the same log into a second ClickHouse",
             begin.elapsed().as_secs_f64()
         );
-        let to = site.version.width.window_of(through_ms);
-        let views = runtime.block_on(compare::views(&target, &site.version))?;
+        let to = version.width.window_of(through_ms);
+        let views = runtime.block_on(compare::views(&target, version))?;
         let conserved = compare::conserved(&known, &views);
         let second = runtime.block_on(parts::clickhouse(&site.dir.join("second-clickhouse"), 0))?;
         let replayed = second.target().clone();
-        runtime.block_on(weir_sink::prepare(&replayed, &site.version))?;
+        runtime.block_on(weir_sink::prepare(&replayed, version))?;
         let order = Order {
             run: "replay".to_owned(),
             topic: EVENTS_TOPIC.to_owned(),
@@ -75,30 +88,24 @@ impl Ending {
             partitions: stage.partitions.clone(),
             log: stage.log.clone(),
             target: replayed.clone(),
-            schema_file: Some(site.dir.join("drill.toml")),
+            schema_file: Some(file.clone()),
             workers: REPLAY_WORKERS,
             memory_bytes_max: 64 << 20,
             dir: site.dir.join("replay"),
         };
         let mut run = Run::start(&order)?;
         let status = wait_while_it_moves("the replay", || {
-            let through = weir_sink::checkpoint(&replayed, &order.run, &site.version, "", from);
+            let through = weir_sink::checkpoint(&replayed, &order.run, version, "", from);
             Ok(run.ended()?.ok_or(runtime.block_on(through).ok()))
         })?;
         ensure!(status.success(), "the replay ended with {status}:\n{}", run.last_lines());
         let windows = (from.ms(), to.ms());
-        let digests = [site.digest(&target, windows)?, site.digest(&replayed, windows)?];
-        let oracle = match from == stage.from {
+        let digests = [site.digest(schema, &target, windows)?, site.digest(schema, &replayed, windows)?];
+        let oracle = match oracle && from == stage.from {
             true => {
                 let log = weir_log::open(&stage.log, Arc::new(SystemClock))?;
-                let differs = compare::differs_from_oracle(
-                    &log,
-                    EVENTS_TOPIC,
-                    &stage.partitions,
-                    &target,
-                    &site.version,
-                    to.ms(),
-                );
+                let differs =
+                    compare::differs_from_oracle(&log, EVENTS_TOPIC, &stage.partitions, &target, version, to.ms());
                 Some(Oracle(runtime.block_on(differs)?))
             }
             false => None,

@@ -17,6 +17,8 @@ enum Drill {
     Backup(weir_drills::backup::Args),
     /// A forgotten pause on a log that keeps little ends by itself, and nothing is lost
     Retention(weir_drills::retention::Args),
+    /// To another schema version and back and there again, beside everything else
+    Conversion(weir_drills::conversion::Args),
     /// One log, replayed over and over in different ways; every table must be the same
     Replay(weir_drills::replay::Args),
 }
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Drill::Outage(args) => weir_drills::outage::main(&args),
         Drill::Backup(args) => weir_drills::backup::main(&args),
         Drill::Retention(args) => weir_drills::retention::main(&args),
+        Drill::Conversion(args) => weir_drills::conversion::main(&args),
         Drill::Replay(args) => weir_drills::replay::main(&args),
     };
     match drilled {

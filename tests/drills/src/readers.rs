@@ -40,7 +40,7 @@ pub(crate) struct Seen {
     /// How often complete-through was earlier than before, though it was not: by the table, and by the status.
     pub(crate) steps_back_in_table: AtomicU64,
     pub(crate) steps_back_in_status: AtomicU64,
-    /// By the table, ms since the Unix epoch.
+    /// By the view `completeness`, ms since the Unix epoch.
     pub(crate) complete_through_ms: AtomicI64,
     /// What is left in the spool, by the collector's status; `u64::MAX`: it does not say.
     pub(crate) spooled: AtomicU64,
@@ -93,7 +93,7 @@ impl Readers {
         let client = Client::builder().no_proxy().timeout(ANSWER_WAIT).build()?;
         let tasks = vec![
             runtime.spawn(ask(seen.clone(), Analyst::of(target)?, from)),
-            runtime.spawn(watch_table(seen.clone(), target.clone(), site.version.clone(), from)),
+            runtime.spawn(watch_table(seen.clone(), target.clone())),
             runtime.spawn(watch_status(seen.clone(), client, format!("http://{}/status.json", site.console))),
         ];
         Ok(Readers { seen, tasks })
@@ -128,12 +128,19 @@ async fn ask(seen: Arc<Seen>, analyst: Analyst, from: WindowStart) {
     }
 }
 
-async fn watch_table(seen: Arc<Seen>, target: Target, version: weir_schemas::SchemaVersion, from: WindowStart) {
+async fn watch_table(seen: Arc<Seen>, target: Target) {
+    let sql = format!(
+        "SELECT toUnixTimestamp(max(complete_through)) FROM {}.completeness WHERE origin = ''",
+        target.database
+    );
     loop {
-        if let Ok(through) = weir_sink::checkpoint(&target, "live", &version, "", from).await {
-            let before_ms = seen.complete_through_ms.swap(through.ms(), Ordering::SeqCst);
-            if through.ms() < before_ms && !seen.going_back.load(Ordering::SeqCst) {
-                eprintln!("drill: complete-through stepped back in the table, from {before_ms} to {} ms", through.ms());
+        let through = target.client().query(&sql).fetch_one::<u32>().await;
+        if let Some(through_ms) =
+            through.ok().filter(|through_s| *through_s > 0).map(|through_s| i64::from(through_s) * 1000)
+        {
+            let before_ms = seen.complete_through_ms.swap(through_ms, Ordering::SeqCst);
+            if through_ms < before_ms && !seen.going_back.load(Ordering::SeqCst) {
+                eprintln!("drill: complete-through stepped back in the table, from {before_ms} to {through_ms} ms");
                 seen.steps_back_in_table.fetch_add(1, Ordering::SeqCst);
             }
         }

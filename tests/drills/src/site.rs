@@ -29,30 +29,47 @@ pub(crate) struct Site {
     /// The collector's: status of log, runs and spool.
     pub(crate) console: String,
     pub(crate) version: SchemaVersion,
+    /// The same, with its file.
+    pub(crate) schema: Schema,
     weir: PathBuf,
 }
 
-impl Site {
-    /// Windows of a second, so that batches are many; values without a bound, so that every event can be found again.
-    pub(crate) fn new(dir: &Path, bootstrap: &str) -> anyhow::Result<Site> {
+/// A schema version, and the file that it is in.
+#[derive(Debug, Clone)]
+pub(crate) struct Schema {
+    pub(crate) version: SchemaVersion,
+    pub(crate) file: PathBuf,
+}
+
+impl Schema {
+    /// `text` with short windows, so that batches are many, and values without a bound, so that every event can be found again.
+    pub(crate) fn write(text: &str, dir: &Path, name: &str, width_s: u32, lateness_s: u32) -> anyhow::Result<Schema> {
         let mut schema = String::new();
-        for line in include_str!("../../../schemas/versions/v1.toml").lines() {
-            schema += match line.split('=').next().map(str::trim) {
-                Some("width") => "width = \"1s\"",
-                Some("lateness") => "lateness = \"2s\"",
-                Some("values_max") => "values_max = 1000000",
-                _ => line,
+        for line in text.lines() {
+            schema += &match line.split('=').next().map(str::trim) {
+                Some("width") => format!("width = \"{width_s}s\""),
+                Some("lateness") => format!("lateness = \"{lateness_s}s\""),
+                Some("values_max") => "values_max = 1000000".to_owned(),
+                _ => line.to_owned(),
             };
             schema.push('\n');
         }
-        let file = dir.join("drill.toml");
+        let file = dir.join(name);
         std::fs::write(&file, &schema)?;
+        Ok(Schema { version: SchemaVersion::parse(&schema, name)?, file })
+    }
+}
+
+impl Site {
+    pub(crate) fn new(dir: &Path, bootstrap: &str) -> anyhow::Result<Site> {
+        let schema = Schema::write(include_str!("../../../schemas/versions/v1.toml"), dir, "drill.toml", 1, 2)?;
         let local = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
         let site = Site {
             dir: dir.to_owned(),
             collector: local()?,
             console: local()?,
-            version: SchemaVersion::parse(&schema, "drill.toml")?,
+            version: schema.version.clone(),
+            schema,
             weir: weir()?,
         };
         let hash_of = |word| Sha256::digest(word).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -64,7 +81,7 @@ impl Site {
              [listen]\ncollector = \"{}\"\nconsole = \"127.0.0.1:0\"\n\
              [pipeline]\nworkers = 2\n\
              [ingest.limits.site]\nper_second = 0\n",
-            file.display(),
+            site.schema.file.display(),
             site.collector
         );
         for name in SITES {
@@ -123,6 +140,27 @@ impl Site {
         told(&words, &mut self.command("operator", &words, &settings(target)))
     }
 
+    /// `weir migrate` with these words, about this ClickHouse; what it printed.
+    pub(crate) fn migrate(&self, target: &Target, words: &[&str]) -> anyhow::Result<String> {
+        let words = [&["migrate"], words].concat();
+        told(&words, &mut self.command("operator", &words, &settings(target)))
+    }
+
+    /// `weir import` of a file.
+    pub(crate) fn import(&self, target: &Target, site: &str, file: &Path) -> anyhow::Result<String> {
+        let words = ["import", "--site", site, &file.display().to_string()];
+        told(&words, &mut self.command("operator", &words, &settings(target)))
+    }
+
+    /// So many events, straight into the log, a million in four seconds at most; how many there were.
+    pub(crate) fn generate(&self, events: u64, seed: u64) -> anyhow::Result<u64> {
+        let (long, seed) = (format!("{}ms", events / 250), seed.to_string());
+        let words = ["generate", "--rate", "250000", "--for", &long, "--sites", "50", "--seed", &seed, "--json"];
+        let said = told(&words, &mut self.command("generator", &words, &[]))?;
+        let read: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+        read["accepted"].as_u64().with_context(|| format!("weir generate said {said}"))
+    }
+
     /// The control records, as `weir log` has them.
     pub(crate) fn ordered(&self) -> anyhow::Result<Vec<Value>> {
         let output = self.command("operator", &["log", "--json"], &[]).output()?;
@@ -139,10 +177,16 @@ impl Site {
 
     /// What `weir digest` prints of the windows from an instant to another one, ms, but for the digits' grouping: rows and
     /// digest.
-    pub(crate) fn digest(&self, target: &Target, (from_ms, to_ms): (i64, i64)) -> anyhow::Result<String> {
+    pub(crate) fn digest(
+        &self,
+        schema: &Schema,
+        target: &Target,
+        (from_ms, to_ms): (i64, i64),
+    ) -> anyhow::Result<String> {
         let at = |ms| jiff::Timestamp::from_millisecond(ms).map(|at| at.to_string());
         let words = ["digest", "--json", "--from", &at(from_ms)?, "--to", &at(to_ms)?];
-        let mut command = self.command("digest", &words, &settings(target));
+        let set = [settings(target), vec![format!("schema.file={}", schema.file.display())]].concat();
+        let mut command = self.command("digest", &words, &set);
         let output = command.output()?;
         let said = String::from_utf8_lossy(&output.stdout);
         anyhow::ensure!(output.status.success(), "weir digest: {said}{}", String::from_utf8_lossy(&output.stderr));
