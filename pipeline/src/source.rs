@@ -23,6 +23,10 @@ use crate::{
 /// Records taken in one turn: some ms of work, so that other operators have theirs.
 const RECORDS_PER_TURN: usize = 64;
 
+/// Windows that one turn may open, about, if it takes more than one record: they close together, and the rows of those that
+/// find no room in memory are a file each. 64 records of an access log, 16,384 events each, reach over a month.
+const WINDOWS_PER_TURN: i64 = 256;
+
 /// How far, in arrival time, a partition may be read ahead of the slowest: a few windows, so that a deep backlog opens
 /// few of them, and at least a few seconds, so that short windows do not stop the reading.
 const AHEAD_WINDOWS: i64 = 4;
@@ -49,6 +53,8 @@ pub(crate) struct Source {
     reader: Box<dyn Reader>,
     partitions: Vec<Owned>,
     pending: Vec<Pending>,
+    /// In the next turn.
+    records_max: usize,
 }
 
 /// A partition that this worker owns.
@@ -91,7 +97,8 @@ impl Source {
                 read: End { events: 0, last_ms: i64::MIN, digest: 0 },
             });
         }
-        let source = Self { shared: shared.clone(), worker, peers, reader, partitions, pending: Vec::new() };
+        let pending = Vec::new();
+        let source = Self { shared: shared.clone(), worker, peers, reader, partitions, pending, records_max: 1 };
         source.partitions.iter().for_each(|owned| source.say(owned));
         Ok(source)
     }
@@ -115,10 +122,11 @@ impl Source {
             return Ok(Turn::Ended);
         }
         self.hold_those_ahead();
+        let before = self.windows_passed();
         let mut failed = None;
         let (shared, peers) = (&self.shared, self.peers);
         let (partitions, pending) = (&mut self.partitions, &mut self.pending);
-        let read = self.reader.poll(RECORDS_PER_TURN, Duration::ZERO, &mut |record| {
+        let read = self.reader.poll(self.records_max, Duration::ZERO, &mut |record| {
             if failed.is_some() {
                 return;
             }
@@ -132,6 +140,7 @@ impl Source {
             return Err(error);
         }
         if read > 0 {
+            self.records_max = records_next(read, self.windows_passed() - before);
             self.partitions.iter().for_each(|owned| self.say(owned));
             self.shared.status.set_open(self.worker, windows.size());
         }
@@ -140,6 +149,12 @@ impl Source {
             0 => Turn::Idle,
             _ => Turn::Busy,
         })
+    }
+
+    /// Grows by one with each window that a partition's arrival time passes.
+    fn windows_passed(&self) -> i64 {
+        let width = self.shared.spec.version.width;
+        self.partitions.iter().map(|owned| width.index_of(width.window_of(owned.partition.arrival_ms()))).sum()
     }
 
     /// A partition far ahead of the slowest waits for it: the slowest itself never waits.
@@ -172,6 +187,11 @@ impl Source {
             ended: owned.ended,
         });
     }
+}
+
+/// Records of the next turn, after one in which so many passed so many windows.
+fn records_next(read: usize, windows: i64) -> usize {
+    (read as i64 * WINDOWS_PER_TURN / windows.max(1)).clamp(1, RECORDS_PER_TURN as i64) as usize
 }
 
 /// Where a partition is to be read from, so that every event of the run's windows, and every copy that could beat one of
@@ -376,4 +396,21 @@ impl Record<'_, '_> {
 fn own_time(batch: &BatchView<'_>, event: usize) -> i64 {
     let claimed = batch.claimed_ms.get(event).copied().filter(|claimed| *claimed != wire::NO_CLAIM);
     claimed.unwrap_or(batch.received_ms[event])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_takes_as_many_records_as_pass_few_windows_and_one_at_least() {
+        assert_eq!(records_next(64, 0), 64);
+        assert_eq!(records_next(64, 64), 64);
+        assert_eq!(records_next(64, 1_024), 16);
+        // A record of an access log may reach over an hour, or a year.
+        assert_eq!(records_next(1, 60), 4);
+        assert_eq!(records_next(1, 500_000), 1);
+        // After it, or after a silence, it goes on as before.
+        assert_eq!(records_next(1, 0), 64);
+    }
 }

@@ -239,15 +239,16 @@ fn a_range_that_retention_has_cut_is_refused_or_gives_what_the_whole_log_gives()
     assert!(refused > 0 && equal > 0, "{refused} refused, {equal} equal");
 }
 
-/// An import of `events` page views, one a second, over two partitions; `digest` is added to what the ends say.
-fn import(events: u64, digest: u64) -> History {
+/// An import of `events` page views, one a second, over two partitions, `batched` of them at a time in a batch of each; `digest` is
+/// added to what the ends say.
+fn import(events: u64, batched: u64, digest: u64) -> History {
     let mut records = vec![Vec::new(), Vec::new()];
     for (partition, records) in records.iter_mut().enumerate() {
         let mut end = End { events: 0, last_ms: 0, digest };
-        for batch_number in 0..events / 20 {
+        for batch_number in 0..events / batched {
             let mut batch = BatchBuilder::new([9; 16], batch_number * 2 + partition as u64);
-            for second in (0..20).filter(|second| second % 2 == partition as u64) {
-                end.last_ms = BEGIN_MS + (batch_number * 20 + second) as i64 * 1_000;
+            for second in (0..batched).filter(|second| second % 2 == partition as u64) {
+                end.last_ms = BEGIN_MS + (batch_number * batched + second) as i64 * 1_000;
                 let event = Event {
                     site: "a.example".into(),
                     page: "/".into(),
@@ -276,7 +277,7 @@ fn import_rows(history: &History) -> Result<(Table, Snapshot), PipelineError> {
 
 #[test]
 fn an_import_ends_by_itself_and_none_of_it_is_late() {
-    let (found, snapshot) = import_rows(&import(400, 0)).unwrap();
+    let (found, snapshot) = import_rows(&import(400, 20, 0)).unwrap();
     let sites = found.iter().filter(|((_, _, dimension, ..), _)| dimension == "site");
     assert_eq!(sites.map(|(_, (counts, _))| counts[0]).sum::<u64>(), 400);
     assert!(found.keys().all(|(emitted_in, _, _, window_start, _)| emitted_in == window_start));
@@ -285,7 +286,21 @@ fn an_import_ends_by_itself_and_none_of_it_is_late() {
 
 #[test]
 fn an_import_that_is_not_what_its_end_says_is_refused() {
-    assert!(matches!(import_rows(&import(400, 1)), Err(PipelineError::Damaged { what: "the digest", .. })));
+    assert!(matches!(import_rows(&import(400, 20, 1)), Err(PipelineError::Damaged { what: "the digest", .. })));
+}
+
+/// Each record passes a hundred windows, and the rows of all of them would not fit into memory.
+#[test]
+fn an_import_over_many_windows_is_read_no_further_than_its_rows_have_room() {
+    const EVENTS: u64 = 40_000;
+    let mut history = import(EVENTS, 2_000, 0);
+    history.version = version(1_000, 10_000, 10_000);
+    history.to = history.version.width.window_of(BEGIN_MS + EVENTS as i64 * 1_000);
+    let spec = history.spec(history.version.width.window_of(BEGIN_MS), 2, 1 << 20);
+    let (found, snapshot) = rows(RunSpec { kind: SourceKind::Import, ..spec }, history.log.clone()).unwrap();
+    let sites = found.iter().filter(|((_, _, dimension, ..), _)| dimension == "site");
+    assert_eq!(sites.map(|(_, (counts, _))| counts[0]).sum::<u64>(), EVENTS);
+    assert_eq!(snapshot.runs_spilled, 0);
 }
 
 #[test]
