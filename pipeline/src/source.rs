@@ -365,7 +365,9 @@ impl Record<'_, '_> {
                 owned.read.last_ms = owned.read.last_ms.max(own_ms);
                 let closes_in = width.window_of(arrival_ms);
                 let times = Times { time_ms: arrival_ms, claim_too_old: false, closes_in };
-                shared.wants(closes_in).then_some(times)
+                // A run that goes on reads all of it again, and its arrival time begins where it goes on: what lies before is
+                // in the table.
+                (own_ms >= shared.from.ms() && shared.wants(closes_in)).then_some(times)
             })
             .map_err(|cause| shared.spill_error(cause))
     }

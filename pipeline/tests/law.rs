@@ -285,6 +285,18 @@ fn an_import_ends_by_itself_and_none_of_it_is_late() {
 }
 
 #[test]
+fn an_import_that_goes_on_in_its_middle_gives_the_rows_of_the_windows_that_are_left() {
+    let history = import(400, 20, 0);
+    let (mut whole, _) = import_rows(&history).unwrap();
+    let from = history.version.width.window_of(BEGIN_MS + 200_000);
+    let spec = RunSpec { kind: SourceKind::Import, ..history.spec(from, 2, 1 << 30) };
+    let (left, _) = rows(spec, history.log.clone()).unwrap();
+    whole.retain(|(emitted_in, ..), _| *emitted_in >= from.ms());
+    assert!(!whole.is_empty());
+    assert_eq!(left, whole);
+}
+
+#[test]
 fn an_import_that_is_not_what_its_end_says_is_refused() {
     assert!(matches!(import_rows(&import(400, 20, 1)), Err(PipelineError::Damaged { what: "the digest", .. })));
 }
