@@ -133,15 +133,15 @@ impl Backups {
         })
     }
 
-    /// Errors: the copy is of other tables than there are now.
-    fn find_same(&self, name: &str) -> anyhow::Result<&Backup> {
+    /// Errors: the copy lacks a table that there is now. Of one that is gone since nothing is brought back.
+    fn find_whole(&self, name: &str) -> anyhow::Result<&Backup> {
         let backup = self.find(name)?;
         let (of, there) = (self.tables_of(backup)?, self.there());
         let words = |all: &BTreeSet<u32>| all.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ");
         ensure!(
-            of == there,
-            "copy {name} is of generation {}, and there is {} now: a conversion was begun or ended since (`weir migrate drop` \
-             takes away the one that is not in use)",
+            there.is_subset(&of),
+            "copy {name} is of generation {}, and there is {} now: a conversion was begun since (`weir migrate drop` takes away \
+             the one that is not in use; take a copy that has the other, `weir backup list`)",
             words(&of),
             words(&there)
         );
@@ -233,10 +233,10 @@ impl Backups {
     }
 
     async fn verify(&self, name: &str) -> anyhow::Result<ExitCode> {
-        let backup = self.find_same(name)?;
+        let backup = self.find_whole(name)?;
         let verified = weir_sink::verify(&self.target, &self.versions(), name, backup.before_ms).await;
         let verified = verified.with_context(|| format!("copy {name} cannot be read"))?;
-        if !is_as_recorded(backup, &verified) {
+        if !is_as_recorded(backup, &verified, &self.there()) {
             println!("copy {name} is NOT what it must be (make another one, and look at the disk)");
             return Ok(ExitCode::FAILURE);
         }
@@ -251,12 +251,13 @@ impl Backups {
 
     /// Without a `reason` it says what would be done.
     async fn restore(&self, name: &str, reason: Option<&str>) -> anyhow::Result<ExitCode> {
-        let backup = self.find_same(name)?;
+        let backup = self.find_whole(name)?;
         let Some(reason) = reason else {
             println!(
                 "would do: the tables become those of copy {name}, and what lies after is computed again from the log:"
             );
-            for (run, through_ms) in &backup.points {
+            let runs: BTreeSet<String> = self.points(&self.records).await?.into_iter().map(|of| of.order.run).collect();
+            for (run, through_ms) in backup.points.iter().filter(|(run, _)| runs.contains(run)) {
                 println!("  {run} goes on from {}", at(*through_ms));
             }
             backup.gaps.iter().for_each(say_filled);
@@ -322,7 +323,7 @@ impl Backups {
             });
             findings.extend(found);
         }
-        let whole = is_as_recorded(backup, &Verified { findings, days });
+        let whole = is_as_recorded(backup, &Verified { findings, days }, &self.there());
         if !whole {
             println!(
                 "copy {name} was NOT what it must be: what differs is said above (`weir replay` gives these days anew, as \
@@ -392,9 +393,12 @@ fn taken_back(records: &[ControlRecord]) -> BTreeSet<&String> {
     gone
 }
 
-/// Whether tables are what was recorded of them; prints where they are not.
-fn is_as_recorded(backup: &Backup, found: &Verified) -> bool {
-    let differing = differing(&backup.days, &found.days);
+/// Whether tables are what was recorded of them; prints where they are not. A copy may have those of generations that are gone.
+fn is_as_recorded(backup: &Backup, found: &Verified, there: &BTreeSet<u32>) -> bool {
+    let of_there = |days: &[RecordedDay]| -> Vec<RecordedDay> {
+        days.iter().filter(|day| there.contains(&day.generation)).copied().collect()
+    };
+    let differing = differing(&of_there(&backup.days), &of_there(&found.days));
     for finding in &found.findings {
         println!("{finding}");
     }

@@ -237,7 +237,7 @@ pub(crate) async fn believe(
     }
     let control = control.clone();
     let now = blocking(move || control.read_all()).await?;
-    let replacements = Replacements::of(&World::of(now.records.iter().map(|(_, record)| record)).control);
+    let replacements = Replacements::of(now.records.iter().map(|(_, record)| record));
     let since = now.records.iter().skip(known).map(|(_, record)| &record.action);
     let recovered = since.filter_map(|action| match action {
         Action::Recover { run, .. } | Action::Recovered { run, .. } => Some(run.clone()),

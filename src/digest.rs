@@ -1,14 +1,15 @@
 //! `weir digest`: what a generation's table holds, in few enough digits that two people can compare them by eye.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context, ensure};
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde_json::json;
-use weir_schemas::SchemaVersion;
+use weir_log::{ControlLog, SystemClock};
+use weir_schemas::{SchemaVersion, World};
 use weir_sink::{Between, Content};
 
-use crate::config::{Config, schema_version};
+use crate::{config::Config, generation::Generation, replay};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DigestArgs {
@@ -18,7 +19,7 @@ pub(crate) struct DigestArgs {
     /// The first window that is left out; without it none is
     #[arg(long, value_parser = instant, value_name = "TIME")]
     to: Option<Timestamp>,
-    /// The table `stats_vN`; without it that of the schema in force
+    /// The table `stats_vN`; without it the one that the public views show
     #[arg(long, value_name = "N")]
     generation: Option<u32>,
     /// One JSON object instead of text
@@ -31,17 +32,28 @@ pub(crate) async fn main(config: &Config, args: &DigestArgs) -> anyhow::Result<E
     if let (Some(from), Some(to)) = (args.from, args.to) {
         ensure!(from < to, "--from {from} is not before --to {to}");
     }
-    let in_force = config.schema_version()?;
-    let version = match args.generation {
-        Some(number) if number != in_force.number => schema_version(number, None)
-            .with_context(|| format!("--generation {number} (its file can be given with --set schema.file=FILE)"))?,
-        _ => in_force,
-    };
+    let version = version(config, args.generation).await?;
     let ms = |at: Option<Timestamp>| at.map(Timestamp::as_millisecond);
     let between = Between { from_ms: ms(args.from), to_ms: ms(args.to) };
     let days = weir_sink::contents(&config.target()?, &version, between).await?;
     println!("{}", if args.json { as_json(&version, args, &days) } else { as_text(&version, args, &days) });
     Ok(ExitCode::SUCCESS)
+}
+
+/// That of a generation which there is, or was; `None`: of the one in use. The first one's is configured, and needs no log.
+async fn version(config: &Config, wanted: Option<u32>) -> anyhow::Result<SchemaVersion> {
+    let first = config.schema_version()?;
+    if wanted == Some(first.number) {
+        return Ok(first);
+    }
+    let opened = config.log_config();
+    let control = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let log = weir_log::open(&opened, Arc::new(SystemClock)).context("the log, which knows the generations")?;
+        Ok(ControlLog::open(log)?)
+    });
+    let world = World::of(&replay::records(&control.await??).await?);
+    let number = wanted.map_or_else(|| world.generations.in_use(), Some);
+    Ok(Generation::of(config, &world, number)?.version)
 }
 
 /// An instant, or midnight (UTC) of a day.

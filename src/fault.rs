@@ -5,6 +5,7 @@
 pub(crate) enum Step {
     Started,
     TablesMade,
+    Compared,
     Verified,
     ShowOrdered,
     ViewsBounded,
@@ -19,6 +20,7 @@ impl Step {
         match self {
             Step::Started => "started",
             Step::TablesMade => "tables-made",
+            Step::Compared => "compared",
             Step::Verified => "verified",
             Step::ShowOrdered => "show-ordered",
             Step::ViewsBounded => "views-bounded",

@@ -9,7 +9,7 @@ use weir_schemas::{
     control::{Action, ControlRecord, TopicId},
 };
 
-use crate::{config::Config, judge::at};
+use crate::{config::Config, digest::date, judge::at};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogArgs {
@@ -103,6 +103,13 @@ fn words(action: &Action) -> String {
         }
         Action::Verified { differing, closed_ms, .. } => {
             format!("both generations differ in {differing} sums or values before {}", at(*closed_ms))
+        }
+        Action::Agrees { origin, before_day, .. } => {
+            let of = if origin.is_empty() { "live".to_owned() } else { format!("import {origin}") };
+            match before_day {
+                Some(day) => format!("of {of} all before {} agrees so far", date(*day)),
+                None => format!("of {of} all agrees"),
+            }
         }
         Action::DifferenceAccepted { dimension, .. } => format!("{dimension} need not agree"),
         Action::Show { generation, at_ms, .. } => {

@@ -27,7 +27,7 @@ use weir_schemas::{
 
 use crate::{
     begin,
-    gaps::{due_ms, has_come},
+    give_way::{due_ms, has_come},
     judge::at,
     report,
     run::{RunOrder, STOPPED_FOR_GOOD},

@@ -11,6 +11,7 @@ mod exposition;
 mod fault;
 mod gaps;
 mod generation;
+mod give_way;
 mod history;
 mod hold;
 mod judge;

@@ -257,7 +257,7 @@ fn know(
     let renewed = matches!(told.fault, Some(Fault::TopicReplaced { .. }));
     let whole = weir_pipeline::whole_from(log.as_ref(), topic, &there, width, renewed, now_ms)?;
     let replaced = match kind_of(run).1 {
-        "live" => replaced_since(&Replacements::of(&world.control), version.number, told.at_ms),
+        "live" => replaced_since(&world.replacements, version.number, told.at_ms),
         _ => BTreeSet::new(),
     };
     let given_up = world.recoveries(run).given_up_to_ms();

@@ -356,18 +356,17 @@ fn contents(build: u64, version: &SchemaVersion, windows: Windows, records: &[Co
 }
 
 impl Replay<'_> {
-    fn open(&self, records: &[ControlRecord]) -> Vec<Replacement> {
-        let all = Replacements::of(records.iter());
+    fn open(&self, all: &Replacements) -> Vec<Replacement> {
         all.open().filter(|one| one.generation == self.version.number).cloned().collect()
     }
 
     async fn know(&self) -> anyhow::Result<Known> {
         let world = World::of(&records(&self.control).await?);
         let live = RunOrder::live(self.config, &self.target, &world, &Generation::in_use(self.config, &world)?)?;
-        let records = world.control;
-        let recoveries = ["live", GAP_RUN].map(|run| Recoveries::of(run, &records));
+        let records = world.control.as_slice();
+        let recoveries = ["live", GAP_RUN].map(|run| Recoveries::of(run, records));
         let given_up_to_ms = recoveries.iter().filter_map(Recoveries::given_up_to_ms).max();
-        let in_use: Vec<PartitionInUse> = weir_log::partitions_in_use(&records);
+        let in_use: Vec<PartitionInUse> = weir_log::partitions_in_use(records);
         let (log, width) = (self.log.clone(), self.version.width);
         // Of a topic that has had a predecessor something was given up: that is refused by itself.
         let whole = tokio::task::spawn_blocking(move || {
@@ -375,7 +374,7 @@ impl Replay<'_> {
         });
         let whole = whole.await??;
         let windows = self.windows(live.from);
-        let contents = contents(self.build, &self.version, windows, &records);
+        let contents = contents(self.build, &self.version, windows, records);
         Ok(Known {
             asked: self.asked,
             apply: self.apply,
@@ -386,7 +385,7 @@ impl Replay<'_> {
             computed: self.scratch.holds(&contents, windows).await?,
             contents,
             standing: weir_sink::standing(&self.target, &self.version, live.from, self.asked).await?,
-            open: self.open(&records),
+            open: self.open(&world.replacements),
         })
     }
 
@@ -424,7 +423,7 @@ impl Replay<'_> {
         if let Some(refusal) = refusal(&self.know().await?) {
             bail!("{refusal}");
         }
-        let open = self.open(&records(&self.control).await?);
+        let open = self.open(&Replacements::of(&records(&self.control).await?));
         let mut days: BTreeSet<i64> = open.iter().flat_map(|one| one.days.iter().copied()).collect();
         let mut ids: Vec<i64> = open.iter().map(|one| one.by.id).collect();
         let differing = compared.differing.iter().map(|of| of.day).chain(compared.misrecorded.iter().copied());
@@ -465,7 +464,7 @@ impl Replay<'_> {
 
     /// Nothing else was decided about these days, which are being replaced.
     async fn still_open(&self, days: &[i64]) -> anyhow::Result<()> {
-        let open = self.open(&records(&self.control).await?);
+        let open = self.open(&Replacements::of(&records(&self.control).await?));
         ensure!(
             days.iter().all(|day| open.iter().any(|one| one.days.contains(day))),
             "a copy was brought back, a recovery ordered, or the replacement given up, while {} were replaced: that stands \

@@ -155,7 +155,8 @@ impl Reporter {
             );
             *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
         }
-        let Told { permille, throttle, gives_way } = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Told { permille, throttle, gives_way, .. } =
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut run = RunProgress {
             at_ms: SystemClock.now_ms(),
             complete_through_ms: Some(self.done.through_ms.load(Ordering::Relaxed)),

@@ -58,9 +58,6 @@ const CLOSED_MAX: usize = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunOrder {
     pub run: String,
-    /// Its role when it was ordered; empty: it is called as the run.
-    #[serde(default)]
-    pub role: String,
     /// Empty for live traffic.
     pub origin: String,
     pub topic: String,
@@ -114,11 +111,20 @@ pub(crate) struct Told {
     /// Why it is less than was ordered.
     #[serde(default)]
     pub gives_way: Option<String>,
+    /// What people call it; empty: as the run.
+    #[serde(default)]
+    pub role: String,
+}
+
+impl Told {
+    pub(crate) fn called<'a>(&'a self, run: &'a str) -> &'a str {
+        if self.role.is_empty() { run } else { &self.role }
+    }
 }
 
 impl Default for Told {
     fn default() -> Told {
-        Told { permille: UNHINDERED_PERMILLE, throttle: None, gives_way: None }
+        Told { permille: UNHINDERED_PERMILLE, throttle: None, gives_way: None, role: String::new() }
     }
 }
 
@@ -170,7 +176,7 @@ impl RunOrder {
         // It writes no generation's table.
         let generation = Generation { number: None, ..generation.clone() };
         let order = RunOrder::of_events(config, target, world, &generation, REPLAY_RUN, from, Some(to))?;
-        Ok(RunOrder { role: String::new(), told: Told { permille, ..order.told }, ..order })
+        Ok(RunOrder { told: Told { permille, role: String::new(), ..order.told }, ..order })
     }
 
     fn of_events(
@@ -219,7 +225,12 @@ impl RunOrder {
         let from = generation.version.width.window_of(recoveries.first_ms(from.ms()));
         RunOrder {
             left: Left::Passed,
-            told: Told { permille: hold.permille, throttle: hold.throttle.map(|by| by.id), gives_way: None },
+            told: Told {
+                permille: hold.permille,
+                throttle: hold.throttle.map(|by| by.id),
+                gives_way: None,
+                role: world.roles.role(&run),
+            },
             recovery: recoveries.last(),
             given_up_to_ms: recoveries.given_up_to_ms(),
             repairs: recoveries.pending,
@@ -227,7 +238,6 @@ impl RunOrder {
             topic_id: None,
             partitions: Vec::new(),
             spill_dir: config.data_dir.join("spill").join(&run),
-            role: world.roles.role(&run),
             run,
             import: !origin.is_empty(),
             origin,
@@ -247,7 +257,7 @@ impl RunOrder {
 
     /// As people call it.
     pub(crate) fn called(&self) -> &str {
-        if self.role.is_empty() { &self.run } else { &self.role }
+        self.told.called(&self.run)
     }
 
     pub(crate) fn version(&self) -> anyhow::Result<SchemaVersion> {
@@ -286,9 +296,12 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     });
     let log = weir_log::open(&order.log, Arc::new(SystemClock))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(run(&order, log.clone(), (pace, heard), stopping.clone())) {
+    match runtime.block_on(run(&order, log.clone(), (pace, heard.clone()), stopping.clone())) {
         Ok(code) => Ok(code),
         Err(Failure::ForGood { reason, fault }) => {
+            // It may be called otherwise than when it began.
+            let told = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let reason = fault.as_ref().map_or(reason, |fault| judge::say(fault, told.called(&order.run)));
             error!(run = order.run, reason, "stopped; a person is needed");
             let fault = fault.as_ref();
             let say = || report::say_stopped(log.as_ref(), (&order.run, &order.topic), order.recovery, &reason, fault);

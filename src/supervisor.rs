@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use weir_console::Seen;
 use weir_log::{Clock, Committed, ControlLog, Log};
 use weir_schemas::{
-    Fault, Hold, Number, Replacements, SHADOW, SchemaVersion, World,
+    Fault, Hold, Number, SHADOW, SchemaVersion, World,
     control::{Action, ControlRecord, GAP_RUN, import_run, import_topic},
     kind_of,
     progress::group_of,
@@ -42,8 +42,9 @@ use crate::{
     control::Control,
     exposition::OfRuns,
     fault::Step,
-    gaps::{Gaps, has_come, late_from},
+    gaps::Gaps,
     generation::Generation,
+    give_way::{GiveWay, has_come, late_from},
     hold::Holding,
     judge, report,
     run::{RunOrder, STOPPED_FOR_GOOD, Told},
@@ -103,6 +104,14 @@ pub(crate) fn desired(control: &[ControlRecord]) -> Desired {
     desired
 }
 
+/// What is known of that which runs beside live.
+#[derive(Default)]
+struct Beside {
+    /// Of each generation.
+    gaps: BTreeMap<Number, Gaps>,
+    give_way: GiveWay,
+}
+
 /// What is known of a run's process.
 struct Running {
     child: Option<Child>,
@@ -134,8 +143,8 @@ struct Running {
 
 /// What keeps it known what a run without a process has said last: why it has stopped, and how far it is.
 struct Quiet {
-    /// Why it has stopped, if that could not be told yet.
-    unsaid: Option<Fault>,
+    /// Why it has stopped, if that could not be told yet, and what it was called then.
+    unsaid: Option<(Fault, String)>,
     kept: Vec<Committed>,
     looked: Instant,
 }
@@ -144,8 +153,8 @@ impl Quiet {
     /// Tells it, if that is still to be done, and puts it back, if somebody has written over it.
     fn keep(mut self, log: &dyn Log, (run, topic): (&str, &str), recovery: Option<i64>) -> Quiet {
         self.looked = Instant::now();
-        if let Some(fault) = &self.unsaid {
-            let said = report::say_stopped(log, (run, topic), recovery, &judge::say(fault, run), Some(fault));
+        if let Some((fault, called)) = &self.unsaid {
+            let said = report::say_stopped(log, (run, topic), recovery, &judge::say(fault, called), Some(fault));
             match said {
                 Ok(()) => self.unsaid = None,
                 Err(error) => {
@@ -162,7 +171,7 @@ impl Quiet {
         self
     }
 
-    fn now(unsaid: Option<Fault>) -> Option<Quiet> {
+    fn now(unsaid: Option<(Fault, String)>) -> Option<Quiet> {
         Some(Quiet { unsaid, kept: Vec::new(), looked: Instant::now() - KEEP_EVERY })
     }
 }
@@ -212,7 +221,7 @@ impl Supervisor {
     /// Runs until `shutdown` is true, then stops every run and returns.
     pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
         let mut runs: BTreeMap<String, Running> = BTreeMap::new();
-        let (mut gaps, mut undos) = (Gaps::default(), Undos::default());
+        let (mut beside, mut undos) = (Beside::default(), Undos::default());
         let (finder, mut findings) = mpsc::channel(1);
         let tables = Tables {
             config: self.config.clone(),
@@ -233,7 +242,7 @@ impl Supervisor {
             self.keep_audits(&world, &finder, &mut audits);
             // A look may take long: a process is waited for. What it was about is done at the next start.
             let looked = tokio::select! {
-                looked = self.look(&world, &mut runs, &mut gaps, &mut undos) => looked,
+                looked = self.look(&world, &mut runs, &mut beside, &mut undos) => looked,
                 _ = shutdown.wait_for(|stop| *stop) => break,
             };
             // What is wrong now may be right at the next look; said once.
@@ -288,19 +297,25 @@ impl Supervisor {
         &self,
         world: &World,
         runs: &mut BTreeMap<String, Running>,
-        gaps: &mut Gaps,
+        beside: &mut Beside,
         undos: &mut Undos,
     ) -> anyhow::Result<()> {
         let desired = desired(&world.control);
         // What cannot be looked after keeps none of the others from it.
-        let mut failed = self.fill_gap(world, runs, gaps).await;
-        let filled = gaps.none(&world.control);
+        let mut failed = self.see_whether_live_is_late(world, beside).await;
         let alive = world.generations.alive();
+        beside.gaps.retain(|number, _| alive.contains(number));
         for &number in &alive {
-            let kept = match Generation::of(&self.config, world, number) {
-                Ok(generation) => self.look_after(world, &generation, &desired, (filled, &*gaps), runs).await,
-                Err(error) => Err(error),
+            let generation = match Generation::of(&self.config, world, number) {
+                Ok(generation) => generation,
+                Err(error) => {
+                    failed = failed.and(Err(error));
+                    continue;
+                }
             };
+            failed = failed.and(self.fill_gap(world, &generation, runs, beside).await);
+            let filled = beside.gaps.get(&number).is_none_or(|gaps| gaps.none(&world.control));
+            let kept = self.look_after(world, &generation, &desired, (filled, &beside.give_way), runs).await;
             failed = failed.and(kept);
         }
         for id in &desired.undo {
@@ -321,7 +336,8 @@ impl Supervisor {
             let undone: Vec<_> = versions.into_iter().map(of).collect();
             undos.begin(&format!("import {id}"), || self.take_back(id.clone(), undone));
         }
-        for (number, ..) in world.generations.drops.iter().filter(|(.., done)| !done) {
+        let is_due = world.generations.drops_from_ms().is_none_or(|from_ms| self.clock.now_ms() >= from_ms);
+        for (number, ..) in world.generations.drops.iter().filter(|(.., done)| is_due && !done) {
             let generation = match Generation::of(&self.config, world, *number) {
                 Ok(generation) => generation,
                 Err(error) => {
@@ -367,7 +383,7 @@ impl Supervisor {
         world: &World,
         generation: &Generation,
         desired: &Desired,
-        (filled, gaps): (bool, &Gaps),
+        (filled, give_way): (bool, &GiveWay),
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
         let is_in_use = generation.number == world.generations.in_use();
@@ -383,7 +399,7 @@ impl Supervisor {
                     let role = if is_in_use { world.roles.role(&order.run) } else { SHADOW.to_owned() };
                     let hold = Hold::of(&role, &world.control);
                     if !is_in_use {
-                        order.told = gaps.told(Told { permille: hold.permille, ..order.told }, Instant::now());
+                        order.told = give_way.told(Told { permille: hold.permille, ..order.told }, Instant::now());
                     }
                     let waits = order.import && imports_at_work(runs, &order.run) >= IMPORTS_AT_ONCE;
                     match hold.paused() {
@@ -407,39 +423,54 @@ impl Supervisor {
         Ok(tokio::task::spawn_blocking(move || stop(&run, child)).await?)
     }
 
-    /// Sees to the run of the gap at hand, and to the next one after its end.
+    /// What cannot be asked keeps nobody from filling a gap, or a shadow.
+    async fn see_whether_live_is_late(&self, world: &World, beside: &mut Beside) -> anyhow::Result<()> {
+        let generation = Generation::in_use(&self.config, world)?;
+        let now = Instant::now();
+        let is_any = beside.gaps.values().any(|gaps| gaps.at_hand.is_some()) || world.generations.shadow().is_some();
+        let give_way = &mut beside.give_way;
+        if is_any && give_way.is_live_due(now) && self.live_is_late(world, &generation).await.unwrap_or(false) {
+            give_way.give_way(now, "live is late");
+        }
+        if is_any && give_way.is_pressure_due(now) {
+            let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::pressure(&self.target)).await;
+            if let Ok(Ok(Some(why))) = asked {
+                give_way.give_way(now, &why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to the run of the generation's gap at hand, and to the next one after its end. One that was in use, and is not any
+    /// more, may have left one.
     async fn fill_gap(
         &self,
         world: &World,
+        generation: &Generation,
         runs: &mut BTreeMap<String, Running>,
-        gaps: &mut Gaps,
+        Beside { gaps, give_way }: &mut Beside,
     ) -> anyhow::Result<()> {
-        let generation = Generation::in_use(&self.config, world)?;
-        let now = Instant::now();
-        // What cannot be asked keeps nobody from filling the gap, or a shadow.
-        let beside = gaps.at_hand.is_some() || world.generations.shadow().is_some();
-        if beside && gaps.is_live_due(now) && self.live_is_late(world, &generation).await.unwrap_or(false) {
-            gaps.give_way(now, "live is late");
-        }
-        if beside && gaps.is_pressure_due(now) {
-            let asked = tokio::time::timeout(ASK_PATIENCE, weir_sink::pressure(&self.target)).await;
-            if let Ok(Ok(Some(why))) = asked {
-                gaps.give_way(now, &why);
-            }
-        }
-        gaps.look_again(generation.number);
+        let is_in_use = generation.number == world.generations.in_use();
+        let gaps = gaps.entry(generation.number).or_default();
         gaps.look(&generation.version, &self.target, &world.control).await?;
-        let (run, hold) = (run_of(generation.number, GAP_RUN), Hold::of(GAP_RUN, &world.control));
+        let run = run_of(generation.number, GAP_RUN);
+        let hold = Hold::of(if is_in_use { GAP_RUN } else { SHADOW }, &world.control);
         let Some(gap) = gaps.at_hand else {
-            return match Gaps::last_end_ms(&world.control).filter(|_| gaps.none(&world.control)) {
+            let none = gaps.none(&world.control);
+            return match Gaps::last_end_ms(&world.control).filter(|_| none && is_in_use) {
                 Some(through_ms) => self.hold_nothing(&run, &hold, through_ms, &mut gaps.holding).await,
                 None => Ok(()),
             };
         };
-        let mut order = RunOrder::gap(&self.config, &self.target, world, &generation, gap)?;
-        order.told = gaps.told(order.told, now);
+        if !is_in_use && hold.paused().is_some() {
+            // What its pause says is said by the shadow's live run.
+            return self.end(&run, runs).await;
+        }
+        let mut order = RunOrder::gap(&self.config, &self.target, world, generation, gap)?;
+        order.told = give_way.told(Told { permille: hold.permille, ..order.told }, Instant::now());
         self.keep_up(order, &hold, true, runs).await?;
-        if runs.get(&run).is_some_and(|running| running.ended) && hold.catching_up().is_none() {
+        let is_over = runs.get(&run).is_some_and(|running| running.ended);
+        if is_over && (!is_in_use || hold.catching_up().is_none()) {
             runs.remove(&run);
             gaps.filled();
         }
@@ -464,7 +495,7 @@ impl Supervisor {
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
         let run = order.run.clone();
-        metrics::gauge!("weir_pipeline_share_permille", "run" => run.clone()).set(order.told.permille);
+        metrics::gauge!("weir_pipeline_share_permille", "run" => order.called().to_owned()).set(order.told.permille);
         if !runs.contains_key(&run) {
             let differs = self.stays_stopped(&order).await?;
             let first = Running {
@@ -622,8 +653,9 @@ impl Supervisor {
             if running.differs || !settled || recovered.contains(&run) {
                 continue;
             }
-            error!(run, reason = judge::say(&fault, &run), "stopped; a person is needed");
-            (running.over, running.differs, running.quiet) = (true, true, Quiet::now(Some(fault)));
+            let called = running.told.called(&run).to_owned();
+            error!(run, reason = judge::say(&fault, &called), "stopped; a person is needed");
+            (running.over, running.differs, running.quiet) = (true, true, Quiet::now(Some((fault, called))));
             if let Some(child) = running.child.take() {
                 tokio::task::spawn_blocking(move || stop(&run, child)).await?;
             }
@@ -723,21 +755,24 @@ async fn audit(
     let mut audit = Audit::new(&target, version);
     let mut look = 0_u32;
     // Days that were replaced in part may have as many rows as before. Every row is compared once after a replacement that
-    // was not done, by whichever process first comes to the end of that.
-    let mut compared = 0;
+    // was not done, by whichever process first comes to the end of that. And once after a comparison of generations that differ:
+    // one of them may not be what was recorded.
+    let (mut compared, mut differed) = (0, None);
     loop {
         tokio::time::sleep(every).await;
         let world = control.world();
         let (began, known) = (Instant::now(), world.control.len());
-        let unaudited = Replacements::of(&world.control).unaudited(version.number).filter(|undone| *undone > compared);
+        let unaudited = world.replacements.unaudited(version.number).filter(|undone| *undone > compared);
+        let verdict = world.generations.under_way().and_then(|conversion| conversion.verdict.as_ref());
+        let differs = verdict.filter(|verdict| verdict.differing > 0).map(|verdict| verdict.attempt);
         let looked = match look % ROWS_EVERY {
-            _ if unaudited.is_some() => audit.full().await,
+            _ if unaudited.is_some() || differs > differed => audit.full().await,
             0 => audit.rows().await,
             _ => audit.recent().await,
         };
         match looked {
             Ok(findings) if findings.is_empty() => {
-                look = look.wrapping_add(1);
+                (look, differed) = (look.wrapping_add(1), differs.max(differed));
                 if let Some(undone) = unaudited {
                     compared = undone;
                     say_audited(&control.log, version, undone, clock.now_ms()).await;

@@ -10,6 +10,7 @@
 //! - what readers see to be complete never goes back: before another generation is shown, nothing more is said to be complete
 //!   than the instant of the order, and it is shown when it is complete through that
 //! - which one is in use is said in the control topic first, and the views follow, whoever is cut when
+//! - what was not proved is not shown: what has changed a table since the comparison withdraws the order
 //!
 //! Every supervisor of the log does the same; what two of them write twice counts once.
 
@@ -28,11 +29,20 @@ use weir_schemas::{
 };
 use weir_sink::Target;
 
-use crate::{config::Config, control::Control, fault::Step, generation::Generation, report, run::RunOrder};
+use crate::{
+    config::Config,
+    control::Control,
+    fault::Step,
+    generation::Generation,
+    migrate::swap::{changed, due_ms},
+    replay, report,
+    run::RunOrder,
+    supervisor::desired,
+};
 
 /// How often it is looked whether there is another generation, or another one to be shown.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// An order to show another generation is given up so long after its instant: one of them does not come so far.
+/// An order to show another generation is given up so long after it was due: one of them does not come so far.
 const PATIENCE_MS: i64 = 10 * 60 * 1000;
 /// What readers see is bounded so long before they could see more, at least.
 const MARGIN_MS: i64 = 2_000;
@@ -62,12 +72,20 @@ struct Done {
     told: Option<i64>,
 }
 
+/// The order that has not taken effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pending {
+    id: i64,
+    at_ms: i64,
+    /// When both may be complete through that, at the earliest.
+    due_ms: i64,
+}
+
 /// What is known when it is decided what is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Facts {
     in_use: Number,
-    /// The order that has not taken effect: its id, and its instant.
-    pending: Option<(i64, i64)>,
+    pending: Option<Pending>,
     /// Through when readers may have seen the one that is shown complete; `None`: that is not known.
     seen_ms: Option<i64>,
     /// Through when the one that is to be shown surely is complete; `None`: that is not known, or it has stopped.
@@ -86,7 +104,7 @@ enum Deed {
 }
 
 fn next(facts: &Facts) -> Deed {
-    let Some((id, at_ms)) = facts.pending else {
+    let Some(Pending { id, at_ms, due_ms }) = facts.pending else {
         let wanted = (facts.in_use, None);
         return if facts.views == Some(wanted) { Deed::Nothing } else { Deed::Show(wanted) };
     };
@@ -95,7 +113,7 @@ fn next(facts: &Facts) -> Deed {
         return Deed::SayShown(id);
     }
     match facts.seen_ms {
-        _ if facts.now_ms > at_ms + PATIENCE_MS => Deed::SayNotShown(id),
+        _ if facts.now_ms > due_ms + PATIENCE_MS => Deed::SayNotShown(id),
         _ if facts.views == Some(bounded) => Deed::Nothing,
         Some(seen_ms) if seen_ms + MARGIN_MS <= at_ms => Deed::Show(bounded),
         // Readers may have seen more already, or will before the views are bounded.
@@ -123,8 +141,9 @@ impl Tables {
     async fn look(&self, world: &World, done: &mut Done) -> anyhow::Result<()> {
         let in_use = world.generations.in_use();
         let generation = Generation::of(&self.config, world, in_use)?;
-        self.make(&generation, done).await?;
-        let mut failed = self.show(world, &generation, done).await;
+        // One whose table was altered can be shown, and gone back from.
+        let mut failed = self.make(&generation, done).await;
+        failed = failed.and(self.show(world, &generation, done).await);
         for number in world.generations.alive().into_iter().filter(|number| *number != in_use) {
             let made = match Generation::of(&self.config, world, number) {
                 Ok(generation) => self.make(&generation, done).await,
@@ -163,9 +182,19 @@ impl Tables {
             }
             None => (None, None),
         };
-        let pending = pending.map(|show| (show.by.id, show.at_ms));
+        let ordered = match pending {
+            Some(show) => {
+                let due_ms = due_ms(&self.config, world, show)?;
+                Some(Pending { id: show.by.id, at_ms: show.at_ms, due_ms })
+            }
+            None => None,
+        };
         let (views, now_ms) = (done.views, self.clock.now_ms());
-        match next(&Facts { in_use: generation.number, pending, seen_ms, other_ms, views, now_ms }) {
+        let deed = next(&Facts { in_use: generation.number, pending: ordered, seen_ms, other_ms, views, now_ms });
+        if deed == Deed::Nothing || !self.is_of_now(world).await? {
+            return Ok(());
+        }
+        match deed {
             Deed::Nothing => {}
             Deed::Show((number, through_ms)) => {
                 weir_sink::show(&self.target, version, &self.config.timezones(), through_ms).await?;
@@ -178,6 +207,9 @@ impl Tables {
                 }
             }
             Deed::SayShown(id) => {
+                if let Some(reason) = self.spoiled(world).await? {
+                    return self.say(done, id, reason, Action::NotShown { id }).await;
+                }
                 self.say(done, id, String::new(), Action::Shown { id }).await?;
                 Step::Shown.done();
             }
@@ -187,6 +219,37 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing was ordered that this process has not heard of: one that the log does not reach would show what nobody
+    /// wants any more.
+    async fn is_of_now(&self, world: &World) -> anyhow::Result<bool> {
+        let now = World::of(&replay::records(&self.control.log).await?);
+        Ok(now.generations == world.generations)
+    }
+
+    /// What has come between the order and its instant that would be shown otherwise than it was proved. The way back needs no
+    /// proof.
+    async fn spoiled(&self, world: &World) -> anyhow::Result<Option<String>> {
+        let conversion = world.generations.under_way();
+        let new = conversion.filter(|new| world.generations.pending().is_some_and(|show| show.generation != new.old));
+        let Some(conversion) = new else { return Ok(None) };
+        let known = conversion.verdict.as_ref().map_or(0, |verdict| verdict.known);
+        if let Some(changed) = changed(&world.control[known..]) {
+            return Ok(Some(format!("since the comparison {changed}")));
+        }
+        let other = Generation::of(&self.config, world, Some(conversion.generation))?;
+        if !weir_sink::gaps(&self.target, &other.version).await?.is_empty() {
+            return Ok(Some("a gap of the other generation is not filled".to_owned()));
+        }
+        for (id, times) in desired(&world.control).imports {
+            let order = RunOrder::import(&self.config, &self.target, world, &other, &id, times);
+            let through = weir_sink::checkpoint(&self.target, &order.run, &other.version, &id, order.from).await?;
+            if order.to.is_some_and(|to| through < to) {
+                return Ok(Some(format!("import {id} is not in the other generation yet")));
+            }
+        }
+        Ok(None)
     }
 
     /// Another process may have made the views what they were before, and one that was cut may have bounded them. At the start
@@ -234,7 +297,7 @@ mod tests {
     /// The laws, over all facts that differ in what matters.
     #[test]
     fn whatever_is_known_the_views_are_bounded_before_another_is_shown_and_never_below_what_was_seen() {
-        let (at_ms, id) = (60_000, 7);
+        let (at_ms, due_ms, id) = (60_000, 3_660_000, 7);
         let bounded = |number| Some((number, Some(at_ms)));
         let views = [None, Some((None, None)), bounded(None), Some((Some(2), None)), bounded(Some(2))];
         let seen = [None, Some(at_ms - MARGIN_MS), Some(at_ms - MARGIN_MS + 1), Some(at_ms + 1)];
@@ -242,13 +305,13 @@ mod tests {
         let all = views.into_iter().flat_map(|views| seen.map(|seen_ms| (views, seen_ms)));
         for (views, seen_ms) in all {
             for (in_use, other_ms) in others.into_iter().flat_map(|other| [(None, other), (Some(2), other)]) {
-                for now_ms in [at_ms, at_ms + PATIENCE_MS + 1] {
+                for now_ms in [at_ms, at_ms + PATIENCE_MS + 1, due_ms + PATIENCE_MS + 1] {
                     let of = |pending| next(&Facts { in_use, pending, seen_ms, other_ms, views, now_ms });
                     let said = format!("{in_use:?} {views:?} {seen_ms:?} {other_ms:?} {now_ms}");
                     let right = views == Some((in_use, None));
                     assert_eq!(of(None), if right { Deed::Nothing } else { Deed::Show((in_use, None)) }, "{said}");
                     let is_bounded = views == bounded(in_use);
-                    match of(Some((id, at_ms))) {
+                    match of(Some(Pending { id, at_ms, due_ms })) {
                         Deed::SayShown(_) => assert!(is_bounded && other_ms == Some(at_ms), "{said}"),
                         Deed::Show(shown) => {
                             assert_eq!(Some(shown), bounded(in_use), "{said}");
@@ -256,9 +319,9 @@ mod tests {
                         }
                         Deed::SayNotShown(_) => {
                             let seen = !is_bounded && seen_ms > Some(at_ms - MARGIN_MS);
-                            assert!(seen || now_ms > at_ms + PATIENCE_MS, "{said}");
+                            assert!(seen || now_ms > due_ms + PATIENCE_MS, "{said}");
                         }
-                        Deed::Nothing => assert!(now_ms <= at_ms + PATIENCE_MS, "{said}: it ends"),
+                        Deed::Nothing => assert!(now_ms <= due_ms + PATIENCE_MS, "{said}: it ends"),
                     }
                 }
             }

@@ -148,10 +148,10 @@ fn of_one(one: &Conversion, until_ms: i64, world: &World) -> ConversionTold {
     let mut steps = Vec::new();
     let mut step = |at_ms, text: &str| steps.push(Update { at_ms, text: text.to_owned() });
     step(began_ms, "Its computation has begun, beside the present statistics, which stay as they are.");
-    if let Some((verdict, record)) = one.verdict.as_ref().and_then(|of| Some((of, world.control.get(of.place)?))) {
+    if let Some(verdict) = &one.verdict {
         match verdict.differing {
-            0 => step(record.at_ms, "It was proved equal."),
-            differing => step(record.at_ms, &format!("It differs in {differing} sums or values: nothing changes.")),
+            0 => step(verdict.at_ms, "It was proved equal."),
+            differing => step(verdict.at_ms, &format!("It differs in {differing} sums or values: nothing changes.")),
         }
     }
     let mine = |shown_ms: &i64| (began_ms..until_ms).contains(shown_ms);
@@ -397,7 +397,7 @@ mod tests {
         let mut said = vec![started(10, 2)];
         said.extend(dropped(20, Some(2)));
         said.push(started(30, 3));
-        said.push((35, Action::Verified { id: 30, attempt: 34, closed_ms: 0, differing: 0 }));
+        said.push((35, Action::Verified { id: 30, attempt: 34, closed_ms: 0, differing: 0, known: 0 }));
         said.extend(shown(40, Some(3)));
         said.extend(shown(42, None));
         said.extend(shown(44, Some(3)));

@@ -448,7 +448,7 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         conversion,
         conversions: conversion::told(&world),
         recoveries: recoveries(said),
-        replacing: replacing(control),
+        replacing: replacing(said),
         ..Snapshot::default()
     })
 }

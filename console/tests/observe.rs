@@ -322,10 +322,10 @@ fn a_conversion_is_seen_from_its_start_to_its_end_while_live_is_what_it_was() {
     let caught_up = beside(&mut world, runs, caught_up_ms);
     assert_eq!(state(&caught_up), Some(ConversionState::CaughtUp));
     let attempt = world.clock.now_ms();
-    world.say(Action::Verified { id: 7, attempt, closed_ms: caught_up_ms, differing: 3 });
+    world.say(Action::Verified { id: 7, attempt, closed_ms: caught_up_ms, differing: 3, known: 0 });
     let differs = ConversionState::Differs { at_ms: attempt, differing: 3 };
     assert_eq!(state(&beside(&mut world, runs, caught_up_ms)), Some(differs));
-    world.say(Action::Verified { id: 7, attempt, closed_ms: caught_up_ms, differing: 0 });
+    world.say(Action::Verified { id: 7, attempt, closed_ms: caught_up_ms, differing: 0, known: 0 });
     let verified = ConversionState::Verified { at_ms: attempt };
     assert_eq!(state(&beside(&mut world, runs, caught_up_ms)), Some(verified));
 }

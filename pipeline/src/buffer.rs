@@ -30,6 +30,8 @@ pub(crate) struct Layout {
     pub(crate) has_props: bool,
     /// All others, in the version's order.
     pub(crate) columns: Vec<Dimension>,
+    /// What the version calls them.
+    pub(crate) names: Vec<String>,
     pub(crate) measures: usize,
     /// The measures, by their places, that an event of a class adds one to.
     pub(crate) adds: Vec<Vec<u8>>,
@@ -43,15 +45,13 @@ impl Layout {
             let places = version.measures.iter().enumerate().filter(|(_, measure)| counts(measure));
             places.map(|(place, _)| place as u8).collect()
         });
+        let others = |dimension: &Dimension| !matches!(dimension, Dimension::Site | Dimension::Props);
+        let columns: Vec<Dimension> = version.dimensions.iter().copied().filter(others).collect();
         Self {
             has_site: version.dimensions.contains(&Dimension::Site),
             has_props: version.dimensions.contains(&Dimension::Props),
-            columns: version
-                .dimensions
-                .iter()
-                .copied()
-                .filter(|dimension| !matches!(dimension, Dimension::Site | Dimension::Props))
-                .collect(),
+            names: columns.iter().map(|dimension| version.names.of(*dimension).to_owned()).collect(),
+            columns,
             measures: version.measures.len(),
             adds: adds.collect(),
         }

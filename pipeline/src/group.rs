@@ -103,7 +103,7 @@ impl Grouper {
         each: impl FnMut(Part<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let site_name = symbols.intern(Dimension::Site.name());
-        let names: Vec<u32> = layout.columns.iter().map(|dimension| symbols.intern(dimension.name())).collect();
+        let names: Vec<u32> = layout.names.iter().map(|name| symbols.intern(name)).collect();
         let more = [&[site_name, NONE], names.as_slice(), &buffer.site, &buffer.prop_dimension, &buffer.prop_value];
         let used = buffer.columns.iter().map(Vec::as_slice).chain(more).flatten().copied();
         let strings = self.ranks.set(symbols, used);

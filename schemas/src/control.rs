@@ -159,6 +159,18 @@ pub enum Action {
         attempt: i64,
         closed_ms: i64,
         differing: u64,
+        /// Control records that were there when it began; what has changed a table and comes after makes it stale.
+        known: usize,
+    },
+    /// Of comparison `attempt` of conversion `id`, of rows that had left before `closed_ms`: of `origin` all days (UTC) before
+    /// `before_day` agree, days since the Unix epoch; `None`: all of it does. One that was cut goes on from there.
+    Agrees {
+        id: i64,
+        attempt: i64,
+        closed_ms: i64,
+        origin: String,
+        before_day: Option<i64>,
+        known: usize,
     },
     /// What differs in a dimension is as it is to be, in conversion `id`.
     DifferenceAccepted {

@@ -10,8 +10,10 @@
 //! `live`; those of another have its number in front, `v2-live`. So a run's name says for ever what it writes. What people
 //! call it, its role, depends on which generation is in use: see [`Roles`].
 
+use std::collections::BTreeMap;
+
 use crate::{
-    Decision, Hold, Recoveries, SchemaVersion,
+    Decision, Hold, Recoveries, Replacements, SchemaVersion,
     control::{Action, ControlRecord},
 };
 
@@ -47,8 +49,12 @@ pub struct Conversion {
     pub version: String,
     /// The first window, ms since the Unix epoch.
     pub from_ms: i64,
+    /// How often another generation was to be shown before it began.
+    pub shows: usize,
     /// What the last comparison came to.
     pub verdict: Option<Verdict>,
+    /// The comparison that has begun after it, and is not over.
+    pub comparing: Option<Comparing>,
     /// Dimensions that need not agree, with who said so.
     pub accepted: Vec<(String, Decision)>,
 }
@@ -58,12 +64,27 @@ pub struct Conversion {
 pub struct Verdict {
     /// When it began, ms since the Unix epoch by the clock of who made it: names the attempt.
     pub attempt: i64,
-    /// Its place among the control records: what has changed a table since, and comes after it, makes it stale.
-    pub place: usize,
+    /// When it was over.
+    pub at_ms: i64,
+    /// Control records that were there when it began: what has changed a table and comes after makes it stale.
+    pub known: usize,
     /// Rows that had left before this were compared.
     pub closed_ms: i64,
     /// So many sums and values differ that must agree.
     pub differing: u64,
+}
+
+/// A comparison of which nothing differs so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparing {
+    pub attempt: i64,
+    /// Control records that were there when it began.
+    pub known: usize,
+    /// When it was last told of.
+    pub at_ms: i64,
+    pub closed_ms: i64,
+    /// By origin: all days before this agree, days since the Unix epoch; `None`: all do.
+    pub agreed: BTreeMap<String, Option<i64>>,
 }
 
 /// The public views are to show another generation.
@@ -94,14 +115,14 @@ impl Generations {
     /// written at the same time the first counts.
     pub fn of<'a>(control: impl IntoIterator<Item = &'a ControlRecord>) -> Generations {
         let mut all = Generations::default();
-        for (place, record) in control.into_iter().enumerate() {
-            all.fold(place, record);
+        for record in control {
+            all.fold(record);
         }
         all
     }
 
     /// Whether the record is about generations.
-    fn fold(&mut self, place: usize, record: &ControlRecord) -> bool {
+    fn fold(&mut self, record: &ControlRecord) -> bool {
         let by = |id| Decision { id, at_ms: record.at_ms, who: record.who.clone(), reason: record.reason.clone() };
         match &record.action {
             Action::ConversionStarted { id, generation, version, from_ms } => {
@@ -109,15 +130,30 @@ impl Generations {
                 if self.under_way().is_none() && is_new {
                     let old = self.in_use();
                     let (generation, version, from_ms) = (*generation, version.clone(), *from_ms);
-                    let (verdict, accepted) = (None, Vec::new());
+                    let (verdict, comparing, accepted) = (None, None, Vec::new());
                     let by = by(*id);
-                    self.conversions.push(Conversion { by, generation, old, version, from_ms, verdict, accepted });
+                    let shows = self.shows.len();
+                    let made =
+                        Conversion { by, generation, old, version, from_ms, shows, verdict, comparing, accepted };
+                    self.conversions.push(made);
                 }
             }
-            Action::Verified { id, attempt, closed_ms, differing } => {
-                let (attempt, closed_ms, differing) = (*attempt, *closed_ms, *differing);
+            Action::Verified { id, attempt, closed_ms, differing, known } => {
+                let (attempt, closed_ms, differing, known) = (*attempt, *closed_ms, *differing, *known);
                 if let Some(conversion) = self.named(*id) {
-                    conversion.verdict = Some(Verdict { attempt, place, closed_ms, differing });
+                    let at_ms = record.at_ms;
+                    conversion.verdict = Some(Verdict { attempt, at_ms, known, closed_ms, differing });
+                    conversion.comparing = None;
+                }
+            }
+            Action::Agrees { id, attempt, closed_ms, origin, before_day, known } => {
+                if let Some(conversion) = self.named(*id) {
+                    let (attempt, closed_ms, known, at_ms) = (*attempt, *closed_ms, *known, record.at_ms);
+                    let begun = conversion.comparing.take().filter(|begun| begun.attempt == attempt);
+                    let new = Comparing { attempt, known, at_ms, closed_ms, agreed: BTreeMap::new() };
+                    let comparing = conversion.comparing.insert(begun.unwrap_or(new));
+                    comparing.at_ms = at_ms;
+                    comparing.agreed.insert(origin.clone(), *before_day);
                 }
             }
             Action::DifferenceAccepted { id, dimension } => {
@@ -198,11 +234,16 @@ impl Generations {
     /// conversion began.
     pub fn held_until_ms(&self) -> Option<i64> {
         let conversion = self.under_way()?;
-        let last = self.shows.iter().rev().find(|show| show.shown_ms.is_some())?;
-        let shown_ms = last.shown_ms.filter(|shown_ms| *shown_ms >= conversion.by.at_ms)?;
+        let since = self.shows.get(conversion.shows..)?;
+        let (last, shown_ms) = since.iter().rev().find_map(|show| Some((show, show.shown_ms?)))?;
         // The new one that is not shown any more is nobody's way back.
         let is_way_back = self.shadow() == Some(conversion.old);
         Some(shown_ms + if is_way_back { last.hold_ms.max(DROP_AFTER_MS) } else { DROP_AFTER_MS })
+    }
+
+    /// Before this nothing is taken away, by the clock of whoever has shown another generation last.
+    pub fn drops_from_ms(&self) -> Option<i64> {
+        Some(self.shows.iter().rev().find_map(|show| show.shown_ms)? + DROP_AFTER_MS)
     }
 
     pub fn roles(&self) -> Roles {
@@ -271,6 +312,7 @@ impl Roles {
 pub struct World {
     pub generations: Generations,
     pub roles: Roles,
+    pub replacements: Replacements,
     /// In their order.
     pub control: Vec<ControlRecord>,
 }
@@ -287,9 +329,10 @@ impl World {
     }
 
     pub fn of<'a>(control: impl IntoIterator<Item = &'a ControlRecord>) -> World {
-        let mut world = World::default();
-        for (place, record) in control.into_iter().enumerate() {
-            if world.generations.fold(place, record) {
+        let control: Vec<&ControlRecord> = control.into_iter().collect();
+        let mut world = World { replacements: Replacements::of(control.iter().copied()), ..World::default() };
+        for record in control {
+            if world.generations.fold(record) {
                 world.roles = world.generations.roles();
             }
             let roles = world.roles;
@@ -415,6 +458,25 @@ mod tests {
         assert_eq!(held_until_ms(&all), None);
         all.push(started(5, 3));
         assert_eq!(held_until_ms(&all), None, "that was another conversion");
+    }
+
+    #[test]
+    fn a_comparison_that_is_not_over_keeps_what_agreed_and_a_later_attempt_begins_anew() {
+        let agrees = |attempt, origin: &str, before_day| {
+            let origin = origin.to_owned();
+            Action::Agrees { id: 1, attempt, closed_ms: 9, origin, before_day, known: 7 }
+        };
+        let comparing = |actions: &[Action]| {
+            let comparing = Generations::of(&said(actions.to_vec())).conversions.remove(0).comparing;
+            comparing.map(|of| (of.attempt, of.known, of.at_ms, of.agreed.into_iter().collect::<Vec<_>>()))
+        };
+        let mut all = vec![started(1, 2), agrees(5, "", Some(3)), agrees(5, "", None), agrees(5, "x", Some(4))];
+        let agreed = vec![(String::new(), None), ("x".to_owned(), Some(4))];
+        assert_eq!(comparing(&all), Some((5, 7, 3, agreed)));
+        all.push(agrees(6, "", Some(2)));
+        assert_eq!(comparing(&all), Some((6, 7, 4, vec![(String::new(), Some(2))])));
+        all.push(Action::Verified { id: 1, attempt: 6, closed_ms: 9, differing: 0, known: 7 });
+        assert_eq!(comparing(&all), None, "it is over");
     }
 
     #[test]

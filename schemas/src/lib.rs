@@ -23,6 +23,7 @@ mod generation;
 mod hold;
 mod interner;
 mod limits;
+mod names;
 pub mod progress;
 mod recovery;
 mod replacement;
@@ -36,10 +37,13 @@ pub use comparable::{Agreement, Comparable, Region, Sum};
 pub use emission::{Closed, Emission, OTHER, Origin, RowBlock, Strings};
 pub use event::{Event, Kind};
 pub use fault::Fault;
-pub use generation::{Conversion, Generations, Number, Roles, SHADOW, Show, Verdict, World, kind_of, run_of};
+pub use generation::{
+    Comparing, Conversion, Generations, Number, Roles, SHADOW, Show, Verdict, World, kind_of, run_of,
+};
 pub use hold::{BESIDE_PERMILLE, Decision, Hold, Pause, Resume, UNHINDERED_PERMILLE};
 pub use interner::Interner;
 pub use limits::*;
+pub use names::Names;
 pub use recovery::{Missing, Recoveries, Repair};
 pub use replacement::{Replacement, Replacements, days_of};
 pub use time::{WindowStart, WindowWidth, instant};

@@ -5,11 +5,15 @@
 //!       └── the two may differ meanwhile: no audit believes what it finds of these days ──┘
 //! ```
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use crate::{
     Repair,
     control::{Action, ControlRecord, GAP_RUN},
+    generation::kind_of,
     hold::Decision,
 };
 
@@ -61,9 +65,12 @@ impl Replacements {
     /// Beside [`Action::Replaced`] two things end one: a copy that was brought back, since the table is that one's; and a
     /// recovery of live, or of the gap run, for the days all of whose windows it takes back or gives up, since these are
     /// theirs again. The days that it leaves stay open, as a replacement of their own.
+    ///
+    /// `control`: with the runs' own names, not their roles: whose recovery it is says the name.
     pub fn of<'a>(control: impl IntoIterator<Item = &'a ControlRecord>) -> Replacements {
         let mut all: Vec<Replacement> = Vec::new();
         let mut audited: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut made: BTreeSet<u32> = BTreeSet::new();
         for (number, record) in control.into_iter().enumerate() {
             let mut end = |which: &dyn Fn(&Replacement, i64) -> bool, done_ms: Option<i64>| {
                 let mut rests = Vec::new();
@@ -82,11 +89,20 @@ impl Replacements {
             match &record.action {
                 Action::Replaced { id, done } => end(&|one, _| one.by.id == *id, done.then_some(record.at_ms)),
                 Action::BackupRestored { .. } => end(&|_, _| true, None),
-                Action::Recover { run, repair, .. } if run == "live" || run == GAP_RUN => match *repair {
-                    Repair::AskAgain { from_ms } => end(&|_, day| is_within(day, from_ms, i64::MAX), None),
-                    Repair::GiveUp { from_ms, to_ms } => end(&|_, day| is_within(day, from_ms, to_ms), None),
-                    Repair::GoOn | Repair::Mend => {}
-                },
+                Action::ConversionStarted { generation, .. } => drop(made.insert(*generation)),
+                Action::Recover { run, repair, .. } if matches!(kind_of(run).1, "live" | GAP_RUN) => {
+                    let (from_ms, to_ms) = match *repair {
+                        Repair::AskAgain { from_ms } => (from_ms, i64::MAX),
+                        Repair::GiveUp { from_ms, to_ms } => (from_ms, to_ms),
+                        Repair::GoOn | Repair::Mend => continue,
+                    };
+                    // The first generation's runs have no number in their names, and no conversion has made it.
+                    let is_its = |one: &Replacement| match kind_of(run).0 {
+                        Some(number) => one.generation == number,
+                        None => !made.contains(&one.generation),
+                    };
+                    end(&|one, day| is_its(one) && is_within(day, from_ms, to_ms), None);
+                }
                 // One that comes again, by its id, changes nothing.
                 Action::Replace { id, generation, days } if all.iter().all(|one| one.by.id != *id) => {
                     let (at_ms, who, reason) = (record.at_ms, record.who.clone(), record.reason.clone());
@@ -156,6 +172,17 @@ mod tests {
 
     fn open(actions: &[Action]) -> Vec<i64> {
         replacements(actions).open().map(|one| one.by.id).collect()
+    }
+
+    #[test]
+    fn a_recovery_ends_replacements_of_its_own_generation_alone() {
+        let converted = Action::ConversionStarted { id: 1, generation: 2, version: String::new(), from_ms: 0 };
+        let of = |id, generation| Action::Replace { id, generation, days: vec![3] };
+        let begun = [converted, of(5, 1), of(6, 2)];
+        let again = Repair::AskAgain { from_ms: 0 };
+        let left = |run: &str| open(&[&begun[..], &[recover(run, again.clone())]].concat());
+        assert_eq!([left("live"), left("gap"), left("v2-live"), left("v2-gap")], [[6], [6], [5], [5]]);
+        assert_eq!(left("v2-import-x"), [5, 6]);
     }
 
     #[test]

@@ -214,15 +214,16 @@ const fn cut(view: &'static str, dimension: &'static str, value: &'static str) -
 /// The view of how complete the statistics are.
 const COMPLETENESS: &str = "completeness";
 
-/// Names of all public views: what an analyst may select from. `stats` comes first, the others are views on it, but
-/// `completeness`, which is one on `emissions`.
+/// Names of all public views: what an analyst may select from, in the order in which they are made. Each is one on the table of
+/// the version, and `completeness` on `emissions`: whatever two versions call a dimension or a measure, none of them depends on
+/// another that shows the other version already.
 pub fn public_views() -> Vec<&'static str> {
     let cuts = CUTS.iter().map(|cut| cut.view);
-    ["stats", "sites", "props"].into_iter().chain(cuts).chain([COMPLETENESS]).collect()
+    [COMPLETENESS, "sites", "props"].into_iter().chain(cuts).chain(["stats"]).collect()
 }
 
-/// The statements that make, or exchange, the public views so that they show `version`; each is atomic by itself, and
-/// running the first one is the swap.
+/// The statements that make, or exchange, the public views so that they show `version`; each is atomic by itself. `completeness`
+/// comes first: what it bounds is bounded before anything else changes. `stats` comes last: when it shows the version, all do.
 ///
 /// `timezones` names the sites' time zones (IANA names) for `local_day`; a site that is not in it has UTC. They become
 /// part of the view: a query on a few sites needs no join.
@@ -239,32 +240,26 @@ pub fn create_views(
     let view = |name: &str, select: String| {
         format!("CREATE OR REPLACE VIEW {database}.{name} DEFINER = CURRENT_USER SQL SECURITY DEFINER AS\n{select}")
     };
-    let measures: String = version.measures.iter().map(|&measure| format!("{}, ", measure.name())).collect();
-    let tail = format!("window_start, local_day, {measures}visitors, emitted_in, origin");
-    let mut views = vec![view(
-        "stats",
+    let own = version.measures.iter().map(|measure| measure.name().to_owned());
+    let also = version.names.measures().map(|(measure, other)| format!("{} AS {}", measure.name(), quote_name(other)));
+    let measures: String = own.chain(also).map(|column| column + ", ").collect();
+    let (table, day) = (quote_name(&stats_table(version)), local_day(timezones));
+    let select = |first: &str, condition: &str| {
         format!(
-            "SELECT site, dimension, value, window_start, {} AS local_day, {measures}visitors, emitted_in, origin\nFROM {database}.{}",
-            local_day(timezones),
-            quote_name(&stats_table(version))
-        ),
-    )];
-    views.push(view("sites", format!("SELECT site, {tail}\nFROM {database}.stats\nWHERE dimension = 'site'")));
-    views.push(view(
-        "props",
-        format!(
-            "SELECT site, substring(dimension, {}) AS name, value, {tail}\nFROM {database}.stats\nWHERE startsWith(dimension, '{}')",
-            Dimension::of_prop("").len() + 1,
-            Dimension::of_prop("")
-        ),
-    ));
+            "SELECT site, {first}window_start, {day} AS local_day, {measures}visitors, emitted_in, origin\nFROM {database}.{table}{condition}"
+        )
+    };
+    let mut views = vec![view(COMPLETENESS, until(completeness(&database, version), through_ms))];
+    views.push(view("sites", select("", "\nWHERE dimension = 'site'")));
+    let props = Dimension::of_prop("");
+    let name = format!("substring(dimension, {}) AS name, value, ", props.len() + 1);
+    views.push(view("props", select(&name, &format!("\nWHERE startsWith(dimension, '{props}')"))));
     for Cut { view: name, dimension, value } in CUTS {
-        views.push(view(
-            name,
-            format!("SELECT site, value AS {value}, {tail}\nFROM {database}.stats\nWHERE dimension = '{dimension}'"),
-        ));
+        let other = version.names.dimensions().find(|(of, _)| of.name() == *dimension);
+        let dimension = other.map_or(*dimension, |(_, other)| other);
+        views.push(view(name, select(&format!("value AS {value}, "), &format!("\nWHERE dimension = '{dimension}'"))));
     }
-    views.push(view(COMPLETENESS, until(completeness(&database, version), through_ms)));
+    views.push(view("stats", select("dimension, value, ", "")));
     views
 }
 
@@ -380,7 +375,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::{Measure, WindowWidth};
+    use crate::{Measure, Names, WindowWidth};
 
     fn version() -> SchemaVersion {
         SchemaVersion {
@@ -391,6 +386,7 @@ mod tests {
             measures: vec![Measure::PageViews, Measure::Downloads],
             rules: 1,
             values_max: 10,
+            names: Names::default(),
         }
     }
 
@@ -457,17 +453,34 @@ mod tests {
             CREATE OR REPLACE VIEW `weir`.stats DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
             SELECT site, dimension, value, window_start, multiIf(site IN ('d'), toDate(window_start, 'Asia/Tokyo'), site IN ('a', 'c'), toDate(window_start, 'Europe/Berlin'), toDate(window_start, 'UTC')) AS local_day, page_views, downloads, visitors, emitted_in, origin
             FROM `weir`.`stats_v7`"#]]
-        .assert_eq(&create_views("weir", &version(), &zones, None)[0]);
+        .assert_eq(create_views("weir", &version(), &zones, None).last().unwrap());
     }
 
     #[test]
-    fn every_public_view_is_made_and_stats_first() {
+    fn every_public_view_is_made_of_the_table_completeness_first_and_stats_last() {
         let views = create_views("weir", &version(), &BTreeMap::new(), None);
         let names = public_views();
         assert_eq!(views.len(), names.len());
         for (sql, name) in views.iter().zip(names) {
             assert!(sql.starts_with(&format!("CREATE OR REPLACE VIEW `weir`.{name} ")), "{sql}");
+            let of = if name == COMPLETENESS { "FROM `weir`.emissions" } else { "FROM `weir`.`stats_v7`" };
+            assert!(sql.contains(of) && !sql.contains(".stats\n"), "{sql}");
         }
+        let [first, .., last] = public_views()[..] else { panic!("there are some") };
+        assert_eq!((first, last), (COMPLETENESS, "stats"));
+    }
+
+    #[test]
+    fn a_dimension_is_found_by_its_versions_name_and_a_measure_is_there_by_both() {
+        let mut names = Names::default();
+        names.call("page", "path").unwrap();
+        names.call("downloads", "select").unwrap();
+        let views = create_views("weir", &SchemaVersion { names, ..version() }, &BTreeMap::new(), None);
+        let both = " AS local_day, page_views, downloads, downloads AS `select`, visitors, ";
+        let pages = views.iter().find(|sql| sql.contains(".pages ")).unwrap();
+        let stats = views.last().unwrap();
+        assert!(stats.contains(both) && pages.contains(both), "{stats} {pages}");
+        assert!(pages.ends_with("WHERE dimension = 'path'"), "{pages}");
     }
 
     #[test]

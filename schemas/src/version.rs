@@ -3,7 +3,7 @@ use std::{ops::Range, time::Duration};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::Spanned;
 
-use crate::{Kind, WindowWidth, rules::Rules};
+use crate::{Kind, Names, WindowWidth, rules::Rules};
 
 /// What rows are grouped by, besides site and window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,7 +67,7 @@ impl Dimension {
         Dimension::Props,
     ];
 
-    /// The name in a schema version's file and in the column `dimension`; of properties see [`Dimension::of_prop`].
+    /// The name in a schema version's file, and in the column `dimension` unless the version has another ([`Names`]); of properties see [`Dimension::of_prop`].
     pub const fn name(self) -> &'static str {
         match self {
             Dimension::Site => "site",
@@ -144,6 +144,8 @@ pub struct SchemaVersion {
     pub rules: u32,
     /// Values that a site, dimension and window leave; the rest is `(other)`.
     pub values_max: usize,
+    /// What it calls some of its dimensions and measures.
+    pub names: Names,
 }
 
 /// Why a schema version was refused, with its place.
@@ -219,30 +221,46 @@ impl SchemaVersion {
         if lateness_ms % 1000 != 0 || lateness_ms > LATENESS_MAX_MS {
             return refuse(file.lateness.span(), "a lateness must be whole seconds, at most \"1h\"".to_owned());
         }
-        let mut dimensions = Vec::new();
-        for name in &file.dimensions {
-            match Dimension::ALL.into_iter().find(|dimension| dimension.name() == name.get_ref()) {
+        let (mut dimensions, mut names) = (Vec::new(), Names::default());
+        for entry in &file.dimensions {
+            let (name, other) = Names::split(entry.get_ref());
+            let dimension = match Dimension::ALL.into_iter().find(|dimension| dimension.name() == name) {
                 Some(dimension) if dimensions.contains(&dimension) => {
-                    return refuse(name.span(), format!("dimension {:?} is there twice", name.get_ref()));
+                    return refuse(entry.span(), format!("dimension {name:?} is there twice"));
                 }
-                Some(dimension) => dimensions.push(dimension),
+                Some(dimension) => dimension,
                 None => {
                     let known = Dimension::ALL.map(Dimension::name).join(", ");
-                    return refuse(name.span(), format!("unknown dimension {:?} (known: {known})", name.get_ref()));
+                    return refuse(entry.span(), format!("unknown dimension {name:?} (known: {known})"));
                 }
+            };
+            dimensions.push(dimension);
+            if let Some(Err(why)) = other.map(|other| names.call(dimension.name(), other)) {
+                return refuse(entry.span(), why);
             }
         }
         let (mut measures, mut visitors) = (Vec::new(), false);
-        for name in file.measures.get_ref() {
-            match Measure::ALL.into_iter().find(|measure| measure.name() == name.get_ref()) {
-                Some(measure) if !measures.contains(&measure) => measures.push(measure),
-                None if name.get_ref() == VISITORS && !visitors => visitors = true,
-                None if name.get_ref() != VISITORS => {
-                    let known = Measure::ALL.map(Measure::name).join(", ");
-                    let what = format!("unknown measure {:?} (known: {VISITORS}, {known})", name.get_ref());
-                    return refuse(name.span(), what);
+        for entry in file.measures.get_ref() {
+            let (name, other) = Names::split(entry.get_ref());
+            match Measure::ALL.into_iter().find(|measure| measure.name() == name) {
+                Some(measure) if !measures.contains(&measure) => {
+                    measures.push(measure);
+                    if let Some(Err(why)) = other.map(|other| names.call(measure.name(), other)) {
+                        return refuse(entry.span(), why);
+                    }
                 }
-                _ => return refuse(name.span(), format!("measure {:?} is there twice", name.get_ref())),
+                None if entry.get_ref() == VISITORS && !visitors => visitors = true,
+                None if name != VISITORS => {
+                    let known = Measure::ALL.map(Measure::name).join(", ");
+                    return refuse(entry.span(), format!("unknown measure {name:?} (known: {VISITORS}, {known})"));
+                }
+                None if other.is_some() => {
+                    return refuse(
+                        entry.span(),
+                        format!("{VISITORS} cannot be called otherwise: every version has it so"),
+                    );
+                }
+                _ => return refuse(entry.span(), format!("measure {name:?} is there twice")),
             }
         }
         if !visitors || !measures.contains(&Measure::PageViews) {
@@ -265,6 +283,7 @@ impl SchemaVersion {
             measures,
             rules: *file.rules.get_ref(),
             values_max,
+            names,
         })
     }
 }
@@ -292,6 +311,18 @@ mod tests {
         let version_1 = SchemaVersion::builtin(1).unwrap();
         let want = SchemaVersion { number: 2, lateness_ms: 30_000, rules: 2, ..version_1 };
         assert_eq!(SchemaVersion::builtin(2), Some(want));
+    }
+
+    #[test]
+    fn a_version_may_call_dimensions_and_measures_otherwise() {
+        let text =
+            V1.replace("\"page\"", "\"page as path\"").replace("\"ad_clicks\"", "\"ad_clicks as sponsored_clicks\"");
+        let version = SchemaVersion::parse(&text, "v9.toml").unwrap();
+        let builtin = SchemaVersion::builtin(1).unwrap();
+        assert_eq!((&version.dimensions, &version.measures), (&builtin.dimensions, &builtin.measures));
+        assert_eq!((version.names.of(Dimension::Page), version.names.of(Dimension::EntryPage)), ("path", "entry_page"));
+        assert_eq!(version.names.dimensions().collect::<Vec<_>>(), [(Dimension::Page, "path")]);
+        assert_eq!(version.names.measures().collect::<Vec<_>>(), [(Measure::AdClicks, "sponsored_clicks")]);
     }
 
     #[test]
@@ -353,6 +384,23 @@ mod tests {
             expect![[r#"v9.toml:22: measures must have "page_views" and "visitors": the public views name them"#]],
         );
         check("\"ad_clicks\"", "\"visitors\"", expect![[r#"v9.toml:22: measure "visitors" is there twice"#]]);
+        check(
+            "\"page\",",
+            "\"page as Page\",",
+            expect![[r#"v9.toml:13: "Page" is no name (small letters, digits and _, at most 40)"#]],
+        );
+        check("\"page\",", "\"page as os\",", expect!["v9.toml:13: the name os is taken"]);
+        check(
+            "\"site\",",
+            "\"site as place\",",
+            expect!["v9.toml:13: site cannot be called otherwise: every version has it so"],
+        );
+        check("\"ad_clicks\"", "\"ad_clicks as visitors\"", expect!["v9.toml:22: the name visitors is taken"]);
+        check(
+            "\"visitors\"",
+            "\"visitors as people\"",
+            expect!["v9.toml:22: visitors cannot be called otherwise: every version has it so"],
+        );
         check("rules = 1", "rules = 77", expect!["v9.toml:25: this binary does not carry rules version 77"]);
         check("values_max = 1000", "values_max = 0", expect!["v9.toml:28: values_max = 0 (1 to 1000000)"]);
         check(

@@ -70,7 +70,7 @@ fn statements(table: &str, definition: &Definition, found: &[Found]) -> Vec<Stri
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
-    use weir_schemas::{Dimension, Measure, WindowWidth};
+    use weir_schemas::{Dimension, Measure, Names, WindowWidth};
 
     use super::*;
 
@@ -83,6 +83,7 @@ mod tests {
             measures: vec![Measure::PageViews, Measure::Downloads],
             rules: 1,
             values_max: 10,
+            names: Names::default(),
         })
     }
 

@@ -76,8 +76,7 @@ async fn tables(clickhouse: &Connection) -> Result<Vec<String>, Failure> {
 /// Makes the public views show `version`, in the time zones of `timezones` (site → IANA name); of `through_ms` see
 /// [`create_views`].
 ///
-/// Each view is exchanged atomically, `stats` first; with `through_ms` the view of how complete they are before all others.
-/// Safe to repeat, and to run beside queries.
+/// Each view is exchanged atomically. Safe to repeat, and to run beside queries.
 pub async fn show(
     target: &Target,
     version: &SchemaVersion,
@@ -85,9 +84,7 @@ pub async fn show(
     through_ms: Option<i64>,
 ) -> Result<(), SinkError> {
     let clickhouse = Connection::to(target);
-    let mut views = create_views(&target.database, version, timezones, through_ms);
-    views.rotate_right(usize::from(through_ms.is_some()));
-    for statement in views {
+    for statement in create_views(&target.database, version, timezones, through_ms) {
         clickhouse.execute(&statement, None, QUICK).await.map_err(|failure| failure.into_error(&target.url, ""))?;
     }
     Ok(())

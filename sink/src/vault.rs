@@ -240,6 +240,13 @@ impl Vault for ClickHouse<'_> {
 
     async fn bring_record(&self) -> Result<(), Failure> {
         self.bring("emissions").await?;
+        // A copy may have more generations than there are now.
+        let (staging, numbers) = (self.staging(), self.versions.iter().map(|version| version.number.to_string()));
+        let numbers = numbers.collect::<Vec<_>>().join(", ");
+        self.execute(&format!(
+            "ALTER TABLE {staging}.emissions DELETE WHERE generation NOT IN ({numbers}) SETTINGS mutations_sync = 2"
+        ))
+        .await?;
         self.exchange("emissions").await
     }
 

@@ -164,6 +164,7 @@ fn pair(target: &Target, old: &SchemaVersion, new: &SchemaVersion) -> Pair {
         origin: String::new(),
         region: Some(region(old, new)),
         accepted: BTreeSet::new(),
+        from_day: None,
     }
 }
 
@@ -222,6 +223,62 @@ async fn tables_of_the_same_hits_agree_however_their_rows_are_cut() {
         let differently = rows.old != rows.new;
         assert_eq!(differently, !is_cut_alike, "{rows:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dimension_that_is_called_otherwise_is_compared_as_itself_and_by_its_old_name_it_is_another() {
+    let pair = alike().await;
+    let mut new = pair.new.clone();
+    new.names.call("page", "path").unwrap();
+    let renamed = Pair { new, ..pair };
+    let rename = |which: &str| {
+        let columns =
+            COLUMNS.replacen("dimension", &format!("if(dimension = 'page' AND {which}, 'path', dimension)"), 1);
+        format!("INSERT INTO DB.stats_v2 ({COLUMNS}) SELECT {columns} FROM DB.kept")
+    };
+    for (which, is_right) in [("1", true), ("site != 'a.example'", false), ("0", false)] {
+        ask(&renamed.target, "TRUNCATE TABLE DB.stats_v2").await;
+        ask(&renamed.target, &rename(which)).await;
+        let found = compared(&renamed).await;
+        assert_eq!(found.differing_count == 0, is_right, "{which}: {found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_compared_before_a_day_is_not_compared_again() {
+    let pair = alike().await;
+    let missing = "toDate(window_start) = '2026-03-01'";
+    ask(&pair.target, &format!("ALTER TABLE DB.stats_v2 DELETE WHERE {missing} {NOW}")).await;
+    let whole = compared(&pair).await;
+    assert!(whole.differing_count > 0 && whole.differing.iter().all(|of| of.day == DAY), "{whole:?}");
+    let rest = compared(&Pair { from_day: Some(DAY + 1), ..pair.clone() }).await;
+    assert_eq!((rest.differing_count, rest.compared.days), (0, 2));
+    let rows = format!("SELECT count() FROM DB.stats_v1 WHERE {} AND NOT ({missing})", times(pair.region.unwrap()));
+    assert_eq!(rest.compared.rows.old, number(&pair.target, &rows).await, "all of the other days");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn measures_that_may_differ_are_told_with_their_size_where_other_hits_are_bots() {
+    let pair = alike().await;
+    let newer = Pair { new: SchemaVersion { rules: 2, ..pair.new.clone() }, ..pair.clone() };
+    assert_eq!(compared(&newer).await.measures, [], "they do not differ");
+    let all = "site != '' AND page_views > 0";
+    let update = "UPDATE page_views = page_views - 1, bot_events = bot_events + 1";
+    ask(&pair.target, &format!("ALTER TABLE DB.stats_v2 {update} WHERE {all} {NOW}")).await;
+    let found = compared(&newer).await;
+    assert_eq!(found.differing_count, 0, "no hit is lost");
+    let mut want = Vec::new();
+    for measure in ["page_views", "bot_events"] {
+        let mut sides = [0, 0];
+        for (side, table) in sides.iter_mut().zip(["stats_v1", "stats_v2"]) {
+            let of = times(newer.region.unwrap());
+            let sql = format!("SELECT sum({measure}) FROM DB.{table} WHERE dimension = 'site' AND {of}");
+            *side = number(&pair.target, &sql).await;
+        }
+        want.push((measure, Sides { old: sides[0], new: sides[1] }));
+    }
+    assert_eq!(found.measures, want);
+    assert_eq!(compared(&pair).await.measures, [], "where the same hits are bots it is a difference");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,13 +19,14 @@ use weir_schemas::{
 use weir_sink::Target;
 
 use crate::{
-    config::Config, fault::Step, generation::Generation, judge::at, replay, report, run::RunOrder, serve,
+    config::Config, fault::Step, generation::Generation, give_way, judge::at, replay, report, run::RunOrder, serve,
     supervisor::desired,
 };
 
+mod pace;
 mod plan;
 mod rehearse;
-mod swap;
+pub(crate) mod swap;
 mod verify;
 
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -147,6 +148,8 @@ struct Part {
     order: RunOrder,
     told: Option<RunProgress>,
     through_ms: i64,
+    /// Its next window was due some time ago.
+    late: bool,
 }
 
 impl Part {
@@ -220,9 +223,14 @@ impl Migrate {
         let whole_ms = whole.await??.ms();
         let log_from_ms = whole_ms.max(new.width.window_of(first_ms - new.lateness_ms).ms());
         let room = weir_sink::room(&self.target, &old.version, log_from_ms).await?;
-        // Its first window may be an empty one before anything came.
-        let table_from_ms = room.first_ms.map(|from_ms| from_ms.max(first_ms - old.version.lateness_ms));
-        let origins: Vec<String> = desired(&world.control).imports.into_keys().collect();
+        // Its first window may be an empty one before anything came. Of a log that is whole nothing is lost: what counts for a
+        // time before its beginning came late, in either version.
+        let cut = room.first_ms.filter(|_| whole_ms > first_ms);
+        let table_from_ms = cut.map(|from_ms| from_ms.max(first_ms - old.version.lateness_ms));
+        let imports = desired(&world.control).imports;
+        let oldest_ms =
+            imports.values().map(|(first_ms, _)| *first_ms).min().map_or(log_from_ms, |ms| ms.min(log_from_ms));
+        let origins: Vec<String> = imports.into_keys().collect();
         let events = |origin: &str| room.events.iter().find(|(of, _)| of == origin).map_or(0, |(_, events)| *events);
         let known = !room.events.is_empty();
         let made = world.generations.conversions.iter().map(|conversion| conversion.generation);
@@ -231,7 +239,7 @@ impl Migrate {
         Ok(plan::Facts {
             used: [self.config.schema_version()?.number].into_iter().chain(made).collect(),
             under_way: under_way.map(|of| (of.generation, of.by.who.clone(), of.by.at_ms)),
-            split: split(&self.config, &new, log_from_ms),
+            split: split(&self.config, &new, oldest_ms),
             table_from_ms,
             log_from_ms,
             events: known.then(|| events("")),
@@ -260,7 +268,10 @@ impl Migrate {
                 weir_sink::checkpoint(&self.target, &order.run, &generation.version, &order.origin, order.from).await;
             // Its tables may not be there yet.
             let through_ms = through.map_or(order.from.ms(), |through| through.ms());
-            parts.push(Part { order, told: report::told(&committed), through_ms });
+            let (log, now_ms) = (self.log.clone(), SystemClock.now_ms());
+            let late_ms = give_way::due_ms(through_ms, &generation.version) + give_way::LATE_MS;
+            let late = tokio::task::spawn_blocking(move || give_way::has_come(log.as_ref(), late_ms, now_ms)).await??;
+            parts.push(Part { order, told: report::told(&committed), through_ms, late });
         }
         Ok(parts)
     }
@@ -273,9 +284,8 @@ impl Migrate {
         };
         let in_use = Generation::in_use(&self.config, &world)?;
         println!(
-            "generation {} is {}, started {} by {}, \"{}\"; generation {} is in use",
+            "generation {} was started {} by {}, \"{}\"; generation {} is shown",
             conversion.generation,
-            if in_use.number == Some(conversion.generation) { "shown" } else { "filled" },
             at(conversion.by.at_ms),
             conversion.by.who,
             conversion.by.reason,
@@ -298,9 +308,14 @@ impl Migrate {
         match &conversion.verdict {
             None => println!("  not verified yet (`weir migrate verify`)"),
             Some(verdict) if verdict.differing == 0 => {
-                println!("  verified: all before {} agrees", at(verdict.closed_ms))
+                let changed = swap::changed(&world.control[verdict.known..]);
+                let since = changed.map_or(String::new(), |changed| format!("; since then {changed}"));
+                println!("  verified {}: all before {} agrees{since}", at(verdict.at_ms), at(verdict.closed_ms))
             }
             Some(verdict) => println!("  verified: {} DIFFER", verdict.differing),
+        }
+        if let Some(until_ms) = world.generations.held_until_ms() {
+            println!("  the one that is not shown is held until {} at least", at(until_ms));
         }
         if let Some(show) = world.generations.pending() {
             println!("  another generation is shown as soon as both are complete through {}", at(show.at_ms));
@@ -325,5 +340,5 @@ fn split(config: &Config, version: &SchemaVersion, from_ms: i64) -> Vec<(String,
     all
 }
 
-/// So many changes of a time zone are looked at: those of some years.
-const CHANGES_MAX: usize = 20;
+/// So many changes of a time zone are looked at: those of decades.
+const CHANGES_MAX: usize = 100;

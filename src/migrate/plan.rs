@@ -54,10 +54,12 @@ impl Facts {
     }
 
     /// What the new table needs on disk: as the old one a row, and as many rows an event as the rehearsal gave, or as the old one
-    /// has, if those are more: the first part of a log may be a sparse one.
+    /// has, if those are more: the first part of a log may be a sparse one. `None`: the old one is empty.
     fn bytes_needed(&self) -> Option<u64> {
-        let (events, rehearsed) = (self.events()?, self.rehearsed.filter(|rehearsed| rehearsed.events > 0)?);
-        let rows = (events as f64 * rehearsed.rows as f64 / rehearsed.events as f64).max(self.old_rows as f64);
+        let per_event = self.rehearsed.filter(|rehearsed| rehearsed.events > 0);
+        let per_event = per_event.map(|rehearsed| rehearsed.rows as f64 / rehearsed.events as f64);
+        let rehearsed = self.events().zip(per_event).map(|(events, per_event)| events as f64 * per_event);
+        let rows = rehearsed.unwrap_or_default().max(self.old_rows as f64);
         (self.old_rows > 0).then(|| (rows * self.old_bytes as f64 / self.old_rows as f64) as u64)
     }
 
@@ -86,7 +88,12 @@ pub(super) fn refusals(facts: &Facts, accept_loss: bool) -> Vec<String> {
         ));
     }
     let missing = old.measures.iter().filter(|measure| !new.measures.contains(measure)).map(|measure| measure.name());
-    for measure in missing {
+    let others = |version: &SchemaVersion| -> Vec<(Measure, String)> {
+        version.names.measures().map(|(measure, other)| (measure, other.to_owned())).collect()
+    };
+    let (named, kept) = (others(old), others(new));
+    let unnamed = named.iter().filter(|named| !kept.contains(named)).map(|(_, other)| other.as_str());
+    for measure in missing.chain(unnamed) {
         all.push(format!(
             "version {} has no {measure}, which the public views name: queries of it would fail",
             new.number
@@ -140,6 +147,10 @@ pub(super) fn text(facts: &Facts) -> String {
         dimensions.chain(a.measures.iter().filter(|of| !b.measures.contains(of)).map(|of| of.name())).collect()
     };
     let (gone, come) = (only(old, new), only(new, old));
+    for dimension in new.dimensions.iter().filter(|of| old.dimensions.contains(of)) {
+        change("dimension", old.names.of(*dimension).to_owned(), new.names.of(*dimension).to_owned());
+    }
+    changed.extend(new.names.measures().map(|(measure, other)| format!("{} is also {other}", measure.name())));
     changed.extend((!gone.is_empty()).then(|| format!("without {}", names(gone))));
     changed.extend((!come.is_empty()).then(|| format!("new: {}", names(come))));
     lines.push(if changed.is_empty() { "nothing differs".to_owned() } else { changed.join("; ") });
@@ -284,6 +295,12 @@ mod tests {
         fewer.measures.retain(|measure| *measure != Measure::AdClicks);
         let fewer = refused(Facts { new: fewer, ..facts() }, false);
         assert!(fewer.contains("no ad_clicks, which the public views name"), "{fewer}");
+        let mut named = version(1);
+        named.names.call("ad_clicks", "sponsored_clicks").unwrap();
+        let unnamed = refused(Facts { old: named.clone(), ..facts() }, false);
+        assert!(unnamed.contains("no sponsored_clicks, which the public views name"), "{unnamed}");
+        let kept = SchemaVersion { number: 2, ..named.clone() };
+        assert_eq!(refused(Facts { old: named, new: kept, ..facts() }, false), "");
         let mut without = version(2);
         without.dimensions.retain(|dimension| *dimension != Dimension::Os);
         assert_eq!(refused(Facts { new: without, ..facts() }, false), "", "a view of no rows is a view");
@@ -300,6 +317,8 @@ mod tests {
         assert!(text(&cut()).ends_with(
             "LOST: 1970-01-02 00:00:00 UTC to 1970-01-04 00:00:00 UTC, which the log does not have any more"
         ));
+        let unknown = refused(Facts { bytes_free: 1 << 30, rehearsed: None, ..facts() }, false);
+        assert!(unknown.contains("needs about 1.0 GiB, and 1.0 GiB are free"), "as much as the old one: {unknown}");
         let full = refused(Facts { bytes_free: 1 << 30, ..facts() }, false);
         assert!(full.contains("needs about 1.2 GiB, and 1.0 GiB are free: 1.5 times as much must be"), "{full}");
     }

@@ -1,27 +1,24 @@
 //! Showing another generation, and taking one away: what must be so before it is ordered, and what comes of it.
 
-use std::{
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use weir_log::{Clock, SystemClock};
 use weir_schemas::{
-    Conversion, Hold, Number, SHADOW, World,
+    Conversion, Hold, Number, SHADOW, Show, World,
     control::{Action, ControlRecord},
 };
 
 use super::{Migrate, Part};
-use crate::{fault::Step, generation::Generation, judge::at};
+use crate::{config::Config, fault::Step, generation::Generation, judge::at};
 
 /// Ahead of what is complete, so long, an order can be read by all before its instant.
 const AHEAD_MS: i64 = 10_000;
-/// How long a comparison is believed.
-const FRESH_MS: i64 = 60 * 60 * 1000;
+/// How long a comparison is believed, and how long one that was cut may be gone on with.
+pub(super) const FRESH_MS: i64 = 60 * 60 * 1000;
 /// Between looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Supervisors are waited for so long: as long as they try, and some.
+/// Supervisors are waited for so long after it is due: as long as they try, and some.
 const PATIENCE: Duration = Duration::from_secs(12 * 60);
 
 /// What is known when a generation is to be shown.
@@ -52,6 +49,8 @@ enum Answer {
     Ready,
     /// It comes by itself, or by somebody else's doing.
     NotYet(String),
+    /// Both are to be compared, again or for the first time.
+    Unproved(String),
     /// What stands against it does not pass by itself.
     Refused(String),
 }
@@ -67,31 +66,33 @@ fn answer(facts: &Facts) -> Answer {
         None if facts.in_use == facts.wanted => return Answer::Done,
         None => {}
     }
+    let again = "(`weir migrate verify`)";
+    let differing = conversion.verdict.as_ref().map_or(0, |verdict| verdict.differing);
+    if differing > 0 && facts.wanted != conversion.old {
+        return Answer::Refused(format!(
+            "both generations differ in {differing} sums or values that must agree {again}"
+        ));
+    }
     if let Some(first) = facts.runs.first() {
         return Answer::NotYet(first.clone());
     }
     if facts.wanted == conversion.old {
         return Answer::Ready;
     }
-    let again = "(`weir migrate verify`)";
     match &conversion.verdict {
-        None => Answer::NotYet(format!("nothing proves yet that both generations agree {again}")),
-        Some(verdict) if verdict.differing > 0 => Answer::Refused(format!(
-            "both generations differ in {} sums or values that must agree {again}",
-            verdict.differing
-        )),
-        Some(verdict) if facts.now_ms - verdict.attempt > FRESH_MS => {
-            Answer::NotYet(format!("the last comparison is of {} {again}", at(verdict.attempt)))
+        None => Answer::Unproved(format!("nothing proves yet that both generations agree {again}")),
+        Some(verdict) if facts.now_ms - verdict.at_ms > FRESH_MS => {
+            Answer::Unproved(format!("the last comparison is of {} {again}", at(verdict.at_ms)))
         }
         Some(_) => match &facts.changed {
-            Some(changed) => Answer::NotYet(format!("since the last comparison {changed} {again}")),
+            Some(changed) => Answer::Unproved(format!("since the last comparison {changed} {again}")),
             None => Answer::Ready,
         },
     }
 }
 
 /// What of these records has changed a table.
-pub(super) fn changed(control: &[ControlRecord]) -> Option<String> {
+pub(crate) fn changed(control: &[ControlRecord]) -> Option<String> {
     control.iter().find_map(|record| match &record.action {
         Action::Recovered { run, .. } => Some(format!("{run} was recovered")),
         Action::BackupRestored { name, .. } => Some(format!("copy {name} was brought back")),
@@ -103,7 +104,7 @@ pub(super) fn changed(control: &[ControlRecord]) -> Option<String> {
 }
 
 /// What of a generation's runs stands against showing another one.
-fn unready(world: &World, number: Number, parts: &[Part], least_ms: i64) -> Vec<String> {
+fn unready(world: &World, number: Number, parts: &[Part]) -> Vec<String> {
     let role = |part: &Part| world.roles.role(&part.order.run);
     let mut all = Vec::new();
     let held = if number == world.generations.in_use() { "live" } else { SHADOW };
@@ -118,7 +119,7 @@ fn unready(world: &World, number: Number, parts: &[Part], least_ms: i64) -> Vec<
                 all.push(format!("{} has stopped: {why}", role(part)));
             }
             _ if part.order.to.is_some() => all.push(format!("{} is not done", role(part))),
-            _ if part.through_ms < least_ms => {
+            _ if part.late => {
                 all.push(format!("{} has not caught up: it is complete through {}", role(part), at(part.through_ms)));
             }
             _ => {}
@@ -158,8 +159,20 @@ impl Migrate {
     ) -> anyhow::Result<ExitCode> {
         let (mut said, mut veto) = (String::new(), veto);
         loop {
-            let world = self.world().await?;
-            let (facts, through_ms) = self.look(&world, wanted).await?;
+            let seen = async {
+                let world = self.world().await?;
+                let (facts, through_ms) = self.look(&world, wanted).await?;
+                anyhow::Ok((world, facts, through_ms))
+            };
+            let (world, facts, through_ms) = match seen.await {
+                Ok(seen) => seen,
+                // It may last a night, in which a server is started again.
+                Err(error) if when_ready => {
+                    wait(format!("{error:#}"), &mut said).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match answer(&facts) {
                 Answer::Done => {
                     println!("it is shown already");
@@ -171,13 +184,13 @@ impl Migrate {
                     println!("withdrawn: no other generation is about to be shown any more");
                 }
                 Answer::Refused(why) => bail!("{why}"),
-                Answer::NotYet(why) if !when_ready => bail!("{why}"),
-                Answer::NotYet(why) => {
-                    if why != said {
-                        println!("waits: {why}");
-                        said = why;
+                Answer::NotYet(why) | Answer::Unproved(why) if !when_ready => bail!("{why}"),
+                Answer::NotYet(why) => wait(why, &mut said).await,
+                Answer::Unproved(why) => {
+                    println!("{why}");
+                    if let Err(error) = self.verify().await {
+                        wait(format!("{error:#}"), &mut said).await;
                     }
-                    tokio::time::sleep(LOOK_EVERY).await;
                 }
                 // While it is asked all may change: it is looked again.
                 Answer::Ready if veto.is_some() => vetoed(veto.take().unwrap_or_default()).await?,
@@ -205,13 +218,10 @@ impl Migrate {
             let other = Generation::of(&self.config, world, wanted)?;
             let (parts, others) = (self.parts(world, in_use.number).await?, self.parts(world, wanted).await?);
             through_ms = parts[0].through_ms.max(others[0].through_ms);
-            // The last windows of both come at different moments.
-            let late = |generation: &Generation| generation.version.width.ms() + generation.version.lateness_ms;
-            let least_ms = through_ms - late(&in_use) - late(&other);
             // The way back is open also while the one in use has stopped; who has paused it can let it go on.
             let is_way_back = conversion.as_ref().is_some_and(|conversion| conversion.old == wanted);
-            runs.extend(unready(world, wanted, if is_way_back { &others[..1] } else { &others }, least_ms));
-            runs.extend(unready(world, in_use.number, if is_way_back { &[] } else { &parts }, least_ms));
+            runs.extend(unready(world, wanted, if is_way_back { &others[..1] } else { &others }));
+            runs.extend(unready(world, in_use.number, if is_way_back { &[] } else { &parts }));
             for generation in [&in_use, &other].into_iter().skip(usize::from(is_way_back)) {
                 if !weir_sink::gaps(&self.target, &generation.version).await?.is_empty() {
                     let number = generation.version.number;
@@ -219,13 +229,13 @@ impl Migrate {
                 }
             }
         }
-        let place = conversion.as_ref().and_then(|conversion| conversion.verdict.as_ref()).map(|verdict| verdict.place);
+        let known = conversion.as_ref().and_then(|conversion| conversion.verdict.as_ref()).map(|verdict| verdict.known);
         let facts = Facts {
             in_use: generations.in_use(),
             wanted,
             pending: generations.pending().map(|show| (show.by.id, show.generation)),
             runs,
-            changed: place.and_then(|place| changed(&world.control[place..])),
+            changed: known.and_then(|known| changed(&world.control[known..])),
             now_ms: SystemClock.now_ms(),
             conversion,
         };
@@ -234,8 +244,10 @@ impl Migrate {
 
     /// Until the views show it, or it was withdrawn.
     async fn wait(&self, wanted: Number) -> anyhow::Result<ExitCode> {
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
+        let world = self.world().await?;
+        let due_ms = world.generations.pending().map(|show| due_ms(&self.config, &world, show));
+        let due_ms = due_ms.transpose()?.unwrap_or_else(|| SystemClock.now_ms());
+        while SystemClock.now_ms() < due_ms + PATIENCE.as_millis() as i64 {
             let world = self.world().await?;
             if world.generations.in_use() == wanted {
                 let number = Generation::of(&self.config, &world, wanted)?.version.number;
@@ -266,8 +278,8 @@ impl Migrate {
         self.say(reason, Action::Drop { id: SystemClock.now_ms(), generation: shadow }).await?;
         Step::DropOrdered.done();
         println!("ordered: generation {number} is taken away");
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
+        let from_ms = world.generations.drops_from_ms().unwrap_or(0).max(SystemClock.now_ms());
+        while SystemClock.now_ms() < from_ms + PATIENCE.as_millis() as i64 {
             let generations = self.world().await?.generations;
             let of = generations.drops.iter().find(|(dropped, ..)| *dropped == shadow);
             match of {
@@ -282,6 +294,25 @@ impl Migrate {
         println!("nobody has done it yet (is `weir serve` or `weir pipeline` running?)");
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// Says, once, what is waited for, and waits a little.
+async fn wait(why: String, said: &mut String) {
+    if why != *said {
+        println!("waits: {why}");
+        *said = why;
+    }
+    tokio::time::sleep(LOOK_EVERY).await;
+}
+
+/// When both generations may be complete through the instant of an order: the last of its windows waits for what is late.
+pub(crate) fn due_ms(config: &Config, world: &World, show: &Show) -> anyhow::Result<i64> {
+    let late_ms = [world.generations.in_use(), show.generation].map(|number| -> anyhow::Result<i64> {
+        let version = Generation::of(config, world, number)?.version;
+        Ok(version.width.ms() + version.lateness_ms)
+    });
+    let [of_shown, of_other] = late_ms;
+    Ok(show.at_ms + of_shown?.max(of_other?))
 }
 
 /// Why the generation that is not in use may not be dropped yet.
@@ -311,9 +342,11 @@ mod tests {
     const NOW_MS: i64 = 100_000_000;
 
     fn conversion(verdict: Option<(i64, u64)>) -> Conversion {
-        let verdict = verdict.map(|(attempt, differing)| Verdict { attempt, place: 3, closed_ms: 0, differing });
+        let verdict =
+            verdict.map(|(attempt, differing)| Verdict { attempt, at_ms: attempt, known: 3, closed_ms: 0, differing });
         let by = Decision { id: 1, at_ms: 0, who: "ops".into(), reason: "r".into() };
-        Conversion { by, generation: 2, old: None, version: String::new(), from_ms: 0, verdict, accepted: Vec::new() }
+        let (version, comparing, accepted) = (String::new(), None, Vec::new());
+        Conversion { by, generation: 2, old: None, version, from_ms: 0, shows: 0, verdict, comparing, accepted }
     }
 
     /// Over all facts that differ in what matters.
@@ -343,7 +376,8 @@ mod tests {
                         Answer::Ready => {
                             assert!(in_use != wanted && !behind && (wanted.is_none() || proved), "{facts:?}")
                         }
-                        Answer::NotYet(_) => assert!(behind || (wanted.is_some() && !proved), "{facts:?}"),
+                        Answer::NotYet(_) => assert!(behind, "{facts:?}"),
+                        Answer::Unproved(_) => assert!(wanted.is_some() && !proved && !behind, "{facts:?}"),
                         Answer::Refused(_) => assert!(wanted.is_some() && verdict == Some((fresh, 7)), "{facts:?}"),
                     }
                     let may = in_use != wanted && !is_pending && !behind && (wanted.is_none() || proved);
@@ -366,9 +400,23 @@ mod tests {
     #[test]
     fn what_has_changed_a_table_since_the_comparison_is_named() {
         let record = |action| ControlRecord { at_ms: 0, who: "ops".into(), reason: "r".into(), action };
-        let recovered = record(Action::Recovered { run: "shadow".into(), id: 1 });
-        let verified = record(Action::Verified { id: 1, attempt: 0, closed_ms: 0, differing: 0 });
-        assert_eq!(changed(std::slice::from_ref(&verified)), None);
-        assert_eq!(changed(&[verified, recovered]).as_deref(), Some("shadow was recovered"));
+        let id = || "x".to_owned();
+        let changes = [
+            (Action::Recovered { run: "shadow".into(), id: 1 }, "shadow was recovered"),
+            (Action::BackupRestored { name: id(), gaps: Vec::new() }, "copy x was brought back"),
+            (Action::Replaced { id: 1, done: true }, "days were replaced"),
+            (
+                Action::ImportWritten { id: id(), events: 1, partitions: 1, first_ms: 5, last_ms: 6 },
+                "import x has come",
+            ),
+            (Action::ImportUndone { id: id() }, "import x was taken back"),
+        ];
+        let verified = record(Action::Verified { id: 1, attempt: 0, closed_ms: 0, differing: 0, known: 0 });
+        let others = [verified, record(Action::Replaced { id: 1, done: false })];
+        assert_eq!(changed(&others), None);
+        for (action, said) in changes {
+            let all = [&others[..], &[record(action)]].concat();
+            assert_eq!(changed(&all).as_deref(), Some(said));
+        }
     }
 }

@@ -1,32 +1,27 @@
 //! Both generations are compared, and what came of it is said, and recorded.
 
-use std::{
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use weir_log::{Clock, SystemClock};
-use weir_schemas::{
-    Comparable, Conversion, Dimension, Hold, Region, SHADOW, UNHINDERED_PERMILLE, World, control::Action,
-};
+use weir_schemas::{Comparable, Comparing, Conversion, Dimension, Region, World, control::Action};
 use weir_sink::{
-    agree::{Agreed, Expected, Pair, Progress, Why, agree},
+    agree::{Agreed, DIFFERENCES_MAX, Expected, Pair, Sides, Why, agree},
     audit::Audit,
 };
 
-use super::{Migrate, swap};
-use crate::{fault::Step, generation::Generation, judge::at};
-
-/// How often it is said how far it is.
-const SAY_EVERY: Duration = Duration::from_secs(5);
+use super::{
+    Migrate,
+    pace::{Attempt, Pace},
+    swap,
+};
+use crate::{digest::date, fault::Step, generation::Generation, judge::at};
 
 impl Migrate {
     /// Exit code 1 when something differs that must not.
     pub(super) async fn verify(&self) -> anyhow::Result<ExitCode> {
-        let attempt = SystemClock.now_ms();
+        let now_ms = SystemClock.now_ms();
         let world = self.world().await?;
-        let known = world.control.len();
         let conversion = world.generations.under_way().cloned();
         let conversion = conversion.context("no conversion is under way: there is nothing to compare")?;
         let number = Some(conversion.generation);
@@ -38,7 +33,10 @@ impl Migrate {
             "live has left something that is not filled yet: both are compared when it is (`weir status`)"
         );
         let (olds, news) = (self.parts(&world, conversion.old).await?, self.parts(&world, number).await?);
+        let begun = cut(&conversion, &world, now_ms);
+        let (attempt, known) = begun.map_or((now_ms, world.control.len()), |begun| (begun.attempt, begun.known));
         let to_ms = olds[0].through_ms.min(news[0].through_ms);
+        let to_ms = begun.map_or(to_ms, |begun| begun.closed_ms.min(to_ms));
         let comparable = Comparable::of(&old.version, &new.version);
         let region = comparable.region(conversion.from_ms, to_ms);
         let region = region.with_context(|| {
@@ -57,27 +55,46 @@ impl Migrate {
             );
             all.push((old.order.origin.clone(), None));
         }
+        if begun.is_some() {
+            println!("goes on with the comparison of {}, which was cut", at(attempt));
+        }
         println!("compares all rows that left before {}, from {} on", at(region.closed.ms()), at(region.from.ms()));
         let mut differing = 0;
         for version in [&old.version, &new.version] {
             let found = Audit::new(&self.target, version).full().await?;
-            for finding in &found {
-                println!("DIFFERS: generation {} is not what its runs have recorded: {finding:?}", version.number);
+            for finding in found.iter().take(DIFFERENCES_MAX) {
+                println!("DIFFERS: generation {} is not what its runs have recorded: {finding}", version.number);
+            }
+            let more = found.len() - found.len().min(DIFFERENCES_MAX);
+            if more > 0 {
+                println!("  and {more} more");
             }
             differing += found.len() as u64;
         }
+        let of = Attempt { conversion: conversion.by.id, attempt, closed_ms: region.closed.ms(), known };
         for (origin, region) in all {
+            let agreed = begun.and_then(|begun| begun.agreed.get(&origin)).copied();
+            if agreed == Some(None) {
+                println!("{}: was compared, and agrees", called(&origin));
+                continue;
+            }
             let accepted = conversion.accepted.iter().map(|(dimension, _)| dimension.clone()).collect();
             let (old, new) = (old.version.clone(), new.version.clone());
-            let pair = Pair { target: self.target.clone(), old, new, origin, region, accepted };
-            let agreed = self.compare(&world, &pair).await?;
-            let of = called(&pair.origin);
+            let (target, from_day) = (self.target.clone(), agreed.flatten());
+            let pair = Pair { target, old, new, origin, region, accepted, from_day };
+            let pace = Pace::new(self, &world, of, &pair.origin);
+            let agreed = agree(&pair, |progress| pace.wait(progress)).await?;
+            let what = called(&pair.origin);
             ensure!(
                 agreed.compared.sums > 0,
-                "of {of} nothing could be compared: no rows, or nothing that must be equal (`weir migrate plan` says what must)"
+                "of {what} nothing could be compared: no rows, or nothing that must be equal (`weir migrate plan` says what must)"
             );
             differing += agreed.differing_count;
-            println!("{}", text(&pair.origin, &agreed));
+            println!("{}", text(&pair, &agreed));
+            if agreed.differing_count == 0 {
+                pace.keep(None).await;
+                Step::Compared.done();
+            }
         }
         // What came while it was compared may not have been.
         let now = self.world().await?.control;
@@ -85,7 +102,7 @@ impl Migrate {
             bail!("meanwhile {changed}: what was compared is not what is there now (`weir migrate verify` again)");
         }
         let closed_ms = region.closed.ms();
-        self.say("", Action::Verified { id: conversion.by.id, attempt, closed_ms, differing }).await?;
+        self.say("", Action::Verified { id: conversion.by.id, attempt, closed_ms, differing, known }).await?;
         Step::Verified.done();
         match differing {
             0 => println!("both generations agree (`weir migrate swap` shows the new one)"),
@@ -94,22 +111,6 @@ impl Migrate {
             }
         }
         Ok(if differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-
-    /// As fast as the shadow's runs may work.
-    async fn compare(&self, world: &World, pair: &Pair) -> anyhow::Result<Agreed> {
-        let share = f64::from(Hold::of(SHADOW, &world.control).permille) / f64::from(UNHINDERED_PERMILLE);
-        let (mut ended, mut said) = (None::<Instant>, Instant::now());
-        let pace = move |progress: Progress| {
-            let rests = ended.map_or(Duration::ZERO, |ended| ended.elapsed().mul_f64((1.0 - share) / share.max(1e-3)));
-            ended = Some(Instant::now() + rests);
-            if said.elapsed() >= SAY_EVERY && progress.of_rows > 0 {
-                said = Instant::now();
-                eprintln!("{} % of the rows are compared", 100 * progress.rows / progress.of_rows);
-            }
-            tokio::time::sleep(rests)
-        };
-        Ok(agree(pair, pace).await?)
     }
 
     pub(super) async fn accept(&self, dimension: &str, reason: &str) -> anyhow::Result<ExitCode> {
@@ -126,12 +127,22 @@ impl Migrate {
     }
 }
 
+/// The comparison that was cut, unless it is too long ago, or something has changed a table since.
+fn cut<'a>(conversion: &'a Conversion, world: &World, now_ms: i64) -> Option<&'a Comparing> {
+    let begun = conversion.comparing.as_ref()?;
+    let is_fresh = now_ms - begun.at_ms <= swap::FRESH_MS && swap::changed(&world.control[begun.known..]).is_none();
+    is_fresh.then_some(begun)
+}
+
 fn called(origin: &str) -> String {
     if origin.is_empty() { "live".to_owned() } else { format!("import {origin}") }
 }
 
-fn text(origin: &str, agreed: &Agreed) -> String {
-    let of = called(origin);
+fn text(pair: &Pair, agreed: &Agreed) -> String {
+    let mut of = called(&pair.origin);
+    if let Some(day) = pair.from_day {
+        of += &format!(", from {} on", date(day));
+    }
     let compared = &agreed.compared;
     let mut lines = vec![format!(
         "{of}: {} rows of the old, {} of the new; {} sites, {} days, {} sums and {} values compared",
@@ -151,6 +162,9 @@ fn text(origin: &str, agreed: &Agreed) -> String {
             Why::Accepted => "accepted",
         };
         lines.push(format!("  may differ: {dimension}, in {groups} sites and days, {values} values ({why})"));
+    }
+    for (measure, Sides { old, new }) in &agreed.measures {
+        lines.push(format!("  may differ: {measure}, {old} in all and {new} (other hits are bots)"));
     }
     for difference in &agreed.differing {
         lines.push(format!("  DIFFERS: {difference}"));

@@ -13,6 +13,7 @@ mod doctor;
 mod kills;
 mod migrate;
 mod pause;
+mod proof;
 mod replay;
 mod retention;
 mod spool;

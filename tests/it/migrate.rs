@@ -9,7 +9,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::support::{Place, Serve, refused, repository, text, wait_for, went_well, write};
+use crate::support::{Place, Serve, hold_gap, refused, repository, text, wait_for, went_well, write};
 use serde_json::Value;
 
 /// Version 2 as the binary carries it, with windows of so many seconds.
@@ -60,12 +60,17 @@ impl Analyst {
             while !stopped.load(Ordering::SeqCst) {
                 for sql in [
                     "SELECT sum(page_views), uniqCombined64Merge(visitors) FROM stats WHERE dimension = 'site'",
-                    "SELECT page, sum(page_views) FROM pages GROUP BY page FORMAT Null",
+                    "SELECT sum(page_views) FROM pages",
                     "SELECT toUnixTimestamp(max(complete_through)) FROM completeness WHERE origin = ''",
                 ] {
                     asked += 1;
                     match ask(sql) {
                         Err(failed) => wrong.push(failed),
+                        Ok(answer) if sql.ends_with("pages") => {
+                            if answer == "0" {
+                                wrong.push(format!("{sql}: nothing"));
+                            }
+                        }
                         Ok(answer) if sql.contains("completeness") => {
                             let now: u64 = answer.parse().unwrap();
                             if now < through {
@@ -114,12 +119,16 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     place.wait_complete();
     import(&place);
     let version = v2(&place, 2, 2, 2);
+    let text_of = std::fs::read_to_string(&version).unwrap().replace("\"page\"", "\"page as path\"");
+    std::fs::write(&version, text_of.replace("\"ad_clicks\"", "\"ad_clicks as sponsored_clicks\"")).unwrap();
 
     let none = refused(&place, &["migrate", "swap", "--reason", "r"]);
     assert!(none.contains("no conversion is under way"), "{none}");
     let plan = went_well(&place, &["migrate", "plan", "--file", &version]);
     for words in
         ["from generation 1 to 2", "width 1s becomes 2s", "rules 1 becomes 2", "the log reaches back to all", "events"]
+            .into_iter()
+            .chain(["dimension page becomes path", "ad_clicks is also sponsored_clicks"])
     {
         assert!(plan.contains(words), "{words}: {plan}");
     }
@@ -130,7 +139,8 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     assert!(second.contains("a conversion to generation 2 is under way since "), "{second}");
     sent += place.hits("/meanwhile", 5);
     let unproved = refused(&place, &["migrate", "swap", "--reason", "r"]);
-    assert!(unproved.contains("(`weir migrate "), "{unproved}");
+    let reasons = ["nothing proves yet that both generations agree", "has not caught up", "is not done"];
+    assert!(reasons.iter().any(|reason| unproved.contains(reason)), "{unproved}");
 
     // The shadow is held and slowed as one; what was ordered lasts over a kill of everything.
     went_well(&place, &["pause", "shadow", "--reason", "a test"]);
@@ -153,6 +163,12 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     assert!(shown.contains("shown: the public views are of generation 2"), "{shown}");
     assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
 
+    let number = |sql: &str| place.query(sql).unwrap_or_else(|| panic!("{sql}")).trim().to_owned();
+    let of_one = |which: &str| number(&format!("SELECT sum(page_views) FROM {which} AND site = 'one.example'"));
+    assert_eq!(of_one("pages WHERE page != ''"), sent.to_string(), "the view of a dimension that is called otherwise");
+    assert_eq!(of_one("stats WHERE dimension = 'path'"), sent.to_string());
+    assert_eq!(number("SELECT sum(ad_clicks) = sum(sponsored_clicks) FROM sites"), "1");
+
     // Both are written on, and `live` is now the new one's.
     sent += place.hits("/after", 3);
     place.wait_complete();
@@ -168,6 +184,14 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     place.wait_complete();
     wait_for("the gap to be filled", || (views(&place) == Some(sent)).then_some(()));
 
+    // What it has left is filled, also when it is not the one in use any more.
+    hold_gap(&place);
+    went_well(&place, &["pause", "live", "--reason", "a test"]);
+    sent += place.hits("/left", 2);
+    went_well(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
+    sent += place.hits("/first", 1);
+    place.wait_complete();
+    assert_eq!(views(&place), Some(sent - 2), "it is left");
     let back = wait_for("the way back", || {
         let back = place.weir(&["migrate", "revert", "--reason", "a test of the way back"]);
         back.status.success().then(|| text(&back))
@@ -195,12 +219,20 @@ fn a_conversion_that_is_given_up_leaves_all_as_it_was() {
     let before = digest(&place, "1");
     went_well(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "newer channels"]);
     wait_filled(&place);
+    went_well(&place, &["backup", "create", "both"]);
     let dropped = went_well(&place, &["migrate", "drop", "--reason", "not now"]);
     assert!(dropped.contains("dropped: generation 2"), "{dropped}");
     let left = write(&place, "SELECT count() FROM system.tables WHERE database = 'weir' AND name = 'stats_v2'");
     assert_eq!(left.trim(), "0");
     assert_eq!((digest(&place, "1"), views(&place)), (before, Some(sent)));
     assert!(serve.children("run").len() <= 1, "the shadow's runs are gone");
+    // A copy that has one more than there are is a copy of those that there are.
+    went_well(&place, &["backup", "verify", "both"]);
+    let restored = went_well(&place, &["backup", "restore", "both", "--reason", "a test"]);
+    assert!(restored.contains("  live goes on from ") && !restored.contains("v2-live"), "{restored}");
+    place.wait_complete();
+    let rows = write(&place, "SELECT count() FROM weir.emissions WHERE generation = 2");
+    assert_eq!((views(&place), rows.trim()), (Some(sent), "0"));
     let used = refused(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "again"]);
     assert!(used.contains("there is, or was, a generation 2"), "{used}");
     went_well(&place, &["migrate", "start", "--file", &v2(&place, 3, 1, 1), "--reason", "again"]);
@@ -226,6 +258,33 @@ fn what_differs_is_named_and_nothing_is_shown_before_it_is_right() {
     assert_eq!(serve.stop(), Some(0));
 }
 
+#[test]
+fn what_comes_between_the_order_to_show_and_its_instant_withdraws_it() {
+    let place = Place::new("");
+    let serve = place.start();
+    let sent = place.hits("/before", 5);
+    place.wait_complete();
+    went_well(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "newer channels"]);
+    wait_filled(&place);
+    let swap = ["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"];
+    let ordered = place.command(&swap).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let is_ordered = || text(&place.weir(&["migrate", "status"])).contains("  another generation is shown as soon as");
+    wait_for("the order", || is_ordered().then_some(()));
+    import(&place);
+    let ended = ordered.wait_with_output().unwrap();
+    assert!(text(&ended).contains("not shown: all is as it was") && !ended.status.success(), "{}", text(&ended));
+    assert_eq!(generation_shown(&place), "stats_v1");
+    let why = text(&place.weir(&["log"]));
+    assert!(why.contains("since the comparison import ") && why.contains(" has come"), "{why}");
+    // It is compared anew, with the import, by itself.
+    let shown = went_well(&place, &swap);
+    assert!(shown.contains("since the last comparison import ") && shown.contains("both generations agree"), "{shown}");
+    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
+    let imported = "SELECT sum(page_views) FROM stats WHERE dimension = 'site' AND site = 'two.example'";
+    assert_eq!(place.query(imported).unwrap().trim(), "1");
+    assert_eq!(serve.stop(), Some(0));
+}
+
 /// `weir serve` that ends after this step.
 fn start_failing(place: &Place, step: &str) -> Serve {
     let mut command = place.command(&["serve"]);
@@ -248,6 +307,10 @@ fn whoever_is_cut_at_any_step_a_conversion_ends_shown_or_as_before_and_the_same_
     let again = refused(&place, &["migrate", "start", "--file", &version, "--reason", "r"]);
     assert!(again.contains("a conversion to generation 2 is under way since "), "{again}");
     wait_filled(&place);
+    failing("compared", &["migrate", "verify"]);
+    let gone_on = went_well(&place, &["migrate", "verify"]);
+    assert!(gone_on.contains("goes on with the comparison of "), "{gone_on}");
+    assert!(gone_on.contains("live: was compared, and agrees"), "{gone_on}");
     failing("verified", &["migrate", "verify"]);
     failing("show-ordered", &["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"]);
     went_well(&place, &["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"]);
@@ -276,5 +339,47 @@ fn whoever_is_cut_at_any_step_a_conversion_ends_shown_or_as_before_and_the_same_
         place.wait_complete();
         assert_eq!(views(&place), Some(sent), "{step} {words:?}");
     }
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn whoever_is_cut_while_a_generation_is_made_or_taken_away_it_is_made_or_gone_in_the_end() {
+    let place = Place::new("");
+    let serve = place.start();
+    let sent = place.hits("/before", 5);
+    place.wait_complete();
+    let before = digest(&place, "1");
+    let drop = ["migrate", "drop", "--reason", "not now"];
+    let tables = "SELECT arrayStringConcat(arraySort(groupArray(name))) FROM system.tables WHERE database = 'weir' AND name \
+                  LIKE 'stats_v%'";
+    let cut = |step: &str, words: &[&str]| {
+        let mut cut = start_failing(&place, step);
+        wait_for("ClickHouse", || views(&place));
+        let ordered = place.command(words).spawn().unwrap();
+        assert_eq!(cut.child.wait().unwrap().code(), None, "{step}: it was to end by a signal");
+        (place.start(), ordered)
+    };
+    // The supervisor has made the tables, and no run yet.
+    serve.kill();
+    let start = |number| ["migrate", "start", "--file", v2(&place, number, 1, 1).leak(), "--reason", "r"];
+    let (serve, started) = cut("tables-made", &start(2));
+    assert!(started.wait_with_output().unwrap().status.success());
+    wait_filled(&place);
+    // Who orders that it goes.
+    let gone = place.command(&drop).env("WEIR_TEST_FAULT", "drop-ordered").output().unwrap();
+    assert!(text(&gone).contains("ends here"), "{}", text(&gone));
+    wait_for("generation 2 to go", || (write(&place, tables).trim() == "stats_v1").then_some(()));
+    wait_for("its end to be told", || {
+        text(&place.weir(&["migrate", "status"])).contains("no conversion").then_some(())
+    });
+    // The supervisor has taken it away, and not said so.
+    went_well(&place, &start(3));
+    wait_filled(&place);
+    serve.kill();
+    let (serve, dropped) = cut("dropped", &drop);
+    assert!(dropped.wait_with_output().unwrap().status.success(), "who has ordered it hears of it");
+    assert_eq!(write(&place, tables).trim(), "stats_v1");
+    place.wait_complete();
+    assert_eq!((digest(&place, "1"), views(&place)), (before, Some(sent)));
     assert_eq!(serve.stop(), Some(0));
 }

@@ -430,7 +430,7 @@ pub(crate) fn held() -> Snapshot {
         world.convert(began_ms, began_ms);
         world.clock.0.store(AT_14_MS - 2 * HOUR_MS, Ordering::Relaxed);
         let attempt = AT_14_MS - 2 * HOUR_MS;
-        world.say(Action::Verified { id: began_ms, attempt, closed_ms: attempt, differing: 0 });
+        world.say(Action::Verified { id: began_ms, attempt, closed_ms: attempt, differing: 0, known: 0 });
         world.clock.0.store(AT_14_MS - HOUR_MS, Ordering::Relaxed);
         world.swap(attempt, AT_14_MS - HOUR_MS, DAY_MS);
         world.clock.0.store(NOW_MS, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_schemas::{Agreement, Comparable, Dimension, SchemaVersion, Sum};
+use weir_schemas::{Agreement, Comparable, Dimension, Measure, SchemaVersion, Sum};
 
 use super::{Difference, Sides, Why};
 
@@ -43,6 +43,8 @@ pub(super) struct Law {
     pub(super) sums: Vec<Sum>,
     pub(super) visitors: bool,
     pub(super) visitor_check: bool,
+    /// Measures that both have and that need not agree one by one.
+    pub(super) apart: Vec<Measure>,
     /// The same values are `(other)` in both.
     other_is_alike: bool,
     rules: BTreeMap<Dimension, Result<Agreement, Why>>,
@@ -76,7 +78,9 @@ impl Law {
             Agreement::Nothing => (dimension, Err(Why::Lists)),
             agreement => (dimension, Ok(agreement)),
         });
+        let both = |measure: &Measure| old.measures.contains(measure) && new.measures.contains(measure);
         Law {
+            apart: if visitors { Vec::new() } else { Measure::ALL.into_iter().filter(both).collect() },
             sums,
             visitors,
             visitor_check,
@@ -153,7 +157,7 @@ fn dimension_of(column: &str) -> Option<Dimension> {
 
 #[cfg(test)]
 mod tests {
-    use weir_schemas::{Measure, WindowWidth};
+    use weir_schemas::{Names, WindowWidth};
 
     use super::*;
 
@@ -166,6 +170,7 @@ mod tests {
             measures: vec![Measure::PageViews],
             rules: 1,
             values_max: 10,
+            names: Names::default(),
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Pair {
     pub region: Option<Region>,
     /// Dimensions that need not agree, as a version's file or the column names them: `prop:*` is every property.
     pub accepted: BTreeSet<String>,
+    /// Days before this were compared already, days since the Unix epoch.
+    pub from_day: Option<i64>,
 }
 
 /// How far a comparison is.
@@ -60,6 +62,10 @@ pub struct Progress {
     pub rows: u64,
     /// Of so many; 0 until it is known.
     pub of_rows: u64,
+    /// All days before this were compared, days since the Unix epoch; `None`: no day has been begun.
+    pub before_day: Option<i64>,
+    /// What differs so far.
+    pub differing: u64,
 }
 
 /// What was compared, and what differs.
@@ -72,6 +78,8 @@ pub struct Agreed {
     pub differing_count: u64,
     /// By dimension: what may differ, and does.
     pub expected: Vec<Expected>,
+    /// Measures that both versions have and that may differ, since other hits are bots: over all sites and days.
+    pub measures: Vec<(&'static str, Sides)>,
 }
 
 /// How much was compared.
@@ -165,10 +173,13 @@ pub async fn agree<F: Future<Output = ()>>(
     let rows = Rows::of(pair);
     let tables = Asked::of(&pair.target);
     let compared = async {
-        let steps = steps::plan(&tables, &rows, &mut pace).await?;
-        let mut progress = Progress { rows: 0, of_rows: steps.iter().map(|step| step.rows).sum() };
+        let steps = steps::plan(&tables, &rows, pair.from_day, &mut pace).await?;
+        let of_rows = steps.iter().map(|step| step.rows).sum();
+        let left: Vec<_> = steps.iter().flat_map(|step| step.left.iter().copied()).collect();
+        let mut progress = Progress { of_rows, ..Progress::default() };
         let mut tally = Tally::default();
         for days in steps {
+            (progress.before_day, progress.differing) = (Some(days.days.0), tally.agreed.differing_count);
             pace(progress).await;
             for step in steps::divided(&tables, &rows, days).await? {
                 pace(progress).await;
@@ -177,7 +188,14 @@ pub async fn agree<F: Future<Output = ()>>(
                 progress.rows += step.rows;
             }
         }
-        Ok(tally.agreed())
+        let mut agreed = tally.agreed();
+        if !law.apart.is_empty() && !left.is_empty() {
+            let sql = query::measures(tables.database(), &law, &rows, &left);
+            let sums = tables.rows::<(u8, u64, u64)>(&sql).await?;
+            let named = law.apart.iter().zip(sums).map(|(measure, (_, old, new))| (measure.name(), Sides { old, new }));
+            agreed.measures = named.filter(|(_, sides)| sides.old != sides.new).collect();
+        }
+        Ok(agreed)
     };
     compared.await.map_err(|failure: Failure| failure.into_error(&pair.target.url, ""))
 }

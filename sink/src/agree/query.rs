@@ -1,7 +1,7 @@
 //! The questions that are put to both tables at once.
 
 use weir_schemas::tables::{quote, stats_table};
-use weir_schemas::{OTHER, Region, SchemaVersion};
+use weir_schemas::{Dimension, OTHER, Region, SchemaVersion};
 
 use super::Pair;
 use super::judge::Law;
@@ -86,7 +86,7 @@ pub(super) fn groups(database: &str, law: &Law, rows: &Rows<'_>, step: &Step) ->
         quote(OTHER),
         united("old"),
         united("new"),
-        keys(database, law, rows, &rows.condition_of(step))
+        keys(database, law, rows, |_| rows.condition_of(step))
     )
 }
 
@@ -99,7 +99,10 @@ pub(super) fn values(
     (day, site, dimension): (i64, &str, &str),
 ) -> String {
     let step = Step { days: (day, day + 1), sites: Some((site.to_owned(), site.to_owned())), ..step.clone() };
-    let condition = format!("{} AND dimension = {}", rows.condition_of(&step), quote(dimension));
+    let named = |version: &SchemaVersion| {
+        let other = version.names.dimensions().find(|(of, _)| of.name() == dimension);
+        format!("{} AND dimension = {}", rows.condition_of(&step), quote(other.map_or(dimension, |(_, other)| other)))
+    };
     let held = |side: &str| {
         numbers(law, |number| match number {
             Number::Sum(at) => format!("s{at}_{side}"),
@@ -111,10 +114,43 @@ pub(super) fn values(
         "SELECT of_value AS value, {} AS old, {} AS new FROM ({}) WHERE {} ORDER BY value LIMIT {} {SETTINGS}",
         held("old"),
         held("new"),
-        keys(database, law, rows, &condition),
+        keys(database, law, rows, named),
         differs(law),
         super::DIFFERENCES_MAX
     )
+}
+
+/// The measures that may differ, over all sites, of rows that left in these days: which one, from 1, and its sums.
+pub(super) fn measures(database: &str, law: &Law, rows: &Rows<'_>, left: &[(i64, i64)]) -> String {
+    let sums: Vec<_> = law.apart.iter().map(|measure| format!("sum({})", measure.name())).collect();
+    let (sums, site) = (sums.join(", "), quote(Dimension::Site.name()));
+    let side = |is_new: usize| {
+        format!(
+            "(SELECT [{sums}] FROM {database}.{} WHERE dimension = {site} AND {})",
+            stats_table(rows.versions[is_new]),
+            rows.condition(left)
+        )
+    };
+    format!(
+        "SELECT toUInt8(at), was, is FROM (SELECT {} AS olds, {} AS news) \
+         ARRAY JOIN olds AS was, news AS is, arrayEnumerate(olds) AS at {SETTINGS}",
+        side(0),
+        side(1)
+    )
+}
+
+/// The dimension by weir's own name, whatever the version calls it. What the version does not call so is another one's.
+fn dimension(version: &SchemaVersion) -> String {
+    let list = |names: Vec<String>| format!("[{}]", names.join(", "));
+    let named = version.names.dimensions().flat_map(|(of, other)| {
+        let own = of.name();
+        [(quote(other), quote(own)), (quote(own), quote(&format!("{own} of stats_v{}", version.number)))]
+    });
+    let (there, here): (Vec<_>, Vec<_>) = named.unzip();
+    match there.is_empty() {
+        true => "dimension".to_owned(),
+        false => format!("transform(toString(dimension), {}, {}, toString(dimension))", list(there), list(here)),
+    }
 }
 
 enum Number {
@@ -141,9 +177,10 @@ fn differs(law: &Law) -> String {
 }
 
 /// One row for each day, site, dimension and value, with the numbers of either table.
-fn keys(database: &str, law: &Law, rows: &Rows<'_>, condition: &str) -> String {
+fn keys(database: &str, law: &Law, rows: &Rows<'_>, condition: impl Fn(&SchemaVersion) -> String) -> String {
     let side = |is_new: usize| {
         let version = rows.versions[is_new];
+        let condition = condition(version);
         let mut columns = String::new();
         for (at, sum) in law.sums.iter().enumerate() {
             let measures: Vec<_> = sum.measures.iter().map(|measure| measure.name()).collect();
@@ -157,7 +194,8 @@ fn keys(database: &str, law: &Law, rows: &Rows<'_>, condition: &str) -> String {
         }
         format!(
             "SELECT toUInt8({is_new}) AS is_new, toUInt32(toDate(window_start, 'UTC')) AS of_day, site AS of_site, \
-             dimension AS of_dimension, value AS of_value{columns} FROM {database}.{} WHERE {condition}",
+             {} AS of_dimension, value AS of_value{columns} FROM {database}.{} WHERE {condition}",
+            dimension(version),
             stats_table(version)
         )
     };

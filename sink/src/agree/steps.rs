@@ -23,10 +23,11 @@ const STEP_ROWS_MAX: u64 = 500_000;
 /// Rows of which two narrow columns are read to find out what a day needs: a second.
 const LOOK_ROWS_MAX: u64 = 100_000_000;
 
-/// Days, ascending; those of a step come together to at most [`STEP_ROWS_MAX`], or are one.
+/// Days from `from_day` on, ascending; those of a step come together to at most [`STEP_ROWS_MAX`], or are one.
 pub(super) async fn plan<F: Future<Output = ()>>(
     tables: &Asked,
     rows: &Rows<'_>,
+    from_day: Option<i64>,
     pace: &mut impl FnMut(Progress) -> F,
 ) -> Result<Vec<Step>, Failure> {
     let mut days: BTreeMap<i64, Day> = BTreeMap::new();
@@ -47,7 +48,7 @@ pub(super) async fn plan<F: Future<Output = ()>>(
             }
         }
     }
-    Ok(packed(days))
+    Ok(packed(days.split_off(&from_day.unwrap_or(i64::MIN))))
 }
 
 /// Days of `emitted_in`, `[from, to)`.

@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use weir_schemas::{Closed, Dimension, Emission, Measure, RowBlock, SchemaVersion, Strings, WindowStart, WindowWidth};
+use weir_schemas::{
+    Closed, Dimension, Emission, Measure, Names, RowBlock, SchemaVersion, Strings, WindowStart, WindowWidth,
+};
 use weir_sink::server::{Program, Server, ServerSpec};
 use weir_sink::{Left, RunSpec, Target};
 
@@ -84,6 +86,7 @@ pub fn version() -> SchemaVersion {
         measures: vec![Measure::PageViews, Measure::BotEvents],
         rules: 1,
         values_max: 1000,
+        names: Names::default(),
     }
 }
 

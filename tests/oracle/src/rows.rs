@@ -50,7 +50,7 @@ pub(crate) fn count(event: &Event, emitted_in: i64, counts_for: i64, version: &S
             Dimension::UtmContent => only(entry, &source.utm_content),
         };
         if !value.is_empty() {
-            rows.push((dimension.name().to_owned(), value));
+            rows.push((version.names.of(*dimension).to_owned(), value));
         }
     }
     for (dimension, value) in rows {
