@@ -456,6 +456,7 @@ async fn go_on(
         topic: order.topic.clone(),
         kind: if order.import { SourceKind::Import } else { SourceKind::Live },
         from: sink.begins(),
+        seam: None,
         to: order.to,
         partitions: order
             .partitions

@@ -144,6 +144,7 @@ fn rows(order: &Order) -> anyhow::Result<Done> {
         topic: order.topic.clone(),
         kind: SourceKind::Live,
         from: order.from,
+        seam: None,
         to: Some(order.to),
         partitions: (0..order.partitions).map(in_use).collect(),
         workers: order.workers,

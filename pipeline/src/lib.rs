@@ -13,7 +13,9 @@
 //! byte. With `A` the arrival time of a record (the largest stamp in its partition up to it, each counted as at most
 //! `sent + CLOCK_BOUND_MS`, beginning at the partition's effective time), an event happened at
 //! `t = min(claimed or received, A)`, or at `A` if that is over `CLAIM_AGE_MAX_MS` before it; it counts for `window(t)`;
-//! it leaves with `window(t)` if `A − t ≤ lateness`, else with `window(A)`.
+//! it leaves with `window(t)` if `A − t ≤ lateness`, else with `window(A)`. Where older rows were carried over from another
+//! generation's table ([`Seam`]), an event that left there before the seam is none of the run's, and every other leaves in its
+//! first window at the earliest.
 //!
 //! It depends on
 //! - a log that gives a partition's records in one order, for ever, and does not lose its beginning unsaid
@@ -56,6 +58,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use error::PipelineError;
 pub use pace::{Pace, Spent};
+pub use rule::{Rule, Seam};
 pub use run::{Ended, run};
 pub use source::whole_from;
 pub use status::{PartitionStatus, Snapshot, Status};
@@ -80,6 +83,8 @@ pub struct RunSpec {
     pub kind: SourceKind,
     /// The first window to emit.
     pub from: WindowStart,
+    /// Of a live topic: what was carried over from another table, and is not computed. `from` is not before it.
+    pub seam: Option<Seam>,
     /// The first window not to emit; `None`: the run has no end.
     pub to: Option<WindowStart>,
     /// Of a live topic: those that the run waits for.

@@ -43,6 +43,7 @@ use crate::{
     order::{Ordering, id_key},
     pace::Rests,
     room::Room,
+    rule::Rule,
     runs::{Run, block_bytes, merge},
     source::{Pending, Source, Turn},
     status::PartitionStatus,
@@ -64,6 +65,7 @@ const LOOK_AGAIN_IDLE: Duration = Duration::from_millis(100);
 pub(crate) struct Shared {
     pub(crate) spec: RunSpec,
     pub(crate) from: WindowStart,
+    pub(crate) rule: Rule,
     pub(crate) partitions: Vec<PartitionInUse>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) status: Arc<Status>,
@@ -161,6 +163,7 @@ pub fn run(
     status.begin(spec.version.lateness_ms, spec.workers, unread.collect());
     let shared = Arc::new(Shared {
         from,
+        rule: Rule { seam: spec.seam.clone().map(Box::new), ..Rule::of(&spec.version) },
         partitions,
         log,
         status,
@@ -341,7 +344,7 @@ fn decide(
         let counted = first.iter().filter(|first| **first).count();
         shared.status.add(|status| &status.copies, (record.events.len() - counted) as u64);
         windows.add(&batch, |event| {
-            let times = first[event].then(|| Times::of(&shared.spec.version, &batch, event, arrival_ms))?;
+            let times = first[event].then(|| Times::of(&shared.rule, &batch, event, arrival_ms))?;
             shared.wants(times.closes_in).then_some(times)
         })?;
     }

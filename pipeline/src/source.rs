@@ -320,7 +320,7 @@ impl Record<'_, '_> {
             let shared = self.shared;
             self.windows
                 .add(batch, |event| {
-                    let times = (!with_id(event)).then(|| Times::of(&shared.spec.version, batch, event, arrival_ms))?;
+                    let times = (!with_id(event)).then(|| Times::of(&shared.rule, batch, event, arrival_ms))?;
                     shared.wants(times.closes_in).then_some(times)
                 })
                 .map_err(|cause| shared.spill_error(cause))?;

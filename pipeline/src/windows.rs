@@ -22,7 +22,7 @@ use crate::{
     classify::Classifier,
     group::{GROUPED_EVENT_BYTES, Grouper, Part, Used},
     room::Room,
-    rule,
+    rule::{self, Rule},
     runs::{RowRef, Run, RunWriter, Spilled, block_bytes, merge},
     status::Status,
 };
@@ -57,11 +57,11 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Those of an event that arrived at `arrival_ms`.
-    pub(crate) fn of(version: &SchemaVersion, batch: &BatchView<'_>, event: usize, arrival_ms: i64) -> Times {
+    /// Those of an event that arrived at `arrival_ms`. One that was carried over closes before the run's first window.
+    pub(crate) fn of(rule: &Rule, batch: &BatchView<'_>, event: usize, arrival_ms: i64) -> Times {
         let claimed = batch.claimed_ms.get(event).copied().filter(|claimed| *claimed != wire::NO_CLAIM);
         let (time_ms, claim_too_old) = rule::event_time(claimed, batch.received_ms[event], arrival_ms);
-        let closes_in = rule::closes_in(time_ms, arrival_ms, version.lateness_ms, version.width);
+        let closes_in = rule.closes_in(time_ms, arrival_ms);
         Times { time_ms, claim_too_old, closes_in }
     }
 }

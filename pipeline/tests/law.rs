@@ -3,7 +3,7 @@
 mod support;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,10 +14,10 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support::memory_log::MemoryLog;
 use weir_log::{Clock, PartitionInUse};
-use weir_oracle::{Record, Table, event, pick};
-use weir_pipeline::{Ended, PipelineError, RunSpec, Snapshot, SourceKind, Status, run};
+use weir_oracle::{Key, Record, Table, event, pick};
+use weir_pipeline::{Ended, PipelineError, Rule, RunSpec, Seam, Snapshot, SourceKind, Status, run};
 use weir_schemas::{
-    CLOCK_BOUND_MS, Closed, Event, STEP_BACK_MAX_MS, SchemaVersion, WindowStart,
+    CLOCK_BOUND_MS, Closed, Event, STEP_BACK_MAX_MS, SchemaVersion, WindowStart, WindowWidth,
     wire::{BatchBuilder, End, batch_record, end_record, tick_record},
 };
 
@@ -116,6 +116,7 @@ impl History {
             topic: "t".into(),
             kind: SourceKind::Live,
             from,
+            seam: None,
             to: Some(self.to),
             partitions: in_use
                 .map(|(partition, effective_ms)| PartitionInUse {
@@ -237,6 +238,68 @@ fn a_range_that_retention_has_cut_is_refused_or_gives_what_the_whole_log_gives()
         }
     }
     assert!(refused > 0 && equal > 0, "{refused} refused, {equal} equal");
+}
+
+/// Counts, in the order of the measures, and distinct visitors.
+type Row = (Vec<u64>, BTreeSet<u64>);
+
+/// What tables have of each site and window that it counts for, whatever they left with, by windows of this width.
+fn by_window<'a>(tables: impl IntoIterator<Item = &'a Table>, width: WindowWidth) -> BTreeMap<(String, i64), Row> {
+    let mut all: BTreeMap<(String, i64), Row> = BTreeMap::new();
+    for ((_, site, dimension, start_ms, _), (counts, visitors)) in tables.into_iter().flatten() {
+        if dimension == "site" {
+            let row = all.entry((site.clone(), width.window_of(*start_ms).ms())).or_default();
+            row.0.resize(counts.len(), 0);
+            row.0.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            row.1.extend(visitors);
+        }
+    }
+    all
+}
+
+#[test]
+fn rows_that_were_carried_over_and_those_of_a_run_from_the_seam_on_have_every_event_once() {
+    let (mut refused, mut alike, mut late_in_both) = (0, 0, 0);
+    for seed in 2_000..2_300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut history = draw(&mut rng);
+        let old = history.version.clone();
+        let width = WindowWidth::new(old.width.ms() * pick(&mut rng, &[1, 1, 2, 3])).unwrap();
+        let lateness_ms = pick(&mut rng, &[old.lateness_ms, 0, 10_000, 90_000, 20 * MINUTE_MS]);
+        history.version = SchemaVersion { number: 2, width, lateness_ms, ..old.clone() };
+        history.to = width.window_of(history.to.ms());
+        let at = width.window_of(BEGIN_MS + rng.random_range(-5..60) * MINUTE_MS).min(history.to);
+        if rng.random_bool(0.5) {
+            for (partition, start) in history.log.starts.iter_mut().enumerate() {
+                *start = rng.random_range(0..history.log.partitions.lock().unwrap()[partition].len() as i64) / 4;
+            }
+        }
+        let seam = Some(Seam { at, old: Rule::of(&old) });
+        let computed = match rows(RunSpec { seam, ..history.spec(at, 2, 1 << 30) }, history.log.clone()) {
+            Ok((computed, _)) => computed,
+            Err(PipelineError::Cut { .. }) => {
+                refused += 1;
+                continue;
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        };
+        let partitions = history.log.partitions.lock().unwrap().clone();
+        let table = |version| weir_oracle::table(&partitions, &history.effective_ms, version);
+        let mut carried = table(&old);
+        carried.retain(|(emitted_in, ..), _| *emitted_in < at.ms());
+        let whole = table(&history.version);
+        let (found, wanted) = (by_window([&carried, &computed], width), by_window([&whole], width));
+        assert_eq!(found, wanted, "seed {seed}: from {at:?}, {old:?} to {:?}", history.version);
+        let before = |(emitted_in, _, _, start_ms, _): &&Key| *start_ms < at.ms() && *emitted_in == at.ms();
+        late_in_both += computed.keys().filter(before).count();
+        if (old.width, old.lateness_ms) == (width, lateness_ms) {
+            carried.extend(computed);
+            assert_eq!(carried, whole, "seed {seed}: from {at:?}, and both are cut alike");
+            alike += 1;
+        }
+    }
+    assert!(refused > 0 && alike > 20, "{refused} were refused, {alike} cut alike");
+    assert!(late_in_both > 0, "nothing left in the first window that counts for one before");
 }
 
 /// An import of `events` page views, one a second, over two partitions, `batched` of them at a time in a batch of each; `digest` is

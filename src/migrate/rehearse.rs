@@ -39,6 +39,7 @@ pub(super) async fn rehearse(
         topic: EVENTS_TOPIC.to_owned(),
         kind: SourceKind::Live,
         from: version.width.window_of(from_ms),
+        seam: None,
         to: None,
         partitions,
         workers: config.pipeline.workers,

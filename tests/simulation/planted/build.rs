@@ -7,15 +7,15 @@ const PLANTS: [(&str, &str, &str, &str); 7] = [
     (
         "MergedWatermark",
         "source.rs",
-        "let times = (!with_id(event)).then(|| Times::of(&shared.spec.version, batch, event, arrival_ms))?;",
-        "let times = (!with_id(event)).then(|| Times::of(&shared.spec.version, batch, event, arrival_ms))?;
+        "let times = (!with_id(event)).then(|| Times::of(&shared.rule, batch, event, arrival_ms))?;",
+        "let times = (!with_id(event)).then(|| Times::of(&shared.rule, batch, event, arrival_ms))?;
          let times = crate::times(shared, times);",
     ),
     (
         "MergedWatermark",
         "run.rs",
-        "let times = first[event].then(|| Times::of(&shared.spec.version, &batch, event, arrival_ms))?;",
-        "let times = first[event].then(|| Times::of(&shared.spec.version, &batch, event, arrival_ms))?;
+        "let times = first[event].then(|| Times::of(&shared.rule, &batch, event, arrival_ms))?;",
+        "let times = first[event].then(|| Times::of(&shared.rule, &batch, event, arrival_ms))?;
          let times = crate::times(shared, times);",
     ),
     (

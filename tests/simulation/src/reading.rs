@@ -89,6 +89,7 @@ macro_rules! start {
             topic: TOPIC.into(),
             kind: $pipeline::SourceKind::Live,
             from: order.from,
+            seam: None,
             to: order.to,
             partitions: order.partitions.clone(),
             workers: order.process.workers,
