@@ -10,7 +10,7 @@ use crate::events::word;
 use crate::owner::Owner;
 use crate::replay::Scratch;
 use crate::table::{Mutations, Recorded, Replacing, Running, State, Statement, Table, Windows};
-use crate::{Altered, body, prepare};
+use crate::{Altered, body, carry, prepare};
 
 /// What a refused INSERT says, after ClickHouse's own words.
 const REFUSAL: &str = "weir: this process does not own the run any more";
@@ -213,6 +213,56 @@ fn state_word(state: State) -> &'static str {
         State::Done => "done",
         State::Left => "left",
         State::Lost => "lost",
+    }
+}
+
+/// The live rows of these windows in an older version's table.
+pub(crate) struct Old<'a> {
+    pub(crate) version: &'a SchemaVersion,
+    pub(crate) windows: Windows,
+}
+
+/// What a statement that carries rows over may take, beside live: as of a comparison of two tables.
+const BESIDE: &str = "max_threads = 2, max_memory_usage = 400000000, max_bytes_before_external_group_by = 200000000";
+
+impl ClickHouse {
+    /// What an older table's rows come to as this one's.
+    pub(crate) async fn ask_old(&self, old: &Old<'_>) -> Result<Content, Failure> {
+        let rows = carry::rows_sql(&self.connection.database, old, &self.version);
+        let sql = format!("SELECT count(), sum({}) FROM ({rows}) SETTINGS {BESIDE}", digest::sql(&self.version));
+        let (rows, digest) = self.connection.row(&sql, LONG).await?;
+        Ok(Content { rows, digest })
+    }
+
+    /// Puts an older table's rows in. Not all or none of them: what is cut in between leaves some.
+    pub(crate) async fn insert_old(&self, as_: Statement<'_>, old: &Old<'_>) -> Result<(), Failure> {
+        let mut names = vec!["site", "dimension", "value", "window_start", "emitted_in"];
+        names.extend(self.version.measures.iter().map(|measure| measure.name()));
+        names.extend(["visitors", "visitor_check"]);
+        let names = names.join(", ");
+        let sql = format!(
+            "INSERT INTO {}.{} ({names}, origin) SELECT {names}, '' FROM ({}) WHERE {} \
+             SETTINGS {BESIDE}, max_insert_threads = 1, min_insert_block_size_rows = 500000, \
+             min_insert_block_size_bytes = 67108864",
+            self.connection.database,
+            self.table,
+            carry::rows_sql(&self.connection.database, old, &self.version),
+            self.or_fail(as_.owner),
+        );
+        self.connection.execute(&sql, Some(self.query_id(as_)), LONG).await
+    }
+
+    /// How many rows this table has of these windows, by wider ones (s since the Unix epoch), ascending; those without are left
+    /// out.
+    pub(crate) async fn rows_by_window(&self, windows: Windows, width_s: u32) -> Result<Vec<(u32, u64)>, Failure> {
+        let sql = format!(
+            "SELECT toUInt32(intDiv(toUnixTimestamp(emitted_in), {width_s}) * {width_s}) AS at, count() FROM {}.{} \
+             WHERE {} GROUP BY at ORDER BY at",
+            self.connection.database,
+            self.table,
+            self.of_windows(windows)
+        );
+        self.connection.rows(&sql, LONG).await
     }
 }
 

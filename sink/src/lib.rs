@@ -17,6 +17,7 @@
 //! - what was done can be taken back ([`take_back()`]): then it is asked for again, and written only where it differs, or it
 //!   is named as lost
 //! - two generations agree in each number that both must have alike, or what differs is named ([`agree`])
+//! - rows of another generation that are carried over are those of its table, each once ([`carry()`])
 //! - days that a replay has computed again replace those of the table at once, and what is done stays done ([`Replacer`])
 //!
 //! The protocol is reasoned out in `docs/decisions/0003-exactly-once.md`, and lived through, with everything that may go
@@ -27,6 +28,7 @@ pub mod agree;
 mod analyst;
 pub mod audit;
 mod body;
+mod carry;
 mod checkpoint;
 mod clickhouse;
 mod connection;
@@ -56,6 +58,7 @@ mod writer;
 
 pub use analyst::{analyst_faults, analyst_sql};
 pub use body::body_of;
+pub use carry::{Carry, carry};
 pub use checkpoint::{checkpoint, checkpoint_of, gaps, gaps_of};
 pub use clickhouse::{replacing_of, table_of};
 pub use connection::Target;

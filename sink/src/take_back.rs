@@ -18,6 +18,8 @@ pub enum Extent {
     /// All windows from here on: their run computes each again, and writes those that the table does not hold as they
     /// must be. Their rows stay meanwhile.
     From(WindowStart),
+    /// The same of the windows `[from, to)` alone: what lies after is another run's.
+    Again { from: WindowStart, to: WindowStart },
     /// The windows `[from, to)`, which are not computed: their rows go too, and `emissions` says `lost`.
     Lost { from: WindowStart, to: WindowStart },
 }
@@ -63,11 +65,10 @@ pub async fn take_back_on<T: Table>(
     let mut taking = Taking::begin(table, width).await?;
     match extent {
         Extent::From(from) => {
-            let windows = Windows { from, to: taking.all().to };
-            // What is asked for again is not lost any more, if it comes: else the run would pass over it.
-            taking.keep_rests(windows, &[State::Done, State::Lost]).await?;
-            taking.forget(windows, &[State::Done, State::Lost]).await
+            let to = taking.all().to;
+            taking.ask_again(Windows { from, to }).await
         }
+        Extent::Again { from, to } => taking.ask_again(Windows { from, to }).await,
         Extent::Lost { from, to } => {
             let windows = Windows { from, to };
             taking.keep_rests(windows, &[State::Done]).await?;
@@ -146,6 +147,12 @@ impl<T: Table> Taking<'_, T> {
     fn windows(&self, from_s: u32, to_s: u32) -> Windows {
         let window = |at_s| self.width.window_of(i64::from(at_s) * 1000);
         Windows { from: window(from_s), to: window(to_s) }
+    }
+
+    /// What is asked for again is not lost any more, if it comes: else the run would pass over it.
+    async fn ask_again(&mut self, windows: Windows) -> Result<(), Failure> {
+        self.keep_rests(windows, &[State::Done, State::Lost]).await?;
+        self.forget(windows, &[State::Done, State::Lost]).await
     }
 
     /// Records anew what the records in `states` that `windows` cut have outside of them, before those go.

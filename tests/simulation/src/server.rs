@@ -690,7 +690,7 @@ impl State {
     pub(crate) fn ordered(&mut self, number: usize) {
         self.orders[number].done = true;
         self.happens(match self.orders[number].extent {
-            Extent::From(_) => "windows taken back",
+            Extent::From(_) | Extent::Again { .. } => "windows taken back",
             Extent::Lost { .. } => "windows given up",
         });
     }
