@@ -317,9 +317,12 @@ impl Backups {
             let mut found = Audit::new(&self.target, &version).full().await?;
             // What lies after is computed again in any case, and may be at this moment.
             found.retain(|finding| {
-                let of = |point: &&Point| point.generation == version.number && point.order.origin == finding.origin();
-                let mine = points.iter().find(of);
-                mine.is_some_and(|point| finding.windows(point.width).1 <= point.through.ms())
+                let mut of = points.iter().filter(|point| {
+                    let (from_ms, to_ms) = point.order.own_ms();
+                    let is_own = (from_ms..to_ms).contains(&finding.windows(point.width).0);
+                    is_own && point.generation == version.number && point.order.origin == finding.origin()
+                });
+                of.any(|point| finding.windows(point.width).1 <= point.through.ms())
             });
             findings.extend(found);
         }
@@ -341,6 +344,9 @@ impl Backups {
         for generation in &self.generations {
             let version = &generation.version;
             let mut orders = vec![RunOrder::live(&self.config, &self.target, &world, generation)?];
+            if let Some(carried) = RunOrder::carried(&self.config, &self.target, &world, generation) {
+                orders.push(carried?);
+            }
             for (id, times) in &imports {
                 orders.push(RunOrder::import(&self.config, &self.target, &world, generation, id, *times));
             }

@@ -182,7 +182,9 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
     let mut compare = false;
     for (_, repair) in &repairs {
         info!(run = order.run, ?repair, "is repaired, as ordered");
-        let window = |ms: i64| version.width.window_of(ms);
+        // What lies beyond a seam is another run's, whatever was ordered.
+        let (first_ms, end_ms) = order.own_ms();
+        let window = |ms: i64| version.width.window_of(ms.clamp(first_ms, end_ms));
         let take = |extent| weir_sink::take_back(&order.target, &order.run, version, &order.origin, extent);
         let shape = settled_shape(order, version).await?;
         if let (Shape::Closed { restoring }, true) = (&shape, *repair != Repair::Mend) {
@@ -198,6 +200,9 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
         let repaired = match *repair {
             Repair::GoOn => Ok(()),
             Repair::Mend => weir_sink::mend(&order.target, version).await,
+            Repair::AskAgain { from_ms } if end_ms < i64::MAX => {
+                take(Extent::Again { from: window(from_ms), to: window(end_ms) }).await
+            }
             Repair::AskAgain { from_ms } => take(Extent::From(window(from_ms))).await,
             Repair::GiveUp { from_ms, to_ms } => take(Extent::Lost { from: window(from_ms), to: window(to_ms) }).await,
         };
@@ -217,7 +222,7 @@ async fn repair(order: &RunOrder, version: &SchemaVersion, log: &Arc<dyn Log>) -
         };
         control.append(&record).await.map_err(|error| Failure::Again(error.into()))?;
     }
-    match differs(&found, &order.origin, version) {
+    match differs(&found, &order.origin, order.own_ms(), version) {
         Some(fault) => Err(Failure::of(fault, order.called())),
         None => Ok(()),
     }
@@ -256,9 +261,15 @@ pub(crate) async fn believe(
 /// So many ranges of windows a fault names; of more, those that lie nearest to each other are told as one.
 const RANGES_MAX: usize = 16;
 
-/// What the audit found of one origin, as one fault.
-pub(crate) fn differs(found: &[Finding], origin: &str, version: &SchemaVersion) -> Option<Fault> {
-    let mine: Vec<_> = found.iter().filter(|finding| finding.origin() == origin).collect();
+/// What the audit found of one origin in the windows from `from_ms` to `to_ms`, as one fault: no batch reaches over a seam.
+pub(crate) fn differs(
+    found: &[Finding],
+    origin: &str,
+    (from_ms, to_ms): (i64, i64),
+    version: &SchemaVersion,
+) -> Option<Fault> {
+    let within = |finding: &&Finding| (from_ms..to_ms).contains(&finding.windows(version.width).0);
+    let mine: Vec<_> = found.iter().filter(|finding| finding.origin() == origin).filter(within).collect();
     let first = mine.iter().min_by_key(|finding| finding.windows(version.width))?;
     let ranges = ranges(mine.iter().map(|finding| finding.windows(version.width)).collect());
     Some(Fault::TableDiffers { ranges, found: first.to_string(), findings: mine.len() as u64 })
@@ -305,6 +316,9 @@ pub(crate) async fn look(order: &RunOrder, log: &Arc<dyn Log>, facts: &Facts) ->
 /// Which topic it is, its partitions, and which of them are in use.
 fn add(log: &Arc<dyn Log>, facts: &mut Facts, order: &RunOrder) -> Result<(), LogError> {
     let read = std::mem::take(&mut facts.partitions);
+    if order.old.is_some() {
+        return Ok(());
+    }
     facts.topic_is = log.topic_id(&facts.topic)?;
     for partition in 0..log.partitions(&facts.topic)? {
         let end = log.bounds(&facts.topic, partition)?.end;

@@ -1,7 +1,8 @@
 //! The generations that have runs, with their versions as they are read.
 
 use anyhow::{Context, ensure};
-use weir_schemas::{Number, SchemaVersion, World};
+use weir_pipeline::{Rule, Seam};
+use weir_schemas::{Conversion, Number, SchemaVersion, WindowWidth, World};
 
 use crate::config::Config;
 
@@ -12,8 +13,20 @@ pub(crate) struct Generation {
     pub version: SchemaVersion,
     /// The version's file, as the conversion that has made the generation has it; `None`: as it is configured.
     pub text: Option<String>,
-    /// Its first window, ms since the Unix epoch; `None`: that of the log.
+    /// The first window that its runs compute, ms since the Unix epoch; `None`: that of the log.
     pub from_ms: Option<i64>,
+    /// The rows before that, if they are another generation's.
+    pub carried: Option<CarriedOver>,
+    /// Where both meet.
+    pub seam: Option<Seam>,
+}
+
+/// Rows that were, or are still to be, carried over from another generation's table.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CarriedOver {
+    pub old: Number,
+    /// The first window, ms since the Unix epoch.
+    pub from_ms: i64,
 }
 
 impl Generation {
@@ -27,11 +40,13 @@ impl Generation {
                  first generation",
                 version.number
             );
-            return Ok(Generation { number, version, text: None, from_ms: None });
+            return Ok(Generation { number, version, text: None, from_ms: None, carried: None, seam: None });
         };
         let made = world.generations.made(number).with_context(|| format!("there is no generation {wanted}"))?;
         let version = SchemaVersion::parse(&made.version, &format!("the version of generation {wanted}"))?;
-        Ok(Generation { number, version, text: Some(made.version.clone()), from_ms: Some(made.from_ms) })
+        let carried = made.carried.map(|carried| CarriedOver { old: made.old, from_ms: carried.from_ms });
+        let (text, from_ms, seam) = (Some(made.version.clone()), Some(made.from_ms), seam(world, made, version.width)?);
+        Ok(Generation { number, version, text, from_ms, carried, seam })
     }
 
     /// All that have runs, the one in use first.
@@ -50,4 +65,17 @@ impl Generation {
     pub(crate) fn in_use(config: &Config, world: &World) -> anyhow::Result<Generation> {
         Generation::of(config, world, world.generations.in_use())
     }
+}
+
+/// Where a generation's own windows, of this width, meet those that it was given; the old one may have been given some, too.
+fn seam(world: &World, made: &Conversion, width: WindowWidth) -> anyhow::Result<Option<Seam>> {
+    let Some(carried) = made.carried else { return Ok(None) };
+    let old_width = WindowWidth::new(carried.width_ms);
+    let old_width = old_width.with_context(|| format!("{} ms is no width of windows", carried.width_ms))?;
+    let older = match world.generations.made(made.old) {
+        Some(old) => seam(world, old, old_width)?,
+        None => None,
+    };
+    let old = Rule { width: old_width, lateness_ms: carried.lateness_ms, seam: older.map(Box::new) };
+    Ok(Some(Seam { at: width.window_of(made.from_ms), old }))
 }

@@ -95,8 +95,11 @@ fn words(action: &Action) -> String {
             format!("maintenance planned, {} to {}", at(*begins_ms), at(*ends_ms))
         }
         Action::MaintenanceCancelled { .. } => "maintenance cancelled".to_owned(),
-        Action::ConversionStarted { generation, from_ms, .. } => {
-            format!("generation {generation} is filled beside the one in use, from {} on", at(*from_ms))
+        Action::ConversionStarted { generation, from_ms, carried, .. } => {
+            let carried =
+                carried.map(|carried| format!(", what is older carried over from {} on", at(carried.from_ms)));
+            let carried = carried.unwrap_or_default();
+            format!("generation {generation} is filled beside the one in use, from {} on{carried}", at(*from_ms))
         }
         Action::Verified { differing: 0, closed_ms, .. } => {
             format!("both generations agree on all before {}", at(*closed_ms))

@@ -2,6 +2,7 @@
 
 mod backup;
 mod begin;
+mod carried;
 mod config;
 mod control;
 mod demo;

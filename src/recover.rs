@@ -19,7 +19,7 @@ use anyhow::Context;
 use weir_log::{Clock, ControlLog, Log, PartitionInUse, SystemClock};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Fault, Repair, Replacement, Replacements, WindowWidth, World,
-    control::{Action, ControlRecord, EVENTS_TOPIC, GAP_RUN, TopicId, import_topic},
+    control::{Action, CARRIED_RUN, ControlRecord, EVENTS_TOPIC, GAP_RUN, TopicId, import_topic},
     days_of, kind_of,
     progress::{RunProgress, group_of},
 };
@@ -35,7 +35,7 @@ const INTO_USE_AHEAD_MS: i64 = 20_000;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RecoverArgs {
-    /// The run, as `weir status` names it: `live`, `gap`, `import-…`
+    /// The run, as `weir status` names it: `live`, `gap`, `import-…`, `shadow-carried`
     run: String,
     /// Why: it is kept for ever, with who and when
     #[arg(long, required_unless_present = "dry_run")]
@@ -63,6 +63,9 @@ struct Known {
     /// How many partitions the topic has.
     partitions: u32,
     width: WindowWidth,
+    /// Of the run that carries rows over, while the table that has them is there: its first window. It may be asked to look at
+    /// all of them again although it has not stopped, since they may have changed there.
+    carries_from_ms: Option<i64>,
     /// Days (UTC, since the Unix epoch) that were replaced by what the log gives since the run has stopped.
     replaced: BTreeSet<i64>,
 }
@@ -99,7 +102,10 @@ fn plan(known: &Known) -> Result<Plan, Refusal> {
     let give_up = |from_ms: i64, to_ms: i64| lose(known, &[(from_ms, to_ms)]);
     let after = |ms: i64| known.width.next(known.width.window_of(ms)).ms();
     match &known.fault {
-        _ if !known.stopped => Err(Refusal::NotStopped),
+        _ if !known.stopped => match known.carries_from_ms {
+            Some(from_ms) => Ok(Plan::only(Repair::AskAgain { from_ms })),
+            None => Err(Refusal::NotStopped),
+        },
         None => Ok(Plan::only(Repair::GoOn)),
         // What was done after the record was lost lies behind a hole: it is asked for again too.
         Some(Fault::TableLost { from_ms, .. }) if known.whole_ms > *from_ms => {
@@ -159,6 +165,12 @@ fn words(plan: &Plan, run: &str) -> String {
     }
     words.extend(plan.repairs.iter().map(|repair| match *repair {
         Repair::GoOn => format!("{run} goes on from the first window that is not in the table"),
+        Repair::AskAgain { from_ms } if run.ends_with(CARRIED_RUN) => {
+            format!(
+                "{run} compares all windows from {} on with the old table again, and writes those that differ",
+                at(from_ms)
+            )
+        }
         Repair::AskAgain { from_ms } => {
             format!("{run} computes all windows from {} on again, and writes those that differ", at(from_ms))
         }
@@ -186,7 +198,7 @@ fn recover(config: &Config, args: &RecoverArgs) -> anyhow::Result<ExitCode> {
     let run = world.roles.run(&args.run).with_context(no_run)?;
     let (run, role) = (run.as_str(), world.roles.role(&run));
     let topic = match kind_of(run).1 {
-        "live" | GAP_RUN => EVENTS_TOPIC.to_owned(),
+        "live" | GAP_RUN | CARRIED_RUN => EVENTS_TOPIC.to_owned(),
         kind => import_topic(kind.strip_prefix("import-").with_context(no_run)?),
     };
     let told = progress(log.as_ref(), run, &topic)?.with_context(|| {
@@ -244,7 +256,10 @@ fn know(
     accept_loss: bool,
 ) -> anyhow::Result<Known> {
     let world = World::of(control.read_all()?.records.iter().map(|(_, record)| record));
-    let version = Generation::of(config, &world, kind_of(run).0)?.version;
+    let generation = Generation::of(config, &world, kind_of(run).0)?;
+    let (version, carried) =
+        (&generation.version, generation.carried.as_ref().filter(|_| kind_of(run).1 == CARRIED_RUN));
+    let carried = carried.map(|of| (of.from_ms, world.generations.alive().contains(&of.old)));
     let width = version.width;
     let now_ms = SystemClock.now_ms();
     let partitions = log.partitions(topic)?;
@@ -256,16 +271,22 @@ fn know(
     let there: Vec<_> = in_use.iter().copied().filter(|in_use| in_use.partition < partitions).collect();
     let renewed = matches!(told.fault, Some(Fault::TopicReplaced { .. }));
     let whole = weir_pipeline::whole_from(log.as_ref(), topic, &there, width, renewed, now_ms)?;
+    let given_up = world.recoveries(run).given_up_to_ms();
+    // What is carried over is all in the old table, or nowhere.
+    let whole_ms = match (carried, generation.from_ms) {
+        (Some((from_ms, true)), _) | (Some(_), Some(from_ms)) => from_ms,
+        _ => given_up.map_or(whole, |given_up_ms| whole.max(width.window_of(given_up_ms))).ms(),
+    };
     let replaced = match kind_of(run).1 {
         "live" => replaced_since(&world.replacements, version.number, told.at_ms),
         _ => BTreeSet::new(),
     };
-    let given_up = world.recoveries(run).given_up_to_ms();
     Ok(Known {
         stopped: told.stopped.is_some(),
         fault: told.fault.clone(),
         accept_loss,
-        whole_ms: given_up.map_or(whole, |given_up_ms| whole.max(width.window_of(given_up_ms))).ms(),
+        whole_ms,
+        carries_from_ms: carried.filter(|(_, is_there)| *is_there).map(|(from_ms, _)| from_ms),
         next_ms: width.next(width.window_of(now_ms)).ms(),
         effective_ms: in_use.iter().map(|in_use| in_use.effective_ms).max().unwrap_or(now_ms).max(0),
         partitions,
@@ -337,6 +358,7 @@ mod tests {
             whole_ms,
             next_ms: 1_200_000,
             effective_ms: 0,
+            carries_from_ms: None,
             partitions: 5,
             width: WindowWidth::new(60_000).expect("divides a day"),
             replaced: BTreeSet::new(),
@@ -364,6 +386,8 @@ mod tests {
         for fault in faults() {
             let known = Known { stopped: false, ..known(Some(fault), 0, true) };
             assert_eq!(plan(&known), Err(Refusal::NotStopped));
+            let again = Plan::only(Repair::AskAgain { from_ms: 9 });
+            assert_eq!(plan(&Known { carries_from_ms: Some(9), ..known }), Ok(again), "the old table may have changed");
         }
     }
 

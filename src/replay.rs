@@ -205,6 +205,8 @@ struct Known {
     apply: bool,
     /// Live's first window, ever.
     first: WindowStart,
+    /// The windows before that one were carried over from another generation's table.
+    carried: bool,
     /// The first window that the log has all of.
     whole: WindowStart,
     /// The end of what was ever given up: what lies before cannot be computed.
@@ -227,6 +229,13 @@ fn refusal(known: &Known) -> Option<String> {
     let is_midnight = |at: &WindowStart| at.ms() % DAY_MS == 0;
     if *apply && let Some(within) = [from, to].into_iter().find(|at| !is_midnight(at)) {
         return Some(format!("--apply replaces whole days (UTC), and {} is within one", at(within.ms())));
+    }
+    if known.carried && from < first {
+        return Some(format!(
+            "the windows before {} were carried over from the table of another schema version, as that counted them: they \
+             are not computed (begin there or later)",
+            at(first.ms())
+        ));
     }
     if to <= first {
         return Some(format!("live began at {}: there is nothing before", at(first.ms())));
@@ -362,15 +371,16 @@ impl Replay<'_> {
 
     async fn know(&self) -> anyhow::Result<Known> {
         let world = World::of(&records(&self.control).await?);
-        let live = RunOrder::live(self.config, &self.target, &world, &Generation::in_use(self.config, &world)?)?;
+        let in_use = Generation::in_use(self.config, &world)?;
+        let live = RunOrder::live(self.config, &self.target, &world, &in_use)?;
         let records = world.control.as_slice();
         let recoveries = ["live", GAP_RUN].map(|run| Recoveries::of(run, records));
         let given_up_to_ms = recoveries.iter().filter_map(Recoveries::given_up_to_ms).max();
-        let in_use: Vec<PartitionInUse> = weir_log::partitions_in_use(records);
+        let partitions: Vec<PartitionInUse> = weir_log::partitions_in_use(records);
         let (log, width) = (self.log.clone(), self.version.width);
         // Of a topic that has had a predecessor something was given up: that is refused by itself.
         let whole = tokio::task::spawn_blocking(move || {
-            weir_pipeline::whole_from(log.as_ref(), EVENTS_TOPIC, &in_use, width, false, SystemClock.now_ms())
+            weir_pipeline::whole_from(log.as_ref(), EVENTS_TOPIC, &partitions, width, false, SystemClock.now_ms())
         });
         let whole = whole.await??;
         let windows = self.windows(live.from);
@@ -379,6 +389,7 @@ impl Replay<'_> {
             asked: self.asked,
             apply: self.apply,
             first: live.from,
+            carried: in_use.seam.is_some(),
             whole,
             given_up_to_ms,
             recovering: recoveries.iter().any(|of| !of.pending.is_empty()),
@@ -589,6 +600,7 @@ mod tests {
             asked: days(10, 12),
             apply,
             first,
+            carried: false,
             whole,
             given_up_to_ms,
             recovering,
@@ -634,6 +646,7 @@ mod tests {
         let all = [
             Known { asked: part, ..apply.clone() },
             Known { asked: days(3, 5), ..only.clone() },
+            Known { asked: days(5, 12), carried: true, ..apply.clone() },
             Known { open: vec![replacement(&[11, 12])], ..apply.clone() },
             Known { recovering: true, ..only.clone() },
             Known { standing: at_ms(11 * DAY_MS + hour), ..apply.clone() },
@@ -649,6 +662,7 @@ mod tests {
         expect![[r#"
             --apply replaces whole days (UTC), and 1970-01-11 01:00:00 UTC is within one
             live began at 1970-01-06 01:00:00 UTC: there is nothing before
+            the windows before 1970-01-06 01:00:00 UTC were carried over from the table of another schema version, as that counted them: they are not computed (begin there or later)
             1970-01-12 to 1970-01-13 are being replaced since 1970-01-01 00:00:00 UTC by ops@host: if that was cut short, `weir replay --from 1970-01-12 --to 1970-01-14 --apply --reason …` ends it, then others can be replaced (`weir replay --give-up` if it says that it cannot)
             a recovery was ordered, and is not done yet: it takes windows back (wait until `weir status` shows that the run goes on)
             1970-01-12 is not finished: live is complete through 1970-01-12 01:00:00 UTC (wait until that is past 1970-01-13 00:00:00 UTC, `weir status` says when; or take less: --to 1970-01-12)

@@ -3,7 +3,7 @@
 //! ```text
 //!  standard input: order, then what changes meanwhile (its end: stop at the next batch boundary)
 //!  begin: repairs that a person has ordered, checkpoint, may it go on?  (begin.rs, judge.rs)
-//!  log ──▶ pipeline::run (timely workers) ──Closed──▶ sink::run ──▶ ClickHouse
+//!  log ──▶ pipeline::run (timely workers) ──Closed──▶ sink::run ──▶ ClickHouse    (or: old table ──▶ sink::carry, carried.rs)
 //!                         └── status ──▶ progress in the log, as a consumer group  (report.rs)
 //! ```
 
@@ -23,10 +23,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_log::{Clock, Log, LogConfig, PartitionInUse, SystemClock};
-use weir_pipeline::{Pace, RunSpec, SourceKind, Status};
+use weir_pipeline::{Pace, RunSpec, Seam, SourceKind, Status};
 use weir_schemas::{
     Closed, Fault, Repair, SchemaVersion, UNHINDERED_PERMILLE, WindowStart, World,
-    control::{CONTROL_TOPIC, EVENTS_TOPIC, GAP_RUN, REPLAY_RUN, import_run, import_topic},
+    control::{CARRIED_RUN, CONTROL_TOPIC, EVENTS_TOPIC, GAP_RUN, REPLAY_RUN, import_run, import_topic},
     run_of,
 };
 
@@ -34,6 +34,7 @@ use weir_sink::{Left, table::Windows};
 
 use crate::{
     begin::{self, Begun},
+    carried,
     config::Config,
     generation::Generation,
     judge,
@@ -47,7 +48,7 @@ pub(crate) const STOPPED_FOR_GOOD: i32 = 70;
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often the log is looked at for what must stop the run, and, of so many looks once, `emissions`.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
+pub(crate) const WATCH_EVERY: Duration = Duration::from_secs(2);
 const WATCH_EMISSIONS: u32 = 5;
 const WATCH_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -64,6 +65,9 @@ pub(crate) struct RunOrder {
     pub import: bool,
     pub from: WindowStart,
     pub to: Option<WindowStart>,
+    /// Where its generation's own windows begin, if those before were carried over.
+    #[serde(default)]
+    pub seam: Option<Seam>,
     /// (partition, effective time in ms) of those in use.
     pub partitions: Vec<(u32, i64)>,
     /// Which topic it must be; `None`: not known.
@@ -83,6 +87,9 @@ pub(crate) struct RunOrder {
     /// How it stands to what live has left for later.
     #[serde(default)]
     pub left: Left,
+    /// Of a run that carries rows over: from where. Any other computes its rows from the log.
+    #[serde(default)]
+    pub old: Option<Old>,
     /// What it is told to begin with.
     #[serde(default)]
     pub told: Told,
@@ -99,6 +106,18 @@ pub(crate) struct RunOrder {
     pub memory_bytes_max: usize,
     pub spill_dir: PathBuf,
     pub tick_after_ms: u64,
+}
+
+/// The generation that rows are carried over from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Old {
+    /// The first one: its version is the configured one.
+    First,
+    /// One that a conversion has made: its version's file.
+    Made(String),
+    /// It was dropped since.
+    Gone,
 }
 
 /// What a run is told while it goes on, a line of JSON each.
@@ -164,6 +183,28 @@ impl RunOrder {
         Ok(RunOrder { left: Left::Own, ..order })
     }
 
+    /// The run that carries over what the log does not have any more; `None`: of this generation nothing was.
+    pub(crate) fn carried(
+        config: &Config,
+        target: &weir_sink::Target,
+        world: &World,
+        generation: &Generation,
+    ) -> Option<anyhow::Result<RunOrder>> {
+        let (carried, seam) = (generation.carried.as_ref()?, generation.seam.as_ref()?);
+        let made = || world.generations.made(carried.old).map(|made| made.version.clone());
+        let old = match (world.generations.alive().contains(&carried.old), carried.old) {
+            (false, _) => Old::Gone,
+            (true, None) => Old::First,
+            (true, Some(_)) => Old::Made(made()?),
+        };
+        let from = generation.version.width.window_of(carried.from_ms);
+        let order = RunOrder::of_events(config, target, world, generation, CARRIED_RUN, from, Some(seam.at));
+        // The log has no say in it: nothing is read of it.
+        let of =
+            |order| RunOrder { old: Some(old), topic_id: None, partitions: Vec::new(), given_up_to_ms: None, ..order };
+        Some(order.map(of))
+    }
+
     /// The run that computes windows again, into the tables of `target`, which is beside the one in use.
     pub(crate) fn replay(
         config: &Config,
@@ -193,6 +234,7 @@ impl RunOrder {
         let partitions = weir_log::partitions_in_use(&world.control);
         order.partitions = partitions.iter().map(|in_use| (in_use.partition, in_use.effective_ms)).collect();
         order.topic_id = weir_log::topic_is(EVENTS_TOPIC, &world.control).map(str::to_owned);
+        order.seam = generation.seam.clone();
         Ok(order)
     }
 
@@ -244,6 +286,8 @@ impl RunOrder {
             topic,
             from,
             to,
+            seam: None,
+            old: None,
             log: config.log_config(),
             target: target.clone(),
             schema_number: config.schema.version,
@@ -258,6 +302,15 @@ impl RunOrder {
     /// As people call it.
     pub(crate) fn called(&self) -> &str {
         self.told.called(&self.run)
+    }
+
+    /// The windows of its origin that are the run's, `[from, to)`, ms since the Unix epoch: those before a seam are not live's.
+    pub(crate) fn own_ms(&self) -> (i64, i64) {
+        match (&self.seam, &self.old) {
+            (None, _) => (i64::MIN, i64::MAX),
+            (Some(seam), None) => (seam.at.ms(), i64::MAX),
+            (Some(seam), Some(_)) => (i64::MIN, seam.at.ms()),
+        }
     }
 
     pub(crate) fn version(&self) -> anyhow::Result<SchemaVersion> {
@@ -403,6 +456,9 @@ async fn run(
     }
     info!(run = order.run, checkpoint_ms = checkpoint.ms(), workers = order.workers, "goes on from its checkpoint");
     let status = Arc::new(Status::default());
+    if order.old.is_some() {
+        status.reads_nothing(carried::ends(log.as_ref(), &order.topic)?);
+    }
     let told = (status.clone(), pace.clone(), heard);
     let reporter = Reporter::new(order, version.number, log.clone(), told, Done::new(checkpoint), moved);
     let reporter = Arc::new(reporter);
@@ -411,7 +467,10 @@ async fn run(
         let (reporter, stop) = (reporter.clone(), stop.clone());
         std::thread::spawn(move || reporter.keep_saying(&stop))
     };
-    let ended = go_on(order, version, checkpoint, log, pace, status, &reporter, &stop, stopping).await;
+    let ended = match &order.old {
+        None => go_on(order, version, checkpoint, log, pace, status, &reporter, &stop, stopping).await,
+        Some(old) => carried::go_on(order, old, version, checkpoint, pace, &reporter, stopping).await,
+    };
     // Whatever is said after this is said after the last report.
     stop.store(true, Ordering::SeqCst);
     let _ = reports.join();
@@ -456,7 +515,7 @@ async fn go_on(
         topic: order.topic.clone(),
         kind: if order.import { SourceKind::Import } else { SourceKind::Live },
         from: sink.begins(),
-        seam: None,
+        seam: order.seam.clone(),
         to: order.to,
         partitions: order
             .partitions
@@ -507,7 +566,7 @@ async fn go_on(
     }
 }
 
-async fn until(mut stopping: watch::Receiver<bool>) {
+pub(crate) async fn until(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 

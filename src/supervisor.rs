@@ -26,7 +26,7 @@ use weir_console::Seen;
 use weir_log::{Clock, Committed, ControlLog, Log};
 use weir_schemas::{
     Fault, Hold, Number, SHADOW, SchemaVersion, World,
-    control::{Action, ControlRecord, GAP_RUN, import_run, import_topic},
+    control::{Action, CARRIED_RUN, ControlRecord, GAP_RUN, import_run, import_topic},
     kind_of,
     progress::group_of,
     run_of,
@@ -348,7 +348,8 @@ impl Supervisor {
             let gone = runs.extract_if(.., |run, _| kind_of(run).0 == *number);
             let children: Vec<_> = gone.filter_map(|(run, running)| Some((run, running.child?))).collect();
             let origins = [("live".to_owned(), String::new()), (GAP_RUN.to_owned(), String::new())].into_iter();
-            let origins = origins.chain(desired.imports.keys().map(|id| (import_run(id), id.clone())));
+            let carried = generation.carried.iter().map(|_| (CARRIED_RUN.to_owned(), String::new()));
+            let origins = origins.chain(carried).chain(desired.imports.keys().map(|id| (import_run(id), id.clone())));
             let written = origins.map(|(kind, origin)| (run_of(*number, &kind), origin)).collect();
             undos.begin(&generation.name(), || self.drop_generation(generation.clone(), written, children));
         }
@@ -377,7 +378,7 @@ impl Supervisor {
         }
     }
 
-    /// Sees to the runs of one generation: live's, and those of the imports.
+    /// Sees to the runs of one generation: live's, the one that carries rows over, and those of the imports.
     async fn look_after(
         &self,
         world: &World,
@@ -388,11 +389,12 @@ impl Supervisor {
     ) -> anyhow::Result<()> {
         let is_in_use = generation.number == world.generations.in_use();
         let live = RunOrder::live(&self.config, &self.target, world, generation);
+        let carried = RunOrder::carried(&self.config, &self.target, world, generation);
         let imports = desired.imports.iter();
         let imports =
             imports.map(|(id, times)| Ok(RunOrder::import(&self.config, &self.target, world, generation, id, *times)));
         let mut failed = Ok(());
-        for order in [live].into_iter().chain(imports) {
+        for order in [live].into_iter().chain(carried).chain(imports) {
             let kept = match order {
                 Ok(mut order) => {
                     // All runs beside the one in use are held as one.
@@ -404,7 +406,7 @@ impl Supervisor {
                     let waits = order.import && imports_at_work(runs, &order.run) >= IMPORTS_AT_ONCE;
                     match hold.paused() {
                         // What its pause says is said by the shadow's live run.
-                        Some(_) if order.import && !is_in_use => self.end(&order.run, runs).await,
+                        Some(_) if order.to.is_some() && !is_in_use => self.end(&order.run, runs).await,
                         None if waits => Ok(()),
                         _ => self.keep_up(order, &hold, filled || !is_in_use, runs).await,
                     }
@@ -644,10 +646,17 @@ impl Supervisor {
             }
         };
         let origins: BTreeSet<&str> = findings.iter().map(Finding::origin).collect();
-        for origin in origins {
-            let kind = if origin.is_empty() { "live".to_owned() } else { import_run(origin) };
+        let seam_ms = generation.seam.as_ref().map_or(i64::MIN, |seam| seam.at.ms());
+        let concerned = origins.into_iter().flat_map(|origin| match origin {
+            "" => vec![
+                ("live".to_owned(), origin, (seam_ms, i64::MAX)),
+                (CARRIED_RUN.to_owned(), origin, (i64::MIN, seam_ms)),
+            ],
+            import => vec![(import_run(import), origin, (i64::MIN, i64::MAX))],
+        });
+        for (kind, origin, own_ms) in concerned {
             let run = run_of(generation.number, &kind);
-            let Some(fault) = begin::differs(&findings, origin, &generation.version) else { continue };
+            let Some(fault) = begin::differs(&findings, origin, own_ms, &generation.version) else { continue };
             let Some(running) = runs.get_mut(&run) else { continue };
             let settled = !running.pending && running.unsettled.is_none_or(|unsettled| unsettled < began);
             if running.differs || !settled || recovered.contains(&run) {

@@ -242,6 +242,13 @@ impl Tables {
         if !weir_sink::gaps(&self.target, &other.version).await?.is_empty() {
             return Ok(Some("a gap of the other generation is not filled".to_owned()));
         }
+        if let Some(carried) = RunOrder::carried(&self.config, &self.target, world, &other) {
+            let order = carried?;
+            let through = weir_sink::checkpoint(&self.target, &order.run, &other.version, "", order.from).await?;
+            if order.to.is_some_and(|to| through < to) {
+                return Ok(Some("not all rows are carried over yet".to_owned()));
+            }
+        }
         for (id, times) in desired(&world.control).imports {
             let order = RunOrder::import(&self.config, &self.target, world, &other, &id, times);
             let through = weir_sink::checkpoint(&self.target, &order.run, &other.version, &id, order.from).await?;

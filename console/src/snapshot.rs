@@ -5,7 +5,7 @@ use weir_log::{Committed, Log, LogError};
 use weir_schemas::{
     DEDUP_HORIZON_MS, Hold, Missing, Number, Recoveries, Replacement, Replacements, SHADOW, STEP_BACK_MAX_MS,
     UNHINDERED_PERMILLE, World,
-    control::{Action, ControlRecord, EVENTS_TOPIC, EtaKept, GAP_RUN, import_run, import_topic},
+    control::{Action, CARRIED_RUN, ControlRecord, EVENTS_TOPIC, EtaKept, GAP_RUN, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
 
@@ -498,6 +498,16 @@ fn observe_beside(
     live.look(world, through_ms, now_ms, &mut seen.paces);
     let (paused, throttled) = (live.paused.clone(), live.throttled.clone());
     let mut runs = vec![live];
+    if world.generations.shadow().and_then(|number| world.generations.made(number)?.carried).is_some() {
+        let role = format!("{SHADOW}-{CARRIED_RUN}");
+        let run = observe_run(log, world, &role, EVENTS_TOPIC, None, now_ms)?;
+        // It reads nothing of the log.
+        let (partitions, lag_records, lag_ms, records) = (Vec::new(), 0, 0, 0);
+        let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
+        let paused = paused.clone().map(|paused| PausedStatus { through_ms, ..paused });
+        let throttled = throttled.clone();
+        runs.push(RunStatus { partitions, lag_records, lag_ms, records, paused, throttled, ..run });
+    }
     let counted = |import: &&ImportStatus| matches!(import.state, ImportState::Counting | ImportState::Done);
     for import in imports.iter().filter(counted) {
         let role = format!("{SHADOW}-{}", import_run(&import.id));

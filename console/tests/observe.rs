@@ -15,8 +15,8 @@ use weir_console::{
 };
 use weir_log::{Appended, Bounds, Clock, Committed, Log, LogError, Reader, TopicKind};
 use weir_schemas::{
-    Repair,
-    control::{Action, EtaKept, Import},
+    Repair, SchemaVersion,
+    control::{Action, Carried, EVENTS_TOPIC, EtaKept, Import},
     progress::RunProgress,
 };
 
@@ -455,4 +455,30 @@ fn imports_are_part_of_the_work_by_their_records_and_shown_until_they_are_done()
     world.swap(8, through_ms, 60 * MINUTE_MS);
     let swapped = beside(&mut world, ["v2-live", "live"], through_ms);
     assert_eq!(roles(&swapped), "live import-i1 shadow");
+}
+
+#[test]
+fn what_is_carried_over_is_shown_until_it_is_done_and_before_that_nothing_has_caught_up() {
+    let mut world = World::new(BEGAN_MS);
+    world.live_through(600);
+    let (version, carried) = (
+        SchemaVersion::builtin_text(2).unwrap().to_owned(),
+        Carried { from_ms: 0, width_ms: MINUTE_MS, lateness_ms: 10 * SECOND_MS },
+    );
+    let from_ms = BEGAN_MS;
+    world.say(Action::ConversionStarted { id: 7, generation: 2, version, from_ms, carried: Some(carried) });
+    let through_ms = world.clock.now_ms() - 90 * SECOND_MS;
+    let roles = |looked: &Snapshot| looked.runs.iter().map(|run| run.run.clone()).collect::<Vec<_>>().join(" ");
+    let begun = beside(&mut world, ["live", "v2-live"], through_ms);
+    assert_eq!((roles(&begun).as_str(), state(&begun)), ("live shadow shadow-carried", Some(ConversionState::Filling)));
+    let stopped = Some("its table was altered".to_owned());
+    world.tell("v2-carried", EVENTS_TOPIC, 0, RunProgress { stopped, ..RunProgress::default() });
+    let stopped = beside(&mut world, ["live", "v2-live"], through_ms);
+    let carried = stopped.runs.iter().find(|run| run.run == "shadow-carried").unwrap();
+    assert_eq!((carried.lag_records, carried.lag_ms), (0, 0), "it reads nothing of the log");
+    let conversion = stopped.conversion.unwrap();
+    assert_eq!(conversion.stopped.as_deref(), Some("shadow-carried: its table was altered"));
+    world.tell("v2-carried", EVENTS_TOPIC, 0, RunProgress { ended: true, ..RunProgress::default() });
+    let done = beside(&mut world, ["live", "v2-live"], through_ms);
+    assert_eq!((roles(&done).as_str(), state(&done)), ("live shadow", Some(ConversionState::CaughtUp)));
 }

@@ -52,7 +52,7 @@ impl Pace {
     }
 
     /// How long to rest after so much work.
-    fn rest(&self, worked: Duration) -> Duration {
+    pub fn rest(&self, worked: Duration) -> Duration {
         let permille = u32::from(self.0.permille.load(Ordering::Relaxed));
         worked * (1000 - permille) / permille
     }

@@ -67,6 +67,11 @@ impl Status {
         *self.partitions.lock().expect("no holder panics") = partitions;
     }
 
+    /// That of a run which does not read the log: where its partitions end.
+    pub fn reads_nothing(&self, partitions: Vec<PartitionStatus>) {
+        self.begin(0, 0, partitions);
+    }
+
     pub(crate) fn set_partition(&self, new: PartitionStatus) {
         let mut partitions = self.partitions.lock().expect("no holder panics");
         if let Some(old) = partitions.iter_mut().find(|old| old.partition == new.partition) {

@@ -151,6 +151,9 @@ pub enum Action {
         generation: u32,
         version: String,
         from_ms: i64,
+        /// What of the old table is carried over, because the log does not have it any more; `None`: nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        carried: Option<Carried>,
     },
     /// Both tables of conversion `id` were compared; `attempt` names the comparison: the writer's clock, ms. `closed_ms`: rows
     /// that had left before were. `differing`: so many sums and values that must agree do not.
@@ -203,6 +206,15 @@ pub enum Action {
     Dropped {
         generation: Option<u32>,
     },
+}
+
+/// The rows that left an old table in the windows from `from_ms` to the new one's first window, and how that table's rows are
+/// cut: an event is carried over if and only if the old rule closed it before that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    pub from_ms: i64,
+    pub width_ms: i64,
+    pub lateness_ms: i64,
 }
 
 fn yes() -> bool {
@@ -291,6 +303,9 @@ pub fn import_topic(id: &str) -> String {
 /// Name of the run that fills what live has left.
 pub const GAP_RUN: &str = "gap";
 
+/// Name of the run that carries over what the log does not have any more ([`Carried`]).
+pub const CARRIED_RUN: &str = "carried";
+
 /// Name of the run that computes windows again beside the table ([`Action::Replace`]).
 pub const REPLAY_RUN: &str = "replay";
 
@@ -309,6 +324,15 @@ pub struct WindowRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_conversion_that_an_older_weir_has_started_carries_nothing_over() {
+        let older = r#"{"at_ms":1,"who":"ops","action":{"do":"conversion_started","id":7,"generation":2,"version":"v","from_ms":0}}"#;
+        let read = serde_json::from_str::<ControlRecord>(older).unwrap();
+        let Action::ConversionStarted { carried, .. } = &read.action else { panic!("{read:?}") };
+        assert_eq!(*carried, None);
+        assert_eq!(serde_json::to_string(&read).unwrap(), older, "nor does it write another record");
+    }
 
     #[test]
     fn what_an_older_weir_has_recorded_as_replaced_was_done() {

@@ -6,15 +6,16 @@
 //!    └──────────────▶ Drop, of the new one ──▶ over: as before
 //! ```
 //!
-//! Each generation has runs of its own, one for live and one for each import. Those of the first are called as their kind,
-//! `live`; those of another have its number in front, `v2-live`. So a run's name says for ever what it writes. What people
-//! call it, its role, depends on which generation is in use: see [`Roles`].
+//! Each generation has runs of its own, one for live and one for each import, and one that carries rows over, if the log does
+//! not have any more what they were made of. Those of the first are called as their kind, `live`; those of another have its
+//! number in front, `v2-live`. So a run's name says for ever what it writes. What people call it, its role, depends on which
+//! generation is in use: see [`Roles`].
 
 use std::collections::BTreeMap;
 
 use crate::{
     Decision, Hold, Recoveries, Replacements, SchemaVersion,
-    control::{Action, ControlRecord},
+    control::{Action, Carried, ControlRecord},
 };
 
 /// A generation's number, N of `stats_v<N>`; `None`: the first one, whose version the configuration names.
@@ -47,10 +48,12 @@ pub struct Conversion {
     pub old: Number,
     /// The version's file, as it was then.
     pub version: String,
-    /// The first window, ms since the Unix epoch.
+    /// The first window that its own runs compute, ms since the Unix epoch.
     pub from_ms: i64,
     /// How often another generation was to be shown before it began.
     pub shows: usize,
+    /// What was carried over before that.
+    pub carried: Option<Carried>,
     /// What the last comparison came to.
     pub verdict: Option<Verdict>,
     /// The comparison that has begun after it, and is not over.
@@ -125,16 +128,25 @@ impl Generations {
     fn fold(&mut self, record: &ControlRecord) -> bool {
         let by = |id| Decision { id, at_ms: record.at_ms, who: record.who.clone(), reason: record.reason.clone() };
         match &record.action {
-            Action::ConversionStarted { id, generation, version, from_ms } => {
+            Action::ConversionStarted { id, generation, version, from_ms, carried } => {
                 let is_new = self.conversions.iter().all(|known| known.generation != *generation);
                 if self.under_way().is_none() && is_new {
                     let old = self.in_use();
                     let (generation, version, from_ms) = (*generation, version.clone(), *from_ms);
                     let (verdict, comparing, accepted) = (None, None, Vec::new());
-                    let by = by(*id);
-                    let shows = self.shows.len();
-                    let made =
-                        Conversion { by, generation, old, version, from_ms, shows, verdict, comparing, accepted };
+                    let (by, carried, shows) = (by(*id), *carried, self.shows.len());
+                    let made = Conversion {
+                        by,
+                        generation,
+                        old,
+                        version,
+                        from_ms,
+                        shows,
+                        carried,
+                        verdict,
+                        comparing,
+                        accepted,
+                    };
                     self.conversions.push(made);
                 }
             }
@@ -272,6 +284,7 @@ pub const SHADOW: &str = "shadow";
 /// |---|---|---|
 /// | `live`, `v2-live` | `live` | `shadow` |
 /// | `gap`, `v2-gap` | `gap` | `shadow-gap` |
+/// | `v2-carried` | `carried` | `shadow-carried` |
 /// | `import-x`, `v2-import-x` | `import-x` | `shadow-import-x` |
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Roles {
@@ -369,7 +382,7 @@ mod tests {
     }
 
     fn started(id: i64, generation: u32) -> Action {
-        Action::ConversionStarted { id, generation, version: V2.into(), from_ms: 0 }
+        Action::ConversionStarted { id, generation, version: V2.into(), from_ms: 0, carried: None }
     }
 
     fn show(id: i64, generation: Number) -> [Action; 2] {
@@ -486,6 +499,8 @@ mod tests {
             (roles(None, None), "live", "live"),
             (roles(None, Some(Some(2))), "v2-live", "shadow"),
             (roles(None, Some(Some(2))), "v2-import-x", "shadow-import-x"),
+            (roles(None, Some(Some(2))), "v2-carried", "shadow-carried"),
+            (roles(Some(2), Some(None)), "v2-carried", "carried"),
             (roles(Some(2), Some(None)), "v2-live", "live"),
             (roles(Some(2), Some(None)), "live", "shadow"),
             (roles(Some(2), Some(None)), "import-x", "shadow-import-x"),

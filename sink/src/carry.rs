@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::time::Instant;
-use weir_schemas::tables::stats_table;
+use weir_schemas::tables::{quote, stats_table};
 use weir_schemas::{Dimension, SchemaVersion, WindowStart};
 
 use crate::SinkError;
@@ -263,12 +263,27 @@ impl Carrier<'_> {
 }
 
 /// Which rows of the old table, as the new one's: a SELECT of its columns, but `origin`.
-pub(crate) fn rows_sql(database: &str, Old { version: old, windows }: &Old<'_>, new: &SchemaVersion) -> String {
+pub(crate) fn rows_sql(database: &str, old: &Old<'_>, new: &SchemaVersion) -> String {
+    let rows = cut_sql(database, old, new);
+    let renamed = new.dimensions.iter().map(|of| (quote(old.version.names.of(*of)), quote(new.names.of(*of))));
+    let (here, there): (Vec<_>, Vec<_>) = renamed.filter(|(here, there)| here != there).unzip();
+    if here.is_empty() {
+        return rows;
+    }
+    let (here, there) = (here.join(", "), there.join(", "));
+    format!(
+        "SELECT * REPLACE (CAST(transform(toString(dimension), [{here}], [{there}], toString(dimension)), \
+         'LowCardinality(String)') AS dimension) FROM ({rows})"
+    )
+}
+
+/// The same, by the old names of dimensions.
+fn cut_sql(database: &str, Old { version: old, windows }: &Old<'_>, new: &SchemaVersion) -> String {
     let mut all: Vec<String> = Vec::new();
-    let named = new.dimensions.iter().filter(|dimension| **dimension != Dimension::Props);
-    let named: Vec<String> = named.map(|dimension| weir_schemas::tables::quote(dimension.name())).collect();
+    let dimensions = || new.dimensions.iter().copied().filter(|dimension| *dimension != Dimension::Props);
+    let named: Vec<String> = dimensions().map(|dimension| quote(old.names.of(dimension))).collect();
     all.extend((!named.is_empty()).then(|| format!("dimension IN ({})", named.join(", "))));
-    let props = || format!("startsWith(dimension, {})", weir_schemas::tables::quote(&Dimension::of_prop("")));
+    let props = || format!("startsWith(dimension, {})", quote(&Dimension::of_prop("")));
     all.extend(new.dimensions.contains(&Dimension::Props).then(props));
     let of = format!(
         "{database}.{} WHERE origin = '' AND emitted_in >= toDateTime({}, 'UTC') AND emitted_in < toDateTime({}, 'UTC') \

@@ -75,7 +75,7 @@ pub use pressure::pressure;
 pub use replace::{Replacer, end_replay};
 pub use replay::{Compared, Differs, Held, Scratch, Standing, standing};
 pub use restore::{Vault, copy_on, restore_on};
-pub use room::{Room, room};
+pub use room::{Room, first_ms, room};
 pub use take_back::{Extent, take_back, take_back_on, undo, undo_on};
 pub use vault::{copy, restore};
 pub use verify::{Verified, recorded_days, server_ms, verify};

@@ -16,8 +16,6 @@ pub struct Room {
     pub bytes: u64,
     /// On the fullest disk that the table is on.
     pub bytes_free: u64,
-    /// The first window that is recorded of live, ms since the Unix epoch; `None`: none is.
-    pub first_ms: Option<i64>,
     /// By origin, how many events the table has counted, of live from `from_ms` on; empty when the version has no dimension
     /// that counts each event once.
     pub events: Vec<(String, u64)>,
@@ -46,16 +44,6 @@ async fn look(target: &Target, version: &SchemaVersion, from_ms: i64) -> Result<
             QUICK,
         )
         .await?;
-    let first: (u64, u32) = clickhouse
-        .row(
-            &format!(
-                "SELECT count(), toUnixTimestamp(min(window_from)) FROM {database}.emissions WHERE generation = {} AND \
-                 origin = '' AND state = 'done'",
-                version.number
-            ),
-            QUICK,
-        )
-        .await?;
     let events = match version.dimensions.contains(&Dimension::Site) {
         true => {
             let counted = version.measures.iter().map(|measure| measure.name()).collect::<Vec<_>>().join(" + ");
@@ -68,5 +56,18 @@ async fn look(target: &Target, version: &SchemaVersion, from_ms: i64) -> Result<
         }
         false => Vec::new(),
     };
-    Ok(Room { rows, bytes, bytes_free, first_ms: (first.0 > 0).then_some(i64::from(first.1) * 1000), events })
+    Ok(Room { rows, bytes, bytes_free, events })
+}
+
+/// The first window that is recorded as done of live, ms since the Unix epoch; `None`: none is. Errors: as of [`room`].
+pub async fn first_ms(target: &Target, version: &SchemaVersion) -> Result<Option<i64>, SinkError> {
+    let clickhouse = Connection::to(target);
+    let sql = format!(
+        "SELECT count(), toUnixTimestamp(min(window_from)) FROM {}.emissions WHERE generation = {} AND origin = '' AND \
+         state = 'done'",
+        clickhouse.database, version.number
+    );
+    let first: Result<(u64, u32), Failure> = clickhouse.row(&sql, QUICK).await;
+    let (done, from_s) = first.map_err(|failure| failure.into_error(&target.url, ""))?;
+    Ok((done > 0).then_some(i64::from(from_s) * 1000))
 }

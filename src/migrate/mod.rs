@@ -13,10 +13,11 @@ use anyhow::{Context, ensure};
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
     Number, SchemaVersion, World,
-    control::{Action, ControlRecord, EVENTS_TOPIC},
+    control::{Action, Carried, ControlRecord, EVENTS_TOPIC, GAP_RUN},
     progress::{RunProgress, group_of},
+    run_of,
 };
-use weir_sink::Target;
+use weir_sink::{Target, table::Windows};
 
 use crate::{
     config::Config, fault::Step, generation::Generation, give_way, judge::at, replay, report, run::RunOrder, serve,
@@ -43,7 +44,7 @@ pub(crate) enum MigrateCommand {
         /// Why: it is kept for ever, with who and when
         #[arg(long)]
         reason: String,
-        /// What the log does not have any more may be missing in the new generation
+        /// What the log does not have any more, and cannot be carried over, may be missing in the new generation
         #[arg(long)]
         accept_loss: bool,
     },
@@ -199,8 +200,10 @@ impl Migrate {
         let refusals = plan::refusals(&facts, accept_loss);
         ensure!(refusals.is_empty(), "{}", refusals.join("\nweir: "));
         let id = SystemClock.now_ms();
-        let from_ms = facts.log_from_ms;
-        self.say(reason, Action::ConversionStarted { id, generation: number, version: text, from_ms }).await?;
+        let (from_ms, old) = (facts.log_from_ms, &facts.old);
+        let (width_ms, lateness_ms) = (old.width.ms(), old.lateness_ms);
+        let carried = facts.carried_ms().map(|(from_ms, _)| Carried { from_ms, width_ms, lateness_ms });
+        self.say(reason, Action::ConversionStarted { id, generation: number, version: text, from_ms, carried }).await?;
         Step::Started.done();
         // Of two that were started at the same time the first counts.
         let ours = self.world().await?.generations.under_way().is_some_and(|conversion| conversion.by.id == id);
@@ -220,16 +223,31 @@ impl Migrate {
         let whole = tokio::task::spawn_blocking(move || {
             weir_pipeline::whole_from(log.as_ref(), EVENTS_TOPIC, &partitions, width, false, SystemClock.now_ms())
         });
-        let whole_ms = whole.await??.ms();
-        let log_from_ms = whole_ms.max(new.width.window_of(first_ms - new.lateness_ms).ms());
+        // What the log seems to have of windows that were given up, and before them, is not all.
+        let runs = ["live", GAP_RUN].map(|kind| run_of(old.number, kind));
+        let given_up_to_ms = runs.iter().filter_map(|run| world.recoveries(run).given_up_to_ms()).max();
+        let after = |ms: i64| new.width.next(new.width.window_of(ms - 1)).ms();
+        let whole_ms = whole.await??.ms().max(given_up_to_ms.map_or(i64::MIN, after));
+        let begin_ms = new.width.window_of(first_ms - new.lateness_ms).ms();
+        let mut log_from_ms = whole_ms.max(begin_ms);
+        let first = weir_sink::first_ms(&self.target, &old.version).await?;
+        // A log that has all gives all, wherever either begins.
+        let table_from_ms = first.filter(|from_ms| whole_ms > begin_ms && *from_ms < whole_ms);
+        let mut given_up = Vec::new();
+        if let Some(from_ms) = table_from_ms {
+            // Retention goes on: what is carried over anyway ends where the log is kept for a while yet.
+            if plan::obstacle(&old.version, &new).is_none() {
+                log_from_ms = after(log_from_ms + plan::kept_ms(SystemClock.now_ms() - log_from_ms));
+            }
+            let at = |ms| old.version.width.window_of(ms);
+            let windows = Windows { from: at(from_ms), to: at(log_from_ms) };
+            let standing = weir_sink::standing(&self.target, &old.version, windows.from, windows).await?;
+            given_up = standing.lost.iter().map(|lost| (lost.from.ms(), lost.to.ms())).collect();
+        }
         let room = weir_sink::room(&self.target, &old.version, log_from_ms).await?;
-        // Its first window may be an empty one before anything came. Of a log that is whole nothing is lost: what counts for a
-        // time before its beginning came late, in either version.
-        let cut = room.first_ms.filter(|_| whole_ms > first_ms);
-        let table_from_ms = cut.map(|from_ms| from_ms.max(first_ms - old.version.lateness_ms));
         let imports = desired(&world.control).imports;
-        let oldest_ms =
-            imports.values().map(|(first_ms, _)| *first_ms).min().map_or(log_from_ms, |ms| ms.min(log_from_ms));
+        let oldest_ms = imports.values().map(|(first_ms, _)| *first_ms).chain(table_from_ms).min();
+        let oldest_ms = oldest_ms.map_or(log_from_ms, |ms| ms.min(log_from_ms));
         let origins: Vec<String> = imports.into_keys().collect();
         let events = |origin: &str| room.events.iter().find(|(of, _)| of == origin).map_or(0, |(_, events)| *events);
         let known = !room.events.is_empty();
@@ -242,6 +260,7 @@ impl Migrate {
             split: split(&self.config, &new, oldest_ms),
             table_from_ms,
             log_from_ms,
+            given_up,
             events: known.then(|| events("")),
             imports: origins.into_iter().map(|id| (events(&id), id)).map(|(events, id)| (id, events)).collect(),
             old_bytes: room.bytes,
@@ -253,10 +272,13 @@ impl Migrate {
         })
     }
 
-    /// The runs of a generation, live's first, and how far each is.
+    /// The runs of a generation, live's first, then the one that carries rows over, and how far each is.
     async fn parts(&self, world: &World, number: Number) -> anyhow::Result<Vec<Part>> {
         let generation = Generation::of(&self.config, world, number)?;
         let mut orders = vec![RunOrder::live(&self.config, &self.target, world, &generation)?];
+        if let Some(carried) = RunOrder::carried(&self.config, &self.target, world, &generation) {
+            orders.push(carried?);
+        }
         for (id, times) in desired(&world.control).imports {
             orders.push(RunOrder::import(&self.config, &self.target, world, &generation, &id, times));
         }
@@ -291,6 +313,14 @@ impl Migrate {
             conversion.by.reason,
             in_use.version.number
         );
+        if let Some(carried) = conversion.carried {
+            println!(
+                "  carried over: {} to {}, as generation {} counted them",
+                at(carried.from_ms),
+                at(conversion.from_ms),
+                Generation::of(&self.config, &world, conversion.old)?.version.number
+            );
+        }
         let shadow = world.generations.shadow().context("a conversion that is under way has another generation")?;
         for part in self.parts(&world, shadow).await? {
             let role = world.roles.role(&part.order.run);

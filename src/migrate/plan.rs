@@ -22,9 +22,12 @@ pub(super) struct Facts {
     pub under_way: Option<(u32, String, i64)>,
     /// Sites whose local midnight lies within a window of the new version: the site, its time zone, and when.
     pub split: Vec<(String, String, String)>,
-    /// The first window that the old table has, and the first that the log can give; ms since the Unix epoch.
+    /// The first window that the old table has, if the log does not have all that it was made of, and the first that the new one
+    /// is computed from the log for; ms since the Unix epoch.
     pub table_from_ms: Option<i64>,
     pub log_from_ms: i64,
+    /// Windows before that which were given up in the old table, `[from, to)`, ms since the Unix epoch, ascending.
+    pub given_up: Vec<(i64, i64)>,
     pub events: Option<u64>,
     /// Id and events of each import.
     pub imports: Vec<(String, u64)>,
@@ -43,10 +46,20 @@ pub(super) struct Rehearsed {
 }
 
 impl Facts {
-    /// Days that are in the old table and will not be in the new one.
-    pub(super) fn lost_ms(&self) -> Option<(i64, i64)> {
+    /// Days that are in the old table and not in the log any more.
+    fn older_ms(&self) -> Option<(i64, i64)> {
         let from_ms = self.table_from_ms.filter(|from_ms| *from_ms < self.log_from_ms)?;
         Some((from_ms, self.log_from_ms))
+    }
+
+    /// Those of them that are carried over from the old table: all, where the versions allow it.
+    pub(super) fn carried_ms(&self) -> Option<(i64, i64)> {
+        self.older_ms().filter(|_| obstacle(&self.old, &self.new).is_none())
+    }
+
+    /// Days that will not be in the new table.
+    pub(super) fn lost_ms(&self) -> Option<(i64, i64)> {
+        self.older_ms().filter(|_| obstacle(&self.old, &self.new).is_some())
     }
 
     fn events(&self) -> Option<u64> {
@@ -68,6 +81,28 @@ impl Facts {
         let per_s = rehearsed.events as f64 / rehearsed.took.as_secs_f64().max(1e-3);
         Some(Duration::from_secs_f64((events as f64 / per_s / SHARE).ceil()))
     }
+}
+
+/// The most that is carried over although the log has it, ms: time for a run to read beyond it before retention does.
+const KEPT_MAX_MS: i64 = 60 * 60 * 1000;
+
+/// How much of the `reach_ms` that a log which retention cuts reaches back is left to the old table.
+pub(super) fn kept_ms(reach_ms: i64) -> i64 {
+    (reach_ms / 8).clamp(0, KEPT_MAX_MS)
+}
+
+/// Why rows of the old version's table cannot be rows of the new one's; `None`: they can.
+pub(super) fn obstacle(old: &SchemaVersion, new: &SchemaVersion) -> Option<String> {
+    let (from, to) = (old.number, new.number);
+    if new.width.ms() % old.width.ms() != 0 {
+        let (old, new) = (span(old.width.ms()), span(new.width.ms()));
+        return Some(format!("rows of windows of {old} cannot be made ones of {new}"));
+    }
+    if let Some(measure) = new.measures.iter().find(|measure| !old.measures.contains(measure)) {
+        return Some(format!("version {from} has no {}, and version {to} has", measure.name()));
+    }
+    let dimension = new.dimensions.iter().find(|dimension| !old.dimensions.contains(dimension))?;
+    Some(format!("version {from} has no {}, and version {to} has", dimension.name()))
 }
 
 /// Why it cannot be begun so, each with the way out; empty: it can.
@@ -106,12 +141,16 @@ pub(super) fn refusals(facts: &Facts, accept_loss: bool) -> Vec<String> {
             span(new.width.ms())
         ));
     }
-    if let Some((from_ms, to_ms)) = facts.lost_ms().filter(|_| !accept_loss) {
+    if let (Some((from_ms, to_ms)), Some(obstacle)) = (facts.lost_ms(), obstacle(old, new))
+        && !accept_loss
+    {
+        let days = match (date(from_ms), date(to_ms - 1)) {
+            (first, last) if first == last => format!("day {first}"),
+            (first, last) => format!("days {first} to {last}"),
+        };
         all.push(format!(
-            "the log does not reach back to all of the old table: {} to {} would not be in the new one (say --accept-loss if \
-             that may be so)",
-            at(from_ms),
-            at(to_ms)
+            "the log does not reach back to all of the old table, and what it does not have cannot be carried over, for \
+             {obstacle}: {days} would not be in the new one (say --accept-loss if that may be so)"
         ));
     }
     if let Some(needed) = facts.bytes_needed().filter(|needed| facts.bytes_free < needed * DISK_PERCENT / 100) {
@@ -192,12 +231,24 @@ pub(super) fn text(facts: &Facts) -> String {
         Some(needed) => format!("disk: about {} needed, {} free", bytes(needed), bytes(facts.bytes_free)),
         None => format!("disk: what is needed is not known, {} free", bytes(facts.bytes_free)),
     });
-    lines.push(match facts.lost_ms() {
-        None => "the log reaches back to all that the old table has of live".to_owned(),
-        Some((from_ms, to_ms)) => {
-            format!("LOST: {} to {}, which the log does not have any more", at(from_ms), at(to_ms))
+    match (facts.carried_ms(), facts.lost_ms()) {
+        (Some((from_ms, to_ms)), _) => {
+            lines.push(format!(
+                "carried over: {} to {}, which the log does not have any more, as version {} counted them",
+                at(from_ms),
+                at(to_ms),
+                old.number
+            ));
+            let lost = facts.given_up.iter().map(|(from_ms, to_ms)| {
+                format!("  but for {} to {}, which were given up there", at(*from_ms), at(*to_ms))
+            });
+            lines.extend(lost);
         }
-    });
+        (None, Some((from_ms, to_ms))) => {
+            lines.push(format!("LOST: {} to {}, which the log does not have any more", at(from_ms), at(to_ms)));
+        }
+        (None, None) => lines.push("the log reaches back to all that the old table has of live".to_owned()),
+    }
     lines.join("\n")
 }
 
@@ -206,6 +257,10 @@ fn say_sum(name: &str, measures: &[Measure]) -> String {
         [_] => name.to_owned(),
         all => format!("{name} ({})", all.iter().map(|measure| measure.name()).collect::<Vec<_>>().join(" + ")),
     }
+}
+
+fn date(ms: i64) -> String {
+    at(ms).chars().take("2026-03-01".len()).collect()
 }
 
 fn count(number: u64, what: &str) -> String {
@@ -247,6 +302,7 @@ mod tests {
             split: Vec::new(),
             table_from_ms: Some(DAY_MS),
             log_from_ms: DAY_MS,
+            given_up: Vec::new(),
             events: Some(9_000_000),
             imports: vec![("i1".into(), 1_000_000)],
             old_bytes: 1 << 30,
@@ -311,15 +367,45 @@ mod tests {
             split.contains("a window of 1h holds the midnight of kolkata.example (Asia/Kolkata, +05:30"),
             "{split}"
         );
-        let cut = || Facts { log_from_ms: 3 * DAY_MS, ..facts() };
-        assert!(refused(cut(), false).contains("1970-01-02 00:00:00 UTC to 1970-01-04 00:00:00 UTC would not be"));
-        assert_eq!(refused(cut(), true), "");
-        assert!(text(&cut()).ends_with(
-            "LOST: 1970-01-02 00:00:00 UTC to 1970-01-04 00:00:00 UTC, which the log does not have any more"
-        ));
         let unknown = refused(Facts { bytes_free: 1 << 30, rehearsed: None, ..facts() }, false);
         assert!(unknown.contains("needs about 1.0 GiB, and 1.0 GiB are free"), "as much as the old one: {unknown}");
         let full = refused(Facts { bytes_free: 1 << 30, ..facts() }, false);
         assert!(full.contains("needs about 1.2 GiB, and 1.0 GiB are free: 1.5 times as much must be"), "{full}");
+    }
+    #[test]
+    fn what_the_log_does_not_have_is_carried_over_and_where_that_cannot_be_the_days_are_named_and_it_is_refused() {
+        let cut = || Facts { log_from_ms: 3 * DAY_MS + 60_000, ..facts() };
+        assert_eq!(refusals(&cut(), false), [""; 0]);
+        let holes = Facts { given_up: vec![(2 * DAY_MS, 2 * DAY_MS + 60_000)], ..cut() };
+        expect![[r#"
+            carried over: 1970-01-02 00:00:00 UTC to 1970-01-04 00:01:00 UTC, which the log does not have any more, as version 1 counted them
+              but for 1970-01-03 00:00:00 UTC to 1970-01-03 00:01:00 UTC, which were given up there"#]]
+        .assert_eq(&text(&holes).lines().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n"));
+        let wider = SchemaVersion { width: WindowWidth::new(300_000).unwrap(), ..version(2) };
+        assert_eq!(refusals(&Facts { new: wider.clone(), ..cut() }, false), [""; 0]);
+
+        let narrower = Facts { old: SchemaVersion { number: 1, ..wider }, new: version(2), ..cut() };
+        let mut old = version(1);
+        old.dimensions.retain(|dimension| *dimension != Dimension::Os);
+        let dimension = Facts { old, ..cut() };
+        let mut old = version(1);
+        old.measures.retain(|measure| *measure != Measure::BotEvents);
+        let measure = Facts { old, ..cut() };
+        let all = [narrower, dimension, measure];
+        let refused: Vec<String> = all.iter().flat_map(|facts| refusals(facts, false)).collect();
+        expect![[r#"
+            the log does not reach back to all of the old table, and what it does not have cannot be carried over, for rows of windows of 5m cannot be made ones of 1m: days 1970-01-02 to 1970-01-04 would not be in the new one (say --accept-loss if that may be so)
+            the log does not reach back to all of the old table, and what it does not have cannot be carried over, for version 1 has no os, and version 2 has: days 1970-01-02 to 1970-01-04 would not be in the new one (say --accept-loss if that may be so)
+            the log does not reach back to all of the old table, and what it does not have cannot be carried over, for version 1 has no bot_events, and version 2 has: days 1970-01-02 to 1970-01-04 would not be in the new one (say --accept-loss if that may be so)"#]]
+        .assert_eq(&refused.join("\n"));
+        for facts in all {
+            assert_eq!(refusals(&facts, true), [""; 0]);
+            assert_eq!(facts.carried_ms(), None);
+            assert!(text(&facts).ends_with(
+                "LOST: 1970-01-02 00:00:00 UTC to 1970-01-04 00:01:00 UTC, which the log does not have any more"
+            ));
+            let reaches = Facts { log_from_ms: DAY_MS, ..facts };
+            assert_eq!((refusals(&reaches, false).len(), reaches.lost_ms()), (0, None), "nothing is missing");
+        }
     }
 }

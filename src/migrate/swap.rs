@@ -346,7 +346,19 @@ mod tests {
             verdict.map(|(attempt, differing)| Verdict { attempt, at_ms: attempt, known: 3, closed_ms: 0, differing });
         let by = Decision { id: 1, at_ms: 0, who: "ops".into(), reason: "r".into() };
         let (version, comparing, accepted) = (String::new(), None, Vec::new());
-        Conversion { by, generation: 2, old: None, version, from_ms: 0, shows: 0, verdict, comparing, accepted }
+        let carried = None;
+        Conversion {
+            by,
+            generation: 2,
+            old: None,
+            version,
+            from_ms: 0,
+            shows: 0,
+            carried,
+            verdict,
+            comparing,
+            accepted,
+        }
     }
 
     /// Over all facts that differ in what matters.

@@ -11,7 +11,7 @@ use weir_sink::{
 };
 
 use super::{
-    Migrate,
+    Migrate, Part,
     pace::{Attempt, Pace},
     swap,
 };
@@ -38,7 +38,8 @@ impl Migrate {
         let to_ms = olds[0].through_ms.min(news[0].through_ms);
         let to_ms = begun.map_or(to_ms, |begun| begun.closed_ms.min(to_ms));
         let comparable = Comparable::of(&old.version, &new.version);
-        let region = comparable.region(conversion.from_ms, to_ms);
+        let from_ms = conversion.carried.map_or(conversion.from_ms, |carried| carried.from_ms);
+        let region = comparable.region(from_ms, to_ms);
         let region = region.with_context(|| {
             format!(
                 "generation {} has nothing yet that could be compared: it is complete through {}",
@@ -47,7 +48,11 @@ impl Migrate {
             )
         })?;
         let mut all: Vec<(String, Option<Region>)> = vec![(String::new(), Some(region))];
-        for (old, new) in olds.iter().zip(&news).skip(1) {
+        if let Some(carried) = olds.iter().chain(&news).find(|part| part.order.old.is_some() && !part.is_done()) {
+            bail!("{} is not done yet (`weir migrate status`)", world.roles.role(&carried.order.run));
+        }
+        let imports = |parts| Vec::<Part>::into_iter(parts).filter(|part| part.order.import);
+        for (old, new) in imports(olds).zip(imports(news)) {
             ensure!(
                 old.is_done() && new.is_done(),
                 "import {} is not counted yet in both generations (`weir migrate status`)",

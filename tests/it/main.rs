@@ -4,6 +4,7 @@
 mod awk;
 mod backup;
 mod browser;
+mod carried;
 #[path = "../support/chromium.rs"]
 mod chromium;
 mod config;
