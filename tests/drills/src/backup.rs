@@ -83,7 +83,7 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
 }
 
 /// What `weir backup create` said, and how long it took.
-fn copy(stage: &Stage<'_>, name: &str) -> anyhow::Result<(String, Duration)> {
+pub(crate) fn copy(stage: &Stage<'_>, name: &str) -> anyhow::Result<(String, Duration)> {
     stage.say(&format!("weir backup create {name}"));
     let begin = Instant::now();
     Ok((stage.site.backup(&stage.target, &["create", name])?, begin.elapsed()))

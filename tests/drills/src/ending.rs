@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::ensure;
 use weir_log::SystemClock;
-use weir_schemas::{WindowStart, control::EVENTS_TOPIC};
+use weir_schemas::{
+    WindowStart,
+    control::{EVENTS_TOPIC, import_run, import_topic},
+};
 
 use crate::{
     compare::{self, Conserved},
@@ -23,6 +26,8 @@ use crate::{
 
 /// Events that are acknowledged, at least.
 pub(crate) const EVENTS_MIN: u64 = 100_000;
+/// Queries, where those who read matter.
+const QUERIES_MIN: u64 = 1_000;
 /// Workers of the replay: another number than those of the live run.
 const REPLAY_WORKERS: usize = 3;
 
@@ -43,7 +48,7 @@ struct Oracle(Option<String>);
 
 impl Ending {
     /// Ends the load, waits until all is counted, stops weir, and compares: with the oracle, and with a replay of the windows
-    /// from `from` on into a second ClickHouse.
+    /// from `from` on, and of all imports, into a second ClickHouse.
     pub(crate) fn reach(
         stage: Stage<'_>,
         from: impl FnOnce(&Stage<'_>) -> anyhow::Result<WindowStart>,
@@ -80,8 +85,9 @@ impl Ending {
         let second = runtime.block_on(parts::clickhouse(&site.dir.join("second-clickhouse"), 0))?;
         let replayed = second.target().clone();
         runtime.block_on(weir_sink::prepare(&replayed, version))?;
-        let order = Order {
+        let live = Order {
             run: "replay".to_owned(),
+            origin: String::new(),
             topic: EVENTS_TOPIC.to_owned(),
             from,
             to,
@@ -93,13 +99,22 @@ impl Ending {
             memory_bytes_max: 64 << 20,
             dir: site.dir.join("replay"),
         };
-        let mut run = Run::start(&order)?;
-        let status = wait_while_it_moves("the replay", || {
-            let through = weir_sink::checkpoint(&replayed, &order.run, version, "", from);
-            Ok(run.ended()?.ok_or(runtime.block_on(through).ok()))
-        })?;
-        ensure!(status.success(), "the replay ended with {status}:\n{}", run.last_lines());
-        let windows = (from.ms(), to.ms());
+        let mut orders = vec![live.clone()];
+        for import in site.imports()? {
+            let ((from, to), live) = (import.windows(version), live.clone());
+            let (run, topic, origin) = (import_run(&import.id), import_topic(&import.id), import.id);
+            orders.push(Order { run, topic, origin, from, to, partitions: Vec::new(), ..live });
+        }
+        for order in &orders {
+            let mut run = Run::start(order)?;
+            let status = wait_while_it_moves("the replay", || {
+                let through = weir_sink::checkpoint(&replayed, &order.run, version, &order.origin, order.from);
+                Ok(run.ended()?.ok_or(runtime.block_on(through).ok()))
+            })?;
+            ensure!(status.success(), "the replay ended with {status}:\n{}", run.last_lines());
+        }
+        let first_ms = orders.iter().map(|order| order.from.ms()).min().unwrap_or(from.ms());
+        let windows = (first_ms, to.ms());
         let digests = [site.digest(schema, &target, windows)?, site.digest(schema, &replayed, windows)?];
         let oracle = match oracle && from == stage.from {
             true => {
@@ -131,6 +146,7 @@ impl Ending {
         report.add("repeated_posts", known.repeated, "sent again although they were acknowledged");
         report.add("failed_queries", of(&seen.failed_queries), "while ClickHouse was there");
         report.add("queries", of(&seen.queries), "while ClickHouse was there");
+        report.add("longest_wait_ms", of(&seen.longest_wait_ms), "between two answers, while ClickHouse was there");
         report.add("queries_while_away", of(&seen.queries_while_away), "");
         report.add("failed_while_away", of(&seen.failed_while_away), "of those");
         report.add("steps_back", self.steps_back(), "of complete-through, in the table and in the status");
@@ -153,6 +169,15 @@ impl Ending {
         failed_requests + told_to_wait + unanswered_tries == 0
     }
 
+    /// Whether those who read asked often enough for that to say anything.
+    pub(crate) fn asked_enough(&self) -> bool {
+        self.seen.queries.load(Ordering::SeqCst) >= QUERIES_MIN
+    }
+
+    pub(crate) fn digests_equal(&self) -> bool {
+        self.digests[0] == self.digests[1]
+    }
+
     fn steps_back(&self) -> u64 {
         let Seen { steps_back_in_table, steps_back_in_status, .. } = &*self.seen;
         steps_back_in_table.load(Ordering::SeqCst) + steps_back_in_status.load(Ordering::SeqCst)
@@ -166,7 +191,7 @@ impl Ending {
             && self.known.failed_requests == 0
             && self.seen.failed_queries.load(Ordering::SeqCst) == 0
             && self.steps_back() == 0
-            && self.digests[0] == self.digests[1]
+            && self.digests_equal()
             && self.oracle.as_ref().is_none_or(|oracle| oracle.0.is_none())
     }
 }

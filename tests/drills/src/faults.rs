@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tokio::runtime::Runtime;
 use weir_log::{Clock as _, LogConfig, PartitionInUse, SystemClock};
-use weir_schemas::{WindowStart, control::EVENTS_TOPIC};
+use weir_schemas::{SchemaVersion, WindowStart, control::EVENTS_TOPIC};
 use weir_sink::{Target, server::Server};
 
 use crate::{
@@ -119,8 +119,7 @@ impl<'a> Stage<'a> {
         let pipeline = site.start_pipeline("pipeline", &target)?;
         let log = LogConfig::Kafka { bootstrap: broker.bootstrap(), options: Default::default() };
         let partitions = partitions_in_use(&log)?;
-        let first_ms = partitions.iter().map(|in_use| in_use.effective_ms).min().context("no partition is in use")?;
-        let from = site.version.width.window_of(first_ms - site.version.lateness_ms);
+        let from = first_window(&partitions, &site.version)?;
         let readers = Readers::start(runtime, site, &target, from)?;
         let load = Load::start(runtime, site, rate, seed)?;
         let mut stage = Stage {
@@ -385,6 +384,12 @@ impl<'a> Stage<'a> {
             Ok(if spooled == 0 { Ok(()) } else { Err(spooled) })
         })
     }
+}
+
+/// The first window of this version's live run.
+pub(crate) fn first_window(partitions: &[PartitionInUse], version: &SchemaVersion) -> anyhow::Result<WindowStart> {
+    let first_ms = partitions.iter().map(|in_use| in_use.effective_ms).min().context("no partition is in use")?;
+    Ok(version.width.window_of(first_ms - version.lateness_ms))
 }
 
 /// Partitions in use, once the control topic tells them.

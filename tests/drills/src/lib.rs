@@ -13,16 +13,19 @@
 //! - what is drawn comes from one seed, which is printed first
 //! - a wait ends when there is no progress, never because of a time that somebody thought would do
 //!
-//! Start at [`crash`], [`outage`], [`pause`], [`backup`], [`retention`], [`conversion`] and [`replay`], which are `./dev drill NAME`; what they
-//! print is in `docs/drills.md`. Not here: how the product is built, or any way into it that an operator does not have.
+//! Start at [`crash`], [`outage`], [`pause`], [`backup`], [`retention`], [`conversion`] and [`replay`], which
+//! are `./dev drill NAME`; what they print is in `docs/drills.md`. Not here: how the product is built, or any way into it that an operator does not have.
 
+mod access_log;
 pub mod backup;
 mod compare;
 pub mod conversion;
 pub mod crash;
 mod ending;
 mod faults;
+mod freshness;
 mod load;
+mod migration;
 pub mod outage;
 pub mod parts;
 mod patience;

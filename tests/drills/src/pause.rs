@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -47,10 +48,8 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     let mut stage = Stage::start(runtime, &site, broker, rate, seed)?;
     sleep(duration / 4)?;
 
-    stage.say("weir pause live");
     let paused = Instant::now();
-    let said = site.operate(&["pause", "live", "--for", "6h"])?;
-    ensure!(said.contains("\npaused: complete through "), "the pause was not acknowledged: {said}");
+    pause(&stage, "live")?;
     let seconds_to_pause = paused.elapsed();
     let boundary_ms = wait_for("the pause in weir log", || newest(&site, "paused", "through_ms"))?;
     for victim in [Victim::Collector, Victim::ClickHouse, Victim::Broker] {
@@ -67,26 +66,15 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     let stood_still = runs == 0 && through_ms(&stage)? == boundary_ms;
     let paused_for = paused.elapsed();
 
-    stage.say("weir resume live --live-first");
     let resumed = Instant::now();
-    let seconds_to_present = present(&stage)?;
-    wait_while_it_moves("the gap to be filled", || {
-        stage.pipeline.lives()?;
-        let gaps = stage.runtime.block_on(weir_sink::gaps(&stage.target, &site.version));
-        Ok(match gaps {
-            Ok(gaps) if gaps.is_empty() => Ok(()),
-            gaps => Err(gaps.ok()),
-        })
-    })?;
+    let seconds_to_present = resume(&stage, Some(GAP_SHARE))?;
+    let gap_filled = filled(&mut stage)?;
     let seconds_to_fill = resumed.elapsed();
-    let caught_up = wait_for("the catch-up in weir log", || newest(&site, "caught_up", "id"))?;
-    let of = newest(&site, "resume", "id")?;
     let eta = eta_kept(&site)?;
-    stage.say("caught up");
 
     let ending = Ending::reach(stage, |stage| Ok(stage.from))?;
     let promised = Duration::from_millis((site.version.width.ms() + site.version.lateness_ms) as u64) + PRESENT_WITHIN;
-    let (gap_filled, in_time) = (Some(caught_up) == of, seconds_to_present <= promised);
+    let in_time = seconds_to_present <= promised;
     let mut report = Report::default();
     report.add("drill", "pause", "");
     report.add("seed", seed, "");
@@ -113,8 +101,18 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     Ok(ending.held() && stood_still && gap_filled && in_time && eta.is_some())
 }
 
-/// Orders the resume, with the gap run held back, and waits for rows of the window in which that was: how long it took.
-fn present(stage: &Stage<'_>) -> anyhow::Result<Duration> {
+/// Pauses a run for longer than any drill, until it stands.
+pub(crate) fn pause(stage: &Stage<'_>, run: &str) -> anyhow::Result<()> {
+    stage.say(&format!("weir pause {run}"));
+    let said = stage.site.operate(&["pause", run, "--for", "6h"])?;
+    ensure!(said.contains("\npaused: complete through "), "the pause was not acknowledged: {said}");
+    Ok(())
+}
+
+/// Lets live go on with the present first, the gap run held back to a share of the time if there is one, and waits for rows of
+/// the window in which that was: how long it took.
+pub(crate) fn resume(stage: &Stage<'_>, gap_share: Option<&str>) -> anyhow::Result<Duration> {
+    stage.say("weir resume live --live-first");
     let site = stage.site;
     let begin = Instant::now();
     let now_ms = weir_log::Clock::now_ms(&weir_log::SystemClock);
@@ -126,17 +124,36 @@ fn present(stage: &Stage<'_>) -> anyhow::Result<Duration> {
     std::thread::scope(|scope| {
         let ordered = scope.spawn(|| site.operate(&["resume", "live", "--live-first"]));
         // There is no gap run to hold back before the resume is in the log.
-        let held_back =
-            scope.spawn(|| wait_for("the gap run", || Ok(site.operate(&["throttle", "gap", GAP_SHARE]).ok())));
+        let held_back = gap_share.map(|share| {
+            scope.spawn(move || wait_for("the gap run", || Ok(site.operate(&["throttle", "gap", share]).ok())))
+        });
         let seen = wait_for("rows of the present", || {
             let rows = stage.runtime.block_on(stage.target.client().query(&sql).fetch_one::<u64>());
             Ok(rows.is_ok_and(|rows| rows > 0).then(|| begin.elapsed()))
         });
         let said = ordered.join().ok().context("the command's thread")??;
         ensure!(said.contains("\nresumed: goes on from "), "the resume was not acknowledged: {said}");
-        held_back.join().ok().context("the other command's thread")??;
+        held_back.map_or(Ok(()), |thread| thread.join().ok().context("the other command's thread")?.map(drop))?;
         seen
     })
+}
+
+/// Waits until nothing is left to the gap run, and that is told: whether it is told of this resume.
+pub(crate) fn filled(stage: &mut Stage<'_>) -> anyhow::Result<bool> {
+    let site = stage.site;
+    wait_while_it_moves("the gap to be filled", || {
+        stage.pipeline.lives()?;
+        let gaps = stage.runtime.block_on(weir_sink::gaps(&stage.target, &site.version));
+        Ok(match gaps {
+            Ok(gaps) if gaps.is_empty() => Ok(()),
+            gaps => Err((gaps.ok(), stage.readers.seen.complete_through_ms.load(Ordering::SeqCst))),
+        })
+    })?;
+    let of_live = |what| Ok(site.newest_of("live", what)?.and_then(|action| action["id"].as_i64()));
+    let caught_up = wait_for("the catch-up in weir log", || of_live("caught_up"))?;
+    let of: anyhow::Result<Option<i64>> = of_live("resume");
+    stage.say("caught up");
+    Ok(Some(caught_up) == of?)
 }
 
 fn through_ms(stage: &Stage<'_>) -> anyhow::Result<i64> {

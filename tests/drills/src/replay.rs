@@ -125,6 +125,7 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     drop(control);
     let order = Order {
         run: "replay".to_owned(),
+        origin: String::new(),
         topic: EVENTS_TOPIC.to_owned(),
         from: version.width.window_of(BEGIN_MS - version.lateness_ms),
         to: version.width.window_of(written.end_ms - version.lateness_ms),

@@ -25,6 +25,8 @@ const STOPPED_FOR_GOOD: i32 = 70;
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) run: String,
+    /// The import whose rows they are; empty: live traffic.
+    pub(crate) origin: String,
     pub(crate) topic: String,
     pub(crate) from: WindowStart,
     pub(crate) to: WindowStart,
@@ -60,7 +62,7 @@ impl Run {
         let partitions: Vec<(u32, i64)> =
             order.partitions.iter().map(|in_use| (in_use.partition, in_use.effective_ms)).collect();
         let said = json!({
-            "run": order.run, "origin": "", "topic": order.topic, "import": false,
+            "run": order.run, "origin": order.origin, "topic": order.topic, "import": !order.origin.is_empty(),
             "from": order.from, "to": order.to, "partitions": partitions,
             "log": order.log, "target": order.target,
             "schema_number": 1, "schema_file": order.schema_file,

@@ -3,12 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::Context;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use weir_schemas::SchemaVersion;
+use weir_schemas::{SchemaVersion, WindowStart};
 use weir_sink::Target;
 
 use crate::{
@@ -41,15 +42,41 @@ pub(crate) struct Schema {
     pub(crate) file: PathBuf,
 }
 
+/// An import whose events are all in its topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Import {
+    pub(crate) id: String,
+    pub(crate) events: u64,
+    first_ms: i64,
+    last_ms: i64,
+}
+
+impl Import {
+    fn of(written: &Value) -> anyhow::Result<Import> {
+        let id = written["id"].as_str().map(str::to_owned);
+        let told =
+            id.zip(written["events"].as_u64()).zip(written["first_ms"].as_i64().zip(written["last_ms"].as_i64()));
+        let ((id, events), (first_ms, last_ms)) = told.with_context(|| format!("weir log said {written}"))?;
+        Ok(Import { id, events, first_ms, last_ms })
+    }
+
+    /// The windows that its events lie in, `[from, to)`.
+    pub(crate) fn windows(&self, version: &SchemaVersion) -> (WindowStart, WindowStart) {
+        let width = version.width;
+        (width.window_of(self.first_ms), width.next(width.window_of(self.last_ms)))
+    }
+}
+
 impl Schema {
-    /// `text` with short windows, so that batches are many, and values without a bound, so that every event can be found again.
-    pub(crate) fn write(text: &str, dir: &Path, name: &str, width_s: u32, lateness_s: u32) -> anyhow::Result<Schema> {
+    /// `text` with values without a bound, so that every event can be found again, and if `short` with windows and a lateness of so
+    /// many seconds, so that batches are many.
+    pub(crate) fn write(text: &str, dir: &Path, name: &str, short: Option<(u32, u32)>) -> anyhow::Result<Schema> {
         let mut schema = String::new();
         for line in text.lines() {
-            schema += &match line.split('=').next().map(str::trim) {
-                Some("width") => format!("width = \"{width_s}s\""),
-                Some("lateness") => format!("lateness = \"{lateness_s}s\""),
-                Some("values_max") => "values_max = 1000000".to_owned(),
+            schema += &match (line.split('=').next().map(str::trim), short) {
+                (Some("width"), Some((width_s, _))) => format!("width = \"{width_s}s\""),
+                (Some("lateness"), Some((_, lateness_s))) => format!("lateness = \"{lateness_s}s\""),
+                (Some("values_max"), _) => "values_max = 1000000".to_owned(),
                 _ => line.to_owned(),
             };
             schema.push('\n');
@@ -61,8 +88,14 @@ impl Schema {
 }
 
 impl Site {
+    /// With windows of a second.
     pub(crate) fn new(dir: &Path, bootstrap: &str) -> anyhow::Result<Site> {
-        let schema = Schema::write(include_str!("../../../schemas/versions/v1.toml"), dir, "drill.toml", 1, 2)?;
+        Site::of(dir, bootstrap, Some((1, 2)))
+    }
+
+    /// `short` as of [`Schema::write`].
+    pub(crate) fn of(dir: &Path, bootstrap: &str, short: Option<(u32, u32)>) -> anyhow::Result<Site> {
+        let schema = Schema::write(include_str!("../../../schemas/versions/v1.toml"), dir, "drill.toml", short)?;
         let local = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
         let site = Site {
             dir: dir.to_owned(),
@@ -152,10 +185,11 @@ impl Site {
         told(&words, &mut self.command("operator", &words, &settings(target)))
     }
 
-    /// So many events, straight into the log, a million in four seconds at most; how many there were.
-    pub(crate) fn generate(&self, events: u64, seed: u64) -> anyhow::Result<u64> {
-        let (long, seed) = (format!("{}ms", events / 250), seed.to_string());
-        let words = ["generate", "--rate", "250000", "--for", &long, "--sites", "50", "--seed", &seed, "--json"];
+    /// So many events, straight into the log, in so long if the machine can; how many there were.
+    pub(crate) fn generate(&self, events: u64, long: Duration, seed: u64) -> anyhow::Result<u64> {
+        let rate = (events as f64 / long.as_secs_f64()).to_string();
+        let (long, seed) = (format!("{}ms", long.as_millis()), seed.to_string());
+        let words = ["generate", "--rate", &rate, "--for", &long, "--sites", "50", "--seed", &seed, "--json"];
         let said = told(&words, &mut self.command("generator", &words, &[]))?;
         let read: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
         read["accepted"].as_u64().with_context(|| format!("weir generate said {said}"))
@@ -169,10 +203,24 @@ impl Site {
         Ok(read["records"].as_array().cloned().unwrap_or_default())
     }
 
+    /// The imports that were ever made whole.
+    pub(crate) fn imports(&self) -> anyhow::Result<Vec<Import>> {
+        self.actions()?.filter(|action| action["do"] == "import_written").map(|action| Import::of(&action)).collect()
+    }
+
     /// What the newest control record says that does this.
     pub(crate) fn newest(&self, what: &str) -> anyhow::Result<Option<Value>> {
-        let mut actions = self.ordered()?.into_iter().rev().map(|mut record| record["action"].take());
-        Ok(actions.find(|action| action["do"] == what))
+        Ok(self.actions()?.find(|action| action["do"] == what))
+    }
+
+    /// The same, to this run.
+    pub(crate) fn newest_of(&self, run: &str, what: &str) -> anyhow::Result<Option<Value>> {
+        Ok(self.actions()?.find(|action| action["do"] == what && action["run"] == run))
+    }
+
+    /// The newest first.
+    fn actions(&self) -> anyhow::Result<impl Iterator<Item = Value>> {
+        Ok(self.ordered()?.into_iter().rev().map(|mut record| record["action"].take()))
     }
 
     /// What `weir digest` prints of the windows from an instant to another one, ms, but for the digits' grouping: rows and
