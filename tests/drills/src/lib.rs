@@ -13,8 +13,9 @@
 //! - what is drawn comes from one seed, which is printed first
 //! - a wait ends when there is no progress, never because of a time that somebody thought would do
 //!
-//! Start at [`crash`], [`outage`], [`pause`], [`backup`], [`retention`], [`conversion`] and [`replay`], which
-//! are `./dev drill NAME`; what they print is in `docs/drills.md`. Not here: how the product is built, or any way into it that an operator does not have.
+//! Start at [`crash`], [`outage`], [`pause`], [`backup`], [`retention`], [`conversion`], [`maintenance_day`] and [`replay`], which
+//! are `./dev drill NAME`; what they print is in `docs/drills.md`. Not here: how the product is built, or any way into it that an
+//! operator does not have.
 
 mod access_log;
 pub mod backup;
@@ -25,6 +26,7 @@ mod ending;
 mod faults;
 mod freshness;
 mod load;
+pub mod maintenance_day;
 mod migration;
 pub mod outage;
 pub mod parts;

@@ -19,6 +19,8 @@ enum Drill {
     Retention(weir_drills::retention::Args),
     /// To another schema version and back and there again, beside everything else
     Conversion(weir_drills::conversion::Args),
+    /// The whole day of a conversion, beside what others announce for it: a month of traffic, a copy, a pause in the middle
+    MaintenanceDay(weir_drills::maintenance_day::Args),
     /// One log, replayed over and over in different ways; every table must be the same
     Replay(weir_drills::replay::Args),
 }
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Drill::Backup(args) => weir_drills::backup::main(&args),
         Drill::Retention(args) => weir_drills::retention::main(&args),
         Drill::Conversion(args) => weir_drills::conversion::main(&args),
+        Drill::MaintenanceDay(args) => weir_drills::maintenance_day::main(&args),
         Drill::Replay(args) => weir_drills::replay::main(&args),
     };
     match drilled {
