@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
     Repair, Replacement, Replacements, SchemaVersion, WindowStart, WindowWidth, World,
-    control::{Action, Backup, ControlRecord, GAP_RUN, RecordedDay, import_run},
+    control::{Action, Backup, CARRIED_RUN, ControlRecord, GAP_RUN, RecordedDay, import_run},
     kind_of,
     progress::group_of,
     run_of,
@@ -148,6 +148,19 @@ impl Backups {
         Ok(backup)
     }
 
+    /// The generation of which a copy has a part of the rows that were carried over, where nobody has the rest any more.
+    fn carried_in_part(&self, backup: &Backup) -> Option<u32> {
+        let alive: BTreeSet<_> = self.generations.iter().map(|generation| generation.number).collect();
+        let in_part = |generation: &&Generation| {
+            let (Some(carried), Some(seam)) = (&generation.carried, &generation.seam) else { return false };
+            let run = run_of(generation.number, CARRIED_RUN);
+            let through_ms =
+                backup.points.iter().find(|(of, _)| *of == run).map_or(i64::MIN, |(_, through_ms)| *through_ms);
+            !alive.contains(&carried.old) && through_ms < seam.at.ms()
+        };
+        self.generations.iter().find(in_part).map(|generation| generation.version.number)
+    }
+
     async fn create(&self, name: Option<&str>, full: bool) -> anyhow::Result<ExitCode> {
         let name = name.map_or_else(|| Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string(), str::to_owned);
         ensure!(is_name(&name), "{name} is no name for a copy (letters, digits, - and _)");
@@ -252,6 +265,12 @@ impl Backups {
     /// Without a `reason` it says what would be done.
     async fn restore(&self, name: &str, reason: Option<&str>) -> anyhow::Result<ExitCode> {
         let backup = self.find_whole(name)?;
+        if let Some(number) = self.carried_in_part(backup) {
+            bail!(
+                "copy {name} was made while rows were carried over into generation {number}, and the generation that has the \
+                 others was dropped since: they would be lost (take a copy that has all of them, `weir backup list`)"
+            );
+        }
         let Some(reason) = reason else {
             println!(
                 "would do: the tables become those of copy {name}, and what lies after is computed again from the log:"

@@ -7,15 +7,36 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use weir_log::Log;
 use weir_pipeline::{Pace, PartitionStatus};
-use weir_schemas::{Fault, SchemaVersion, WindowStart};
+use weir_schemas::{Fault, Number, SchemaVersion, WindowStart, World};
 use weir_sink::Carry;
 
 use crate::{
-    config,
+    config::{self, Config},
+    generation::Generation,
     judge::at,
     report::Reporter,
     run::{Failure, Old, RunOrder, WATCH_EVERY, until},
 };
+
+/// The run, if there is one, that still needs the table of `number`: it has not carried all of it over, or is to compare it again.
+pub(crate) async fn who_needs(
+    config: &Config,
+    target: &weir_sink::Target,
+    world: &World,
+    number: Number,
+) -> anyhow::Result<Option<String>> {
+    for other in world.generations.alive() {
+        let generation = Generation::of(config, world, other)?;
+        let from_it = generation.carried.as_ref().is_some_and(|carried| carried.old == number);
+        let Some(order) = RunOrder::carried(config, target, world, &generation).filter(|_| from_it) else { continue };
+        let order = order?;
+        let through = weir_sink::checkpoint(target, &order.run, &generation.version, "", order.from).await?;
+        if !order.repairs.is_empty() || order.to.is_some_and(|to| through < to) {
+            return Ok(Some(order.called().to_owned()));
+        }
+    }
+    Ok(None)
+}
 
 /// As any tool sees a run that has nothing of the log left to read.
 pub(crate) fn ends(log: &dyn Log, topic: &str) -> anyhow::Result<Vec<PartitionStatus>> {

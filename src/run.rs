@@ -354,7 +354,8 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         Err(Failure::ForGood { reason, fault }) => {
             // It may be called otherwise than when it began.
             let told = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let reason = fault.as_ref().map_or(reason, |fault| judge::say(fault, told.called(&order.run)));
+            let again = fault.as_ref().filter(|fault| reason == judge::say(fault, order.called()));
+            let reason = again.map(|fault| judge::say(fault, told.called(&order.run))).unwrap_or(reason);
             error!(run = order.run, reason, "stopped; a person is needed");
             let fault = fault.as_ref();
             let say = || report::say_stopped(log.as_ref(), (&order.run, &order.topic), order.recovery, &reason, fault);

@@ -497,7 +497,7 @@ impl Supervisor {
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
         let run = order.run.clone();
-        metrics::gauge!("weir_pipeline_share_permille", "run" => order.called().to_owned()).set(order.told.permille);
+        metrics::gauge!("weir_pipeline_share_permille", "run" => run.clone()).set(order.told.permille);
         if !runs.contains_key(&run) {
             let differs = self.stays_stopped(&order).await?;
             let first = Running {
@@ -761,7 +761,11 @@ async fn audit(
     found: mpsc::Sender<Found>,
 ) {
     let version = &generation.version;
-    let mut audit = Audit::new(&target, version);
+    let audit = Audit::new(&target, version);
+    let mut audit = match &generation.seam {
+        Some(seam) => audit.with_carried(seam.at),
+        None => audit,
+    };
     let mut look = 0_u32;
     // Days that were replaced in part may have as many rows as before. Every row is compared once after a replacement that
     // was not done, by whichever process first comes to the end of that. And once after a comparison of generations that differ:

@@ -234,8 +234,10 @@ impl Tables {
         let conversion = world.generations.under_way();
         let new = conversion.filter(|new| world.generations.pending().is_some_and(|show| show.generation != new.old));
         let Some(conversion) = new else { return Ok(None) };
-        let known = conversion.verdict.as_ref().map_or(0, |verdict| verdict.known);
-        if let Some(changed) = changed(&world.control[known..]) {
+        let Some(verdict) = conversion.verdict.as_ref().filter(|verdict| verdict.differing == 0) else {
+            return Ok(Some("the last comparison says that both differ".to_owned()));
+        };
+        if let Some(changed) = changed(&world.control[verdict.known..]) {
             return Ok(Some(format!("since the comparison {changed}")));
         }
         let other = Generation::of(&self.config, world, Some(conversion.generation))?;

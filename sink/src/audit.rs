@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use weir_schemas::tables::{quote, stats_table};
-use weir_schemas::{Origin, SchemaVersion, WindowWidth, instant};
+use weir_schemas::{Origin, SchemaVersion, WindowStart, WindowWidth, instant};
 
 use crate::SinkError;
 use crate::connection::{Connection, LONG, QUICK, Target};
@@ -87,6 +87,8 @@ pub struct Audit {
     looked_ms: i64,
     /// Rows that no batch covered at the last look.
     uncovered: HashMap<(Origin, u32), Content>,
+    /// Live windows before this, in s, are a run's that carries rows over; 0: there is none.
+    seam_s: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +106,14 @@ type Ranged = (Origin, u32, u32);
 
 impl Audit {
     pub fn new(target: &Target, version: &SchemaVersion) -> Audit {
-        Audit { target: target.clone(), version: version.clone(), looked_ms: 0, uncovered: HashMap::new() }
+        let (target, version) = (target.clone(), version.clone());
+        Audit { target, version, looked_ms: 0, uncovered: HashMap::new(), seam_s: 0 }
+    }
+
+    /// The same of a generation into which rows that left before `seam` are carried over: rows there that no batch covers are
+    /// that run's to record, or to delete, while live is far beyond them.
+    pub fn with_carried(self, seam: WindowStart) -> Audit {
+        Audit { seam_s: digest::seconds(seam.ms()), ..self }
     }
 
     /// What has been recorded since the last look; the first one goes back an hour.
@@ -147,19 +156,25 @@ impl Audit {
             }
             (recorded, self.held(clickhouse, "1", &digest).await?)
         } else {
-            let begins: Vec<(Origin, u32)> = clickhouse
+            let seam_s = self.seam_s;
+            // What is carried over lies far behind the rest, and is looked at by itself.
+            let begins: Vec<(Origin, u32, u32)> = clickhouse
                 .rows(
                     &format!(
-                        "SELECT toString(origin), toUnixTimestamp(min(window_from)) FROM {done} AND rows > 0 \
-                         AND recorded >= fromUnixTimestamp64Milli(toInt64({since_ms})) GROUP BY origin"
+                        "SELECT toString(origin), toUnixTimestamp(min(window_from)), if(is_carried, \
+                         toUnixTimestamp(max(window_to)), {}) FROM {done} AND rows > 0 \
+                         AND recorded >= fromUnixTimestamp64Milli(toInt64({since_ms})) \
+                         GROUP BY origin, origin = '' AND window_from < toDateTime({seam_s}, 'UTC') AS is_carried",
+                        u32::MAX
                     ),
                     LONG,
                 )
                 .await?;
             let rows: Vec<String> = begins
                 .iter()
-                .map(|(origin, from_s)| {
-                    format!("(origin = {} AND emitted_in >= toDateTime({from_s}, 'UTC'))", quote(origin))
+                .map(|(origin, from_s, to_s)| {
+                    let origin = quote(origin);
+                    format!("(origin = {origin} AND emitted_in >= toDateTime({from_s}, 'UTC') AND emitted_in < toDateTime({to_s}, 'UTC'))")
                 })
                 .collect();
             if rows.is_empty() {
@@ -172,7 +187,9 @@ impl Audit {
             }
         };
         // After the rows: what was left meanwhile belongs to the gap run, too.
-        let (left, lost) = (self.passed_over(clickhouse, "left").await?, self.passed_over(clickhouse, "lost").await?);
+        let (mut left, lost) =
+            (self.passed_over(clickhouse, "left").await?, self.passed_over(clickhouse, "lost").await?);
+        left.push((Origin::new(), 0, self.seam_s));
         let (differing, uncovered) = compare(recorded, held, &left, &lost);
         let full = look != Look::Recent;
         let mut found = Vec::new();
@@ -284,7 +301,8 @@ fn sum(contents: impl Iterator<Item = Content>) -> Content {
 }
 
 /// The batches that differ, or lie over each other, and what no batch covers. What was left and is not done (again) is the
-/// gap run's to write, who may be at it, or paused; unless it was given up: then it is nobody's.
+/// gap run's to write, or that of the run that carries rows over, who may be at it, or paused; unless it was given up: then it is
+/// nobody's.
 fn compare(
     mut recorded: Vec<Recorded>,
     mut held: BTreeMap<(Origin, u32), Content>,

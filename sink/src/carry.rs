@@ -87,16 +87,26 @@ pub async fn carry(
             }
             turn = carrier.turn(&mut tell) => turn,
         };
+        let worked = began.elapsed();
         let pause = match turn {
             Ok(Turn::Complete) => return Ok(End::Complete),
-            Ok(Turn::Did) => rest(began.elapsed()),
-            Ok(Turn::Waits) => LOOK_EVERY,
-            Err((what, failure)) => carrier.fail(what, failure, &mut tell).await?,
+            Ok(Turn::Did) => None,
+            Ok(Turn::Waits) => Some(LOOK_EVERY),
+            Err((what, failure)) => Some(carrier.fail(what, failure, &mut tell).await?),
+        };
+        // How long it rests may change meanwhile: it is told another share, or that live is late.
+        let rests = async {
+            let begun = Instant::now();
+            while let Some(left) =
+                pause.unwrap_or_else(|| rest(worked)).checked_sub(begun.elapsed()).filter(|left| !left.is_zero())
+            {
+                tokio::time::sleep(left.min(LOOK_EVERY)).await;
+            }
         };
         tokio::select! {
             biased;
             () = &mut shutdown => return Ok(End::Shutdown),
-            () = tokio::time::sleep(pause) => {}
+            () = rests => {}
         }
     }
 }

@@ -270,3 +270,33 @@ async fn what_was_given_up_there_is_lost_here_and_what_is_not_done_there_yet_is_
     assert_eq!(ask(&target, &states.replace("{F}", &(FROM_MS / 1000).to_string())).await, "25\t35");
     assert_carried(&target, &new, |minute| !(22..38).contains(&minute)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_being_carried_over_are_no_finding_while_live_is_far_beyond_them() {
+    let (target, new) = (database(), new("5m"));
+    write_old(&target, 0, (0, MINUTES)).await;
+    prepare(&target, &new).await.expect("tables are made");
+    carried(&target, &all_of(&new)).await.expect("it ends");
+    let seam = at(&new, MINUTES);
+    let seam_s = seam.ms() / 1000;
+    let live = format!(
+        "INSERT INTO DB.emissions (generation, origin, run, state, window_from, window_to, rows, digest) \
+         VALUES (2, '', 'v2-live', 'done', {seam_s}, {}, 0, 0)",
+        seam_s + 300
+    );
+    ask(&target, &live).await;
+    // The last batch is in the table, and not recorded yet.
+    let unsaid = format!("ALTER TABLE DB.emissions DELETE WHERE run = 'v2-carried' AND window_to = {seam_s} {NOW}");
+    ask(&target, &unsaid).await;
+    let found = Audit::new(&target, &new).full().await.expect("an audit");
+    assert!(!found.is_empty(), "nothing covers it");
+    let mut audit = Audit::new(&target, &new).with_carried(seam);
+    for look in 0..2 {
+        assert_eq!(audit.recent().await.expect("an audit"), [], "look {look}");
+    }
+    assert_eq!(audit.full().await.expect("an audit"), []);
+    // What was recorded of it must be there, seam or not.
+    ask(&target, &format!("ALTER TABLE DB.stats_v2 DELETE WHERE dimension = 'page' {NOW}")).await;
+    let found = Audit::new(&target, &new).with_carried(seam).recent().await.expect("an audit");
+    assert!(!found.is_empty(), "rows are missing");
+}

@@ -228,6 +228,8 @@ impl Migrate {
         let given_up_to_ms = runs.iter().filter_map(|run| world.recoveries(run).given_up_to_ms()).max();
         let after = |ms: i64| new.width.next(new.width.window_of(ms - 1)).ms();
         let whole_ms = whole.await??.ms().max(given_up_to_ms.map_or(i64::MIN, after));
+        // What was carried over into the old table was counted by older rules, and may be of what was given up before it.
+        let whole_ms = old.seam.as_ref().map_or(whole_ms, |seam| whole_ms.max(after(seam.at.ms())));
         let begin_ms = new.width.window_of(first_ms - new.lateness_ms).ms();
         let mut log_from_ms = whole_ms.max(begin_ms);
         let first = weir_sink::first_ms(&self.target, &old.version).await?;
@@ -235,10 +237,12 @@ impl Migrate {
         let table_from_ms = first.filter(|from_ms| whole_ms > begin_ms && *from_ms < whole_ms);
         let mut given_up = Vec::new();
         if let Some(from_ms) = table_from_ms {
-            // Retention goes on: what is carried over anyway ends where the log is kept for a while yet.
-            if plan::obstacle(&old.version, &new).is_none() {
-                log_from_ms = after(log_from_ms + plan::kept_ms(SystemClock.now_ms() - log_from_ms));
-            }
+            // Retention goes on, by whole segments maybe: the log is kept for a while yet from where the new one begins.
+            let (log, now_ms) = (self.log.clone(), SystemClock.now_ms());
+            let retention = tokio::task::spawn_blocking(move || log.retention(EVENTS_TOPIC)).await??;
+            let kept_from_ms = retention.map_or(i64::MIN, |retention| now_ms - retention.as_millis() as i64);
+            log_from_ms = log_from_ms.max(kept_from_ms);
+            log_from_ms = after(log_from_ms + plan::kept_ms(now_ms - log_from_ms));
             let at = |ms| old.version.width.window_of(ms);
             let windows = Windows { from: at(from_ms), to: at(log_from_ms) };
             let standing = weir_sink::standing(&self.target, &old.version, windows.from, windows).await?;

@@ -83,8 +83,9 @@ impl Facts {
     }
 }
 
-/// The most that is carried over although the log has it, ms: time for a run to read beyond it before retention does.
-const KEPT_MAX_MS: i64 = 60 * 60 * 1000;
+/// The most that is left to the old table although the log has it, ms: time for a run to read beyond it before retention does, and
+/// for a pause, which ends an hour before that.
+const KEPT_MAX_MS: i64 = 2 * 60 * 60 * 1000;
 
 /// How much of the `reach_ms` that a log which retention cuts reaches back is left to the old table.
 pub(super) fn kept_ms(reach_ms: i64) -> i64 {

@@ -10,7 +10,7 @@ use weir_schemas::{
 };
 
 use super::{Migrate, Part};
-use crate::{config::Config, fault::Step, generation::Generation, judge::at};
+use crate::{carried, config::Config, fault::Step, generation::Generation, judge::at};
 
 /// Ahead of what is complete, so long, an order can be read by all before its instant.
 const AHEAD_MS: i64 = 10_000;
@@ -275,6 +275,9 @@ impl Migrate {
             bail!("{why}");
         }
         let number = Generation::of(&self.config, &world, shadow)?.version.number;
+        if let Some(run) = carried::who_needs(&self.config, &self.target, &world, shadow).await? {
+            bail!("{run} carries rows over from generation {number}, and is not done (`weir migrate status`)");
+        }
         self.say(reason, Action::Drop { id: SystemClock.now_ms(), generation: shadow }).await?;
         Step::DropOrdered.done();
         println!("ordered: generation {number} is taken away");

@@ -106,7 +106,7 @@ fn rows_of_a_filled_gap_that_somebody_changed_stop_live_and_are_the_gap_runs_aga
         maintenances.as_array()?.iter().all(|one| one["state"] == "over").then_some(())
     };
     wait_for("the catch-up", filled);
-    hold_gap(&place);
+    hold_gap(&place, "gap");
     sent += leave("/later");
 
     write(&place, "ALTER TABLE weir.stats_v1 DELETE WHERE value = '/gap' SETTINGS mutations_sync = 2");

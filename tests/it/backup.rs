@@ -95,7 +95,7 @@ fn a_copy_from_before_a_gap_was_filled_names_it_and_opens_its_maintenance_again(
     let paused_ms = wait_for("the pause", || place.status()?["runs"][0]["paused"]["through_ms"].as_i64());
     sent += post(&place, "/b", 2);
     wait_for("three windows to pass", || (place.status()?["at_ms"].as_i64()? > paused_ms + 3_000).then_some(()));
-    hold_gap(&place);
+    hold_gap(&place, "gap");
     went_well(&place, &["resume", "live", "--live-first", "--reason", "the disk is there"]);
     let computing = || place.status()?["computing"][0]["to_ms"].as_i64();
     let left_to_ms = wait_for("the gap", computing);
@@ -119,7 +119,7 @@ fn a_copy_from_before_a_gap_was_filled_names_it_and_opens_its_maintenance_again(
     let now = jiff::Timestamp::now().to_string();
     let before = digest(&place, &now);
 
-    hold_gap(&place);
+    hold_gap(&place, "gap");
     let restored = went_well(&place, &["backup", "restore", "one", "--reason", "to see that it can be done"]);
     assert!(restored.contains(&fills), "{restored}");
     let status = wait_for("live to be complete", || {

@@ -185,7 +185,7 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     wait_for("the gap to be filled", || (views(&place) == Some(sent)).then_some(()));
 
     // What it has left is filled, also when it is not the one in use any more.
-    hold_gap(&place);
+    hold_gap(&place, "v2-gap");
     went_well(&place, &["pause", "live", "--reason", "a test"]);
     sent += place.hits("/left", 2);
     went_well(&place, &["resume", "live", "--live-first", "--reason", "a test"]);

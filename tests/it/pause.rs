@@ -430,7 +430,7 @@ fn gaps_queue_over_a_restart_and_when_they_are_filled_the_ranges_are_one_again()
         went_well(&place, &["pause", "live", "--reason", "a test"]);
         if gap == 1 {
             // So that the second one finds it unfilled.
-            hold_gap(&place);
+            hold_gap(&place, "gap");
         }
         let since_ms = SystemClock.now_ms();
         wait_for("some windows with hits to pass", || {

@@ -268,12 +268,12 @@ pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Pauses the run `gap` before there is a gap, which no verb does: it fills none until it is resumed.
-pub(crate) fn hold_gap(place: &Place) {
+/// Pauses a generation's gap run before there is a gap, which no verb does: it fills none until it is resumed.
+pub(crate) fn hold_gap(place: &Place, run: &str) {
     use weir_log::{Clock as _, ControlLog, EmbeddedLog, SystemClock};
     use weir_schemas::control::{Action, ControlRecord};
     let log = EmbeddedLog::open(place.dir.path().join("data/log"), std::sync::Arc::new(SystemClock)).unwrap();
-    let (run, at_ms) = ("gap".to_owned(), SystemClock.now_ms());
+    let (run, at_ms) = (run.to_owned(), SystemClock.now_ms());
     let action = Action::Pause { run, id: at_ms, until_ms: None, allow_loss: false };
     let record = ControlRecord { at_ms, who: "test".into(), reason: "a test".into(), action };
     futures::executor::block_on(ControlLog::open(std::sync::Arc::new(log)).unwrap().append(&record)).unwrap();
