@@ -28,6 +28,7 @@ mod incident;
 mod light;
 mod maintenance;
 mod metrics;
+mod missing;
 mod pace;
 mod page;
 mod recovered;

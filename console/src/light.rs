@@ -9,7 +9,10 @@
 //! beside the generation in use has no colour.
 
 use serde::{Deserialize, Serialize};
-use weir_schemas::{Fault, control::GAP_RUN};
+use weir_schemas::{
+    Fault,
+    control::{CARRIED_RUN, GAP_RUN},
+};
 
 use crate::{
     Computing, Maintenance, MaintenanceState, Part, RunStatus, Snapshot,
@@ -320,6 +323,10 @@ fn nothing_is_lost(is_collected: bool) -> &'static str {
     if is_collected { " Hits are collected, nothing is lost." } else { "" }
 }
 
+fn new_hits(is_collected: bool) -> &'static str {
+    if is_collected { " New hits are collected." } else { "" }
+}
+
 fn of_parts(snapshot: &Snapshot, held: Held, is_collected: bool) -> Vec<Trouble> {
     let collected_but = |what: &str| match is_collected {
         true => format!("Hits are still collected, but {what}."),
@@ -373,6 +380,7 @@ fn of_stopped(run: &RunStatus, is_collected: bool) -> Option<Trouble> {
     let what = match run.run.as_str() {
         LIVE => "Statistics stand still".to_owned(),
         GAP_RUN => "Statistics that were left out are not being computed".to_owned(),
+        CARRIED_RUN => "Statistics of earlier days, as the version before counted them, stand still".to_owned(),
         run => format!("The statistics of {run} stand still"),
     };
     let since_ms = progress.map(|progress| progress.at_ms);
@@ -382,14 +390,15 @@ fn of_stopped(run: &RunStatus, is_collected: bool) -> Option<Trouble> {
             Some(&run.run),
             format!(
                 "{what}: hits that were not counted yet are gone, an operator must look.{}",
-                if is_collected { " New hits are collected." } else { "" }
+                new_hits(is_collected)
             ),
         ),
-        false => trouble(
-            Kind::Stopped,
-            Some(&run.run),
-            format!("{what} until an operator has looked.{}", nothing_is_lost(is_collected)),
-        ),
+        false => {
+            // Whether what was carried over can be once more only an operator can tell.
+            let hits = if run.run == CARRIED_RUN { new_hits } else { nothing_is_lost };
+            let sentence = format!("{what} until an operator has looked.{}", hits(is_collected));
+            trouble(Kind::Stopped, Some(&run.run), sentence)
+        }
     };
     Some(Trouble { since_ms, ..stopped })
 }

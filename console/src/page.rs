@@ -1,7 +1,7 @@
 //! The page: everything of a [`View`] that a user of the statistics may ask, as HTML without scripts or styles in it.
 
 use maud::{DOCTYPE, Markup, html};
-use weir_schemas::control::GAP_RUN;
+use weir_schemas::control::{CARRIED_RUN, GAP_RUN};
 
 use crate::{
     About, Colour, ConversionState, ConversionStatus, Eta, Incident, Kind, Maintenance, MaintenanceState, RunStatus,
@@ -187,7 +187,7 @@ fn progress(view: &View) -> Markup {
                 @for run in behind {
                     p {
                         strong { (name(run)) } ": "
-                        (words::number(run.lag_records)) " records to go"
+                        (left(run, view))
                         @match run.eta {
                             Some(Eta::Between { earliest_ms, latest_ms }) => {
                                 ", ready between " (time(earliest_ms, view)) " and " (time(latest_ms, view))
@@ -236,6 +236,16 @@ fn conversion(one: &ConversionStatus, view: &View) -> Markup {
     }
 }
 
+fn left(run: &RunStatus, view: &View) -> Markup {
+    if run.run != CARRIED_RUN {
+        return html! { (words::number(run.lag_records)) " records to go" };
+    }
+    match run.progress.as_ref().and_then(|progress| progress.complete_through_ms) {
+        Some(through_ms) => html! { "complete through " (time(through_ms, view)) },
+        None => html! { "not begun yet" },
+    }
+}
+
 fn is_behind(run: &RunStatus) -> bool {
     let is_at_work = run.progress.as_ref().is_none_or(|progress| progress.stopped.is_none() && !progress.ended);
     is_at_work && run.eta.is_some()
@@ -245,6 +255,7 @@ fn name(run: &RunStatus) -> String {
     match run.run.as_str() {
         "live" => "Statistics of now".to_owned(),
         GAP_RUN => "What was left out".to_owned(),
+        CARRIED_RUN => "What is carried over from the version before".to_owned(),
         run => run.strip_prefix("import-").map_or_else(|| run.to_owned(), |id| format!("Import {id}")),
     }
 }

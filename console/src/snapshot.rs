@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_log::{Committed, Log, LogError};
 use weir_schemas::{
-    DEDUP_HORIZON_MS, Hold, Missing, Number, Recoveries, Replacement, Replacements, SHADOW, STEP_BACK_MAX_MS,
-    UNHINDERED_PERMILLE, World,
+    Conversion, DEDUP_HORIZON_MS, Hold, Missing, Number, Recoveries, Replacement, Replacements, SHADOW,
+    STEP_BACK_MAX_MS, UNHINDERED_PERMILLE, World,
     control::{Action, CARRIED_RUN, ControlRecord, EVENTS_TOPIC, EtaKept, GAP_RUN, import_run, import_topic},
     progress::{Metadata, RunProgress, group_of},
 };
@@ -14,6 +14,7 @@ use crate::{
     guard::{self, BySize, Kept},
     light::LATE_MS,
     maintenance::maintenances,
+    missing::missing,
     pace::{Eta, Paces, Work},
     recovered::{Recovery, recoveries},
     text::SILENT_MS,
@@ -38,8 +39,8 @@ pub struct Snapshot {
     pub began_ms: Option<i64>,
     /// How long live events stay in the log, seconds; `None`: for ever.
     pub retention_s: Option<u64>,
-    /// The live run first, then the one that fills gaps while there are any, then those of imports, then those beside that are
-    /// not done: `shadow`, `shadow-import-…`.
+    /// The live run first, then the one that fills gaps while there are any, then the one that carries rows over while it is not
+    /// done, then those of imports, then those beside that are not done: `shadow`, `shadow-import-…`.
     pub runs: Vec<RunStatus>,
     pub imports: Vec<ImportStatus>,
     /// Live windows before those that are in the table which are still to be computed, ascending.
@@ -194,7 +195,7 @@ pub struct RunStatus {
     #[serde(default)]
     pub retention_used_permille: Option<i64>,
     /// Windows that somebody has given up, ascending: they are not in the table, and will not be. Those of the run that fills
-    /// gaps are live's.
+    /// gaps are live's, and those of the one that carries rows over, with what was missing already where these came from.
     #[serde(default)]
     pub missing: Vec<Missing>,
     /// The topic was there, and is not any more.
@@ -283,8 +284,8 @@ pub enum ImportState {
 pub struct Seen {
     window_ms: i64,
     due_ms: i64,
-    /// Runs of imports, by their own names, that had ended when they were last looked at, and when: there may be hundreds, and
-    /// each is several questions to a broker.
+    /// Runs that have an end, by their own names, that had come to it when they were last looked at, and when: of imports there
+    /// may be hundreds, and each is several questions to a broker.
     ended: BTreeMap<String, (i64, RunStatus)>,
     paces: Paces,
     /// Of each run, where a bound on bytes may take what it needs.
@@ -307,6 +308,21 @@ impl Seen {
         version.map_or((self.window_ms, self.due_ms), |version| {
             (version.width.ms(), version.width.ms() + version.lateness_ms)
         })
+    }
+
+    /// The run of this name, under this role, as it was when it had ended; `None`: it had not, or that is long ago.
+    fn ended(&self, name: &str, role: &str, now_ms: i64) -> Option<RunStatus> {
+        let (_, run) = self.ended.get(name).filter(|(seen_ms, _)| now_ms - seen_ms < ENDED_MS)?;
+        Some(RunStatus { run: role.to_owned(), ..run.clone() })
+    }
+
+    /// Whether it has ended, which is remembered.
+    fn has_ended(&mut self, name: &str, run: &RunStatus, now_ms: i64) -> bool {
+        match run.has_ended() {
+            true => self.ended.insert(name.to_owned(), (now_ms, run.clone())),
+            false => self.ended.remove(name),
+        };
+        run.has_ended()
     }
 
     /// Whether it is time to ask what a bound on bytes leaves ([`ask_kept`]); who is told so is the one to ask.
@@ -333,7 +349,7 @@ impl Seen {
 /// Less than this is on its way rather than waiting: a run reports twice a second, and an INSERT may take seconds.
 const BEHIND_MS: i64 = 10_000;
 
-/// How long an import that had ended is not looked at again.
+/// How long a run that had ended is not looked at again.
 const ENDED_MS: i64 = 60_000;
 
 /// How often it is asked what a bound on bytes leaves: it takes reading some records of each partition.
@@ -389,9 +405,13 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         Err(LogError::UnknownTopic(_)) => {}
         Err(error) => return Err(error),
     }
+    if let Some(live) = runs.first_mut() {
+        live.missing = missing(said, &world.generations, world.generations.in_use());
+    }
+    let is_there = runs.first().is_some_and(|live| !live.topic_gone);
     let maintenances = maintenances(control, now_ms);
     let mut computing = gaps(&maintenances);
-    if runs.first().is_some_and(|live| !live.topic_gone) && !computing.is_empty() {
+    if is_there && !computing.is_empty() {
         let (spans, all_ms) = (spans(&computing), length_ms(&computing));
         let mut run = observe_run(log, &world, GAP_RUN, EVENTS_TOPIC, Some(&spans), now_ms)?;
         let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms).unwrap_or(i64::MIN);
@@ -406,6 +426,11 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
         let left_ms = length_ms(&computing);
         run.look(&world, Some((first_ms + all_ms - left_ms, first_ms + all_ms)), now_ms, &mut seen.paces);
         runs.push(run);
+    }
+    let made = world.generations.made(world.generations.in_use()).filter(|_| is_there);
+    if let Some(made) = made {
+        let carried = observe_carried(log, &world, CARRIED_RUN, made, now_ms, seen)?;
+        runs.extend(carried.filter(|run| !run.has_ended()));
     }
     let mut imports = fold_imports(control);
     for import in &mut imports {
@@ -426,7 +451,8 @@ pub fn observe(log: &dyn Log, control: &[ControlRecord], now_ms: i64, seen: &mut
     let (beside, eta, beside_due_ms) = match world.generations.shadow().filter(|_| live.is_some()) {
         Some(number) => {
             let (_, due_ms) = seen.windows_of(&world, number);
-            let (beside, eta) = observe_beside(log, &world, &imports, (retention_s, due_ms), now_ms, seen)?;
+            let (mut beside, eta) = observe_beside(log, &world, &imports, (retention_s, due_ms), now_ms, seen)?;
+            beside[0].missing = missing(said, &world.generations, number);
             (beside, eta, due_ms)
         }
         None => (Vec::new(), None, due_ms),
@@ -463,19 +489,43 @@ fn observe_import(
     seen: &mut Seen,
 ) -> Result<Option<RunStatus>, LogError> {
     let name = world.roles.run(role).unwrap_or_default();
-    if let Some((_, run)) = seen.ended.get(&name).filter(|(seen_ms, _)| now_ms - seen_ms < ENDED_MS) {
-        return Ok(Some(RunStatus { run: role.to_owned(), ..run.clone() }));
+    if let Some(run) = seen.ended(&name, role, now_ms) {
+        return Ok(Some(run));
     }
     let mut run = match observe_run(log, world, role, &import_topic(id), None, now_ms) {
         Ok(run) => run,
         Err(LogError::UnknownTopic(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    if run.has_ended() {
-        seen.ended.insert(name, (now_ms, run.clone()));
-    } else {
-        seen.ended.remove(&name);
+    if !seen.has_ended(&name, &run, now_ms) {
         run.look(world, None, now_ms, &mut seen.paces);
+    }
+    Ok(Some(run))
+}
+
+/// The run that carries rows over to a generation; `None`: none are.
+fn observe_carried(
+    log: &dyn Log,
+    world: &World,
+    role: &str,
+    to: &Conversion,
+    now_ms: i64,
+    seen: &mut Seen,
+) -> Result<Option<RunStatus>, LogError> {
+    let (Some(carried), seam_ms) = (to.carried, to.from_ms) else { return Ok(None) };
+    let name = world.roles.run(role).unwrap_or_default();
+    if let Some(run) = seen.ended(&name, role, now_ms) {
+        return Ok(Some(run));
+    }
+    let run = observe_run(log, world, role, EVENTS_TOPIC, None, now_ms)?;
+    // It reads nothing of the log, and what it has given up is live's.
+    let (partitions, lag_records, lag_ms, records, missing) = (Vec::new(), 0, 0, 0, Vec::new());
+    let mut run = RunStatus { partitions, lag_records, lag_ms, records, missing, ..run };
+    if !seen.has_ended(&name, &run, now_ms) {
+        let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
+        let through_ms = through_ms.unwrap_or(carried.from_ms);
+        run.look(world, Some((through_ms, seam_ms)), now_ms, &mut seen.paces);
+        run.rates = None;
     }
     Ok(Some(run))
 }
@@ -491,31 +541,21 @@ fn observe_beside(
     seen: &mut Seen,
 ) -> Result<(Vec<RunStatus>, Option<Eta>), LogError> {
     let mut live = observe_run(log, world, SHADOW, EVENTS_TOPIC, None, now_ms)?;
-    let from_ms = world.generations.shadow().and_then(|number| world.generations.made(number)).map(|made| made.from_ms);
+    let made = world.generations.shadow().and_then(|number| world.generations.made(number));
+    let from_ms = made.map(|made| made.from_ms);
     let through_ms = live.progress.as_ref().and_then(|progress| progress.complete_through_ms).or(from_ms);
     live.is_kept(through_ms, retention_s, seen.kept.get(SHADOW), now_ms);
     let through_ms = through_ms.map(|through_ms| (through_ms, now_ms - due_ms));
     live.look(world, through_ms, now_ms, &mut seen.paces);
-    let (paused, throttled) = (live.paused.clone(), live.throttled.clone());
     let mut runs = vec![live];
-    if world.generations.shadow().and_then(|number| world.generations.made(number)?.carried).is_some() {
-        let role = format!("{SHADOW}-{CARRIED_RUN}");
-        let run = observe_run(log, world, &role, EVENTS_TOPIC, None, now_ms)?;
-        // It reads nothing of the log.
-        let (partitions, lag_records, lag_ms, records) = (Vec::new(), 0, 0, 0);
-        let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
-        let paused = paused.clone().map(|paused| PausedStatus { through_ms, ..paused });
-        let throttled = throttled.clone();
-        runs.push(RunStatus { partitions, lag_records, lag_ms, records, paused, throttled, ..run });
-    }
+    let role = format!("{SHADOW}-{CARRIED_RUN}");
+    let carried = made.map_or(Ok(None), |made| observe_carried(log, world, &role, made, now_ms, seen))?;
+    runs.extend(carried.map(|run| held_as(&runs[0], run)));
     let counted = |import: &&ImportStatus| matches!(import.state, ImportState::Counting | ImportState::Done);
     for import in imports.iter().filter(counted) {
         let role = format!("{SHADOW}-{}", import_run(&import.id));
         if let Some(run) = observe_import(log, world, &role, &import.id, now_ms, seen)? {
-            // All runs beside are held as one.
-            let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
-            let paused = paused.clone().map(|paused| PausedStatus { through_ms, ..paused });
-            runs.push(RunStatus { paused, throttled: throttled.clone(), ..run });
+            runs.push(held_as(&runs[0], run));
         }
     }
     let parts = runs.iter().flat_map(|run| &run.partitions).zip(0..);
@@ -524,11 +564,18 @@ fn observe_beside(
         partitions: parts.map(|(part, number)| (number, part.end - part.lag_records, part.end)).collect(),
         through_ms: through_ms.filter(|_| runs[0].eta.is_some()),
         is_behind: runs.iter().any(is_behind),
-        is_paused: paused.is_some(),
+        is_paused: runs[0].paused.is_some(),
     };
     let name = format!("all beside with {}", world.roles.run(SHADOW).unwrap_or_default());
     let told = seen.paces.see(&name, now_ms, &work);
     Ok((runs, told.eta))
+}
+
+/// All runs beside are held as one.
+fn held_as(live: &RunStatus, run: RunStatus) -> RunStatus {
+    let through_ms = run.progress.as_ref().and_then(|progress| progress.complete_through_ms);
+    let paused = live.paused.clone().map(|paused| PausedStatus { through_ms, ..paused });
+    RunStatus { paused, throttled: live.throttled.clone(), ..run }
 }
 
 /// Whether the log's clock says that it is this time or later: a live event, or a tick, has come then.

@@ -17,7 +17,7 @@ use weir_log::{Appended, Bounds, Clock, Committed, Log, LogError, Reader, TopicK
 use weir_schemas::{
     Repair, SchemaVersion,
     control::{Action, Carried, EVENTS_TOPIC, EtaKept, Import},
-    progress::RunProgress,
+    progress::{RunProgress, Waiting},
 };
 
 /// 2026-11-27 12:00:00 UTC.
@@ -457,16 +457,18 @@ fn imports_are_part_of_the_work_by_their_records_and_shown_until_they_are_done()
     assert_eq!(roles(&swapped), "live import-i1 shadow");
 }
 
+/// Somebody starts to fill this generation, which has from the one in use what came in the day before `from_ms`.
+fn carrying(id: i64, generation: u32, from_ms: i64) -> Action {
+    let carried = Carried { from_ms: from_ms - 24 * 60 * MINUTE_MS, width_ms: MINUTE_MS, lateness_ms: 10 * SECOND_MS };
+    let version = SchemaVersion::builtin_text(2).unwrap().to_owned();
+    Action::ConversionStarted { id, generation, version, from_ms, carried: Some(carried) }
+}
+
 #[test]
 fn what_is_carried_over_is_shown_until_it_is_done_and_before_that_nothing_has_caught_up() {
     let mut world = World::new(BEGAN_MS);
     world.live_through(600);
-    let (version, carried) = (
-        SchemaVersion::builtin_text(2).unwrap().to_owned(),
-        Carried { from_ms: 0, width_ms: MINUTE_MS, lateness_ms: 10 * SECOND_MS },
-    );
-    let from_ms = BEGAN_MS;
-    world.say(Action::ConversionStarted { id: 7, generation: 2, version, from_ms, carried: Some(carried) });
+    world.say(carrying(7, 2, BEGAN_MS));
     let through_ms = world.clock.now_ms() - 90 * SECOND_MS;
     let roles = |looked: &Snapshot| looked.runs.iter().map(|run| run.run.clone()).collect::<Vec<_>>().join(" ");
     let begun = beside(&mut world, ["live", "v2-live"], through_ms);
@@ -481,4 +483,126 @@ fn what_is_carried_over_is_shown_until_it_is_done_and_before_that_nothing_has_ca
     world.tell("v2-carried", EVENTS_TOPIC, 0, RunProgress { ended: true, ..RunProgress::default() });
     let done = beside(&mut world, ["live", "v2-live"], through_ms);
     assert_eq!((roles(&done).as_str(), state(&done)), ("live shadow", Some(ConversionState::CaughtUp)));
+}
+
+#[test]
+fn what_was_carried_over_is_watched_after_the_swap_until_it_has_ended() {
+    let mut world = World::new(BEGAN_MS);
+    world.live_through(600);
+    world.say(carrying(7, 2, BEGAN_MS));
+    world.swap(8, world.clock.now_ms() - 90 * SECOND_MS, 60 * MINUTE_MS);
+    let roles = |looked: &Snapshot| looked.runs.iter().map(|run| run.run.clone()).collect::<Vec<_>>().join(" ");
+    let look = |world: &mut World, progress: RunProgress| {
+        world.tell("v2-carried", EVENTS_TOPIC, 0, progress);
+        let (now_ms, read) = (world.clock.now_ms(), (world.clock.now_ms() - BEGAN_MS) / SECOND_MS);
+        for run in ["v2-live", "live"] {
+            world.report(run, read, now_ms - 75 * SECOND_MS);
+        }
+        let looked = world.look();
+        let (mut all, _) = troubles(&looked, Held::default());
+        let text = render(&Memory::default().view(looked.clone()));
+        (looked, all.pop().map(|trouble| (trouble.kind, trouble.run, trouble.sentence)), text)
+    };
+    // Somebody has ordered to compare with the table before once more: so far half of it is done.
+    let half_ms = BEGAN_MS - 12 * 60 * MINUTE_MS;
+    let half = || RunProgress { complete_through_ms: Some(half_ms), ..RunProgress::default() };
+    let (behind, trouble, text) = look(&mut world, half());
+    assert_eq!((roles(&behind).as_str(), trouble), ("live carried shadow", None));
+    let carried = &behind.runs[1];
+    assert_eq!((carried.lag_records, carried.lag_ms, carried.eta), (0, 0, Some(Eta::Unknown)), "nothing of the log");
+    assert!(text.contains("\ncarried: complete through 2026-11-27 00:00:00 UTC"), "{text}");
+    let waiting = Waiting { since_ms: world.clock.now_ms() - MINUTE_MS, reason: "clickhouse does not answer".into() };
+    let (_, trouble, text) = look(&mut world, RunProgress { waiting: Some(waiting), ..half() });
+    assert_eq!(trouble, None);
+    assert!(text.contains("  WAITING for 1m · clickhouse does not answer"), "{text}");
+
+    let stops = || RunProgress { stopped: Some("rows differ".into()), ..half() };
+    let (stopped, trouble, text) = look(&mut world, stops());
+    let sentence =
+        "Statistics of earlier days, as the version before counted them, stand still until an operator has looked.";
+    assert_eq!(trouble, Some((Kind::Stopped, Some("carried".into()), sentence.into())));
+    assert_eq!(stopped.conversion.unwrap().stopped, None, "it is none of the run that is held");
+    assert!(text.contains("\ncarried: STOPPED · rows differ"), "{text}");
+
+    let ends = || RunProgress { ended: true, complete_through_ms: Some(BEGAN_MS), ..RunProgress::default() };
+    let (ended, trouble, _) = look(&mut world, ends());
+    assert_eq!((roles(&ended).as_str(), trouble), ("live shadow", None));
+    // What the audit finds later, long after the table before is gone.
+    world.say(Action::Drop { id: 9, generation: None });
+    world.say(Action::Dropped { generation: None });
+    world.live_through(61);
+    let (again, trouble, _) = look(&mut world, stops());
+    assert_eq!((roles(&again).as_str(), trouble.map(|(kind, ..)| kind)), ("live carried", Some(Kind::Stopped)));
+}
+
+/// Minutes after [`BEGAN_MS`] that are missing in the run of this role, as `from-to`.
+fn missing(looked: &Snapshot, role: &str) -> String {
+    let run = looked.runs.iter().find(|run| run.run == role).unwrap();
+    let minute = |ms: i64| (ms - BEGAN_MS) / MINUTE_MS;
+    let named = run.missing.iter().map(|one| format!("{}-{}", minute(one.from_ms), minute(one.to_ms)));
+    named.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_was_missing_before_the_seam_stays_named_whichever_table_is_in_use_and_which_of_them_are_gone() {
+    let mut world = World::new(BEGAN_MS);
+    world.live_through(600);
+    let at = |minute: i64| BEGAN_MS + minute * MINUTE_MS;
+    let recover = |run: &str, id, repair| Action::Recover { run: run.into(), id, repair, topic_is: None };
+    let give_up = |run, id, from, to| recover(run, id, Repair::GiveUp { from_ms: at(from), to_ms: at(to) });
+    let verified = |id| Action::Verified { id, attempt: id, closed_ms: at(60), differing: 0, known: 0 };
+    world.say(give_up("live", 1, 3, 4));
+    world.say(give_up("gap", 2, 1, 2));
+    world.say(carrying(7, 2, at(20)));
+    world.say(give_up("v2-live", 8, 30, 31));
+    // Before that was carried over; of what lies beyond the seam the new table has no need of the old one.
+    world.say(give_up("live", 9, 18, 22));
+    let begun = world.look();
+    assert_eq!(
+        (missing(&begun, "live"), missing(&begun, "shadow")),
+        ("1-2 3-4 18-22".into(), "1-2 3-4 18-20 30-31".into())
+    );
+    world.say(verified(7));
+    world.swap(10, at(8), 60 * MINUTE_MS);
+    // The new table has these.
+    world.say(give_up("live", 11, 10, 12));
+    let swapped = world.look();
+    assert_eq!(missing(&swapped, "live"), "1-2 3-4 18-20 30-31");
+    assert_eq!(missing(&swapped, "shadow"), "1-2 3-4 10-12 18-22");
+    let told: Vec<_> = Memory::default().view(swapped).missing.iter().map(|one| one.from_ms).collect();
+    assert_eq!(told, [at(1), at(3), at(18), at(30)], "the page names the same");
+    // But not when it is to be as the one before from there on once more.
+    world.say(recover("v2-carried", 12, Repair::AskAgain { from_ms: at(11) }));
+    assert_eq!(missing(&world.look(), "live"), "1-2 3-4 11-12 18-20 30-31");
+    world.say(give_up("v2-carried", 13, 5, 6));
+    world.say(recover("v2-live", 14, Repair::AskAgain { from_ms: at(20) }));
+    assert_eq!(
+        missing(&world.look(), "live"),
+        "1-2 3-4 5-6 11-12 18-20",
+        "live does not compute what lies before the seam"
+    );
+
+    world.say(Action::Drop { id: 15, generation: None });
+    world.say(Action::Dropped { generation: None });
+    assert_eq!(missing(&world.look(), "live"), "1-2 3-4 5-6 11-12 18-20");
+    // And once more, to another seam.
+    world.say(carrying(20, 3, at(6)));
+    world.say(verified(20));
+    world.say(Action::Show { id: 21, generation: Some(3), at_ms: at(8), hold_ms: 60 * MINUTE_MS });
+    world.say(Action::Shown { id: 21 });
+    world.say(Action::Drop { id: 22, generation: Some(2) });
+    world.say(Action::Dropped { generation: Some(2) });
+    assert_eq!(missing(&world.look(), "live"), "1-2 3-4 5-6");
+}
+
+#[test]
+fn what_was_missing_is_computed_by_a_conversion_that_has_all_from_the_log() {
+    let mut world = World::new(BEGAN_MS);
+    world.live_through(600);
+    let repair = Repair::GiveUp { from_ms: BEGAN_MS, to_ms: BEGAN_MS + MINUTE_MS };
+    world.say(Action::Recover { run: "live".into(), id: 1, repair, topic_is: None });
+    world.convert(7, BEGAN_MS);
+    world.swap(8, BEGAN_MS + 8 * MINUTE_MS, 60 * MINUTE_MS);
+    let swapped = world.look();
+    assert_eq!((missing(&swapped, "live"), missing(&swapped, "shadow")), (String::new(), "0-1".into()));
 }

@@ -18,7 +18,7 @@ use tokio::{
     sync::oneshot,
     task::JoinHandle,
 };
-use weir_console::{About, Desk, Health, ImportState, ImportStatus, Snapshot};
+use weir_console::{About, Desk, Eta, Health, ImportState, ImportStatus, RunStatus, Snapshot};
 use weir_log::{EmbeddedLog, SystemClock};
 use weir_schemas::SchemaVersion;
 
@@ -236,6 +236,25 @@ async fn days_that_are_being_replaced_are_named_as_such_to_all_and_not_by_whom_o
     assert!(!page.contains("ops@db1") && !page.contains("rows deleted by hand"), "{page}");
     let (_, _, page) = Console::start(states::on_time()).await.get("/").await;
     assert!(!page.contains("Being corrected"), "{page}");
+}
+
+#[tokio::test]
+async fn what_is_carried_over_is_at_work_on_the_page_by_its_time_and_not_by_records_and_stands_in_the_light() {
+    let mut snapshot = states::on_time();
+    let mut carried = RunStatus { run: "carried".into(), eta: Some(Eta::Unknown), ..RunStatus::default() };
+    carried.progress = snapshot.runs[0].progress.clone();
+    snapshot.runs.push(carried);
+    let (_, _, page) = Console::start(snapshot.clone()).await.get("/").await;
+    let said = "<strong>What is carried over from the version before</strong>: complete through <time";
+    assert!(page.contains(said) && page.contains("All is well"), "{page}");
+    snapshot.runs[1].progress = None;
+    let (_, _, page) = Console::start(snapshot.clone()).await.get("/").await;
+    assert!(page.contains("before</strong>: not begun yet, too early to say when it is ready."), "{page}");
+    snapshot.runs[1].progress.get_or_insert_default().stopped = Some("rows differ".into());
+    let (_, _, page) = Console::start(snapshot).await.get("/").await;
+    let stands = "Statistics of earlier days, as the version before counted them, stand still until an operator has looked. \
+                  New hits are collected.";
+    assert!(page.contains(stands) && !page.contains("What is carried over"), "{page}");
 }
 
 #[tokio::test]
