@@ -42,6 +42,7 @@ const LINES: u64 = 50_000;
 const DAYS: u32 = 10;
 /// How long freshness is looked at, without the shadow and with it, before anything is killed.
 const FRESH: Duration = Duration::from_secs(20);
+const BETWEEN_KILLS: Duration = Duration::from_secs(2);
 /// With the shadow live's 99th percentile of freshness may be so many times what it is without.
 const FRESHNESS_RATIO_MAX: f64 = 2.0;
 
@@ -73,8 +74,12 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     let started = Instant::now();
     migration::start(&stage, &second)?;
     let with = freshness(&stage)?;
-    for victim in [Victim::Run, Victim::ClickHouse, Victim::Broker, Victim::Collector, Victim::Pipeline, Victim::Run] {
-        sleep(Duration::from_secs(2))?;
+    migration::still_fills(&stage, "when its freshness had been looked at")?;
+    sleep(BETWEEN_KILLS)?;
+    migration::still_fills(&stage, "at the first kill")?;
+    stage.kill(Victim::Run)?;
+    for victim in [Victim::ClickHouse, Victim::Broker, Victim::Collector, Victim::Pipeline, Victim::Run] {
+        sleep(BETWEEN_KILLS)?;
         stage.kill(victim)?;
     }
     migration::caught_up(&mut stage)?;
@@ -88,7 +93,11 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     }
     let swapped = Instant::now();
     stage.say("weir migrate drop, as soon as it may");
-    let refused = site.migrate(&stage.target, &["drop", "--reason", "a drill"]).is_err();
+    let ordered = site.migrate(&stage.target, &["drop", "--reason", "a drill"]);
+    let refused = migration::is_held(&ordered);
+    if !refused {
+        stage.say(&format!("it was not refused because it is held: {ordered:?}"));
+    }
     wait_while_it_moves("ten minutes to pass", || {
         stage.collector.lives()?;
         stage.pipeline.lives()?;

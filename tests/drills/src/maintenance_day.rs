@@ -114,13 +114,15 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
     let plan_said = migration::plan(&stage, &second)?;
     let (started, watch) = (Instant::now(), Watch::start(seen.clone()));
     migration::start(&stage, &second)?;
-    migration::wait_until(&mut stage, "a part of the conversion", |far| far.done >= PAUSED_AT)?;
+    let is_in_the_middle = |far: &Far| far.is_filling && far.done >= PAUSED_AT;
+    migration::wait_until(&mut stage, "the middle of the conversion", is_in_the_middle)?;
     let due_ms = site.version.width.ms() + site.version.lateness_ms + LATE_MS;
     let mut late = watch.end()?.late(due_ms);
 
     let began = Instant::now();
     pause::pause(&stage, "live")?;
     pause::pause(&stage, "shadow")?;
+    migration::still_fills(&stage, "when everything was paused")?;
     stage.say("nothing is computed; traffic goes on");
     let meanwhile = site.generate(of_live, PAUSE / 2, seed.wrapping_add(1))?;
     stage.kill(Victim::Broker)?;

@@ -42,6 +42,8 @@ pub(crate) fn start(stage: &Stage<'_>, schema: &Schema) -> anyhow::Result<()> {
 pub(crate) struct Far {
     /// Thousandths.
     pub(crate) done: u64,
+    /// It is not there yet that it has caught up.
+    pub(crate) is_filling: bool,
     pub(crate) has_caught_up: bool,
     /// When it will have caught up, the middle of the range; ms since the Unix epoch.
     pub(crate) eta_ms: Option<i64>,
@@ -53,6 +55,7 @@ impl Far {
         let range = eta["earliest_ms"].as_i64().zip(eta["latest_ms"].as_i64());
         Far {
             done: conversion["done"]["permille"].as_u64().unwrap_or_default(),
+            is_filling: conversion["state"]["is"] == "filling",
             has_caught_up: conversion["state"]["is"] == "caught_up",
             eta_ms: range.map(|(earliest_ms, latest_ms)| earliest_ms.midpoint(latest_ms)),
         }
@@ -65,7 +68,7 @@ impl Far {
     }
 }
 
-/// Waits until it is so far, or has caught up.
+/// Waits until it is so far. Errors: it has caught up before.
 pub(crate) fn wait_until(stage: &mut Stage<'_>, what: &str, is_so_far: impl Fn(&Far) -> bool) -> anyhow::Result<Far> {
     let seen = stage.readers.seen.clone();
     wait_while_it_moves(what, || {
@@ -73,13 +76,33 @@ pub(crate) fn wait_until(stage: &mut Stage<'_>, what: &str, is_so_far: impl Fn(&
         stage.pipeline.lives()?;
         let far = Far::now(stage);
         let through_ms = seen.complete_through_ms.load(std::sync::atomic::Ordering::SeqCst);
-        Ok(if far.has_caught_up || is_so_far(&far) { Ok(far) } else { Err((far.done, through_ms)) })
+        if is_so_far(&far) {
+            return Ok(Ok(far));
+        }
+        ensure!(!far.has_caught_up, "waited for {what}, and the shadow has caught up before: {TOO_FAST}");
+        Ok(Err((far.done, through_ms)))
     })
+}
+
+/// What is to be seen while the shadow is filled was not.
+const TOO_FAST: &str = "there is too little to fill it with on this machine (more --events)";
+
+/// Errors: the shadow is not being filled any more, by a status that nobody has seen before now.
+pub(crate) fn still_fills(stage: &Stage<'_>, when: &str) -> anyhow::Result<()> {
+    let conversion = &stage.readers.seen.conversion;
+    *conversion.lock().unwrap_or_else(PoisonError::into_inner) = Value::Null;
+    let seen = wait_for("the conversion's status", || {
+        let conversion = conversion.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(conversion.clone()).filter(|conversion| !conversion.is_null()))
+    })?;
+    let (is_filling, state) = (Far::of(&seen).is_filling, &seen["state"]["is"]);
+    ensure!(is_filling, "{when} the shadow was not being filled any more, it was {state}: {TOO_FAST}");
+    Ok(())
 }
 
 /// Waits until the new generation has all that the old one has.
 pub(crate) fn caught_up(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    wait_until(stage, "the shadow to catch up", |_| false)?;
+    wait_until(stage, "the shadow to catch up", |far| far.has_caught_up)?;
     stage.say("the shadow has caught up");
     Ok(())
 }
@@ -110,6 +133,11 @@ pub(crate) fn show(stage: &Stage<'_>, verb: &str) -> anyhow::Result<Duration> {
     Ok(begin.elapsed())
 }
 
+/// Whether `weir migrate drop` was refused because the other generation is held as the way back, and for nothing else.
+pub(crate) fn is_held(dropped: &anyhow::Result<String>) -> bool {
+    dropped.as_ref().is_err_and(|error| error.to_string().contains("it is held until "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,11 +154,22 @@ mod tests {
     fn how_far_it_is_is_what_the_status_says() {
         let eta = json!({"is": "between", "earliest_ms": 10_000, "latest_ms": 20_000});
         let filling = json!({"state": {"is": "filling"}, "done": {"permille": 500}, "eta": eta});
-        assert_eq!(Far::of(&filling), Far { done: 500, has_caught_up: false, eta_ms: Some(15_000) });
+        let seen = Far { done: 500, is_filling: true, has_caught_up: false, eta_ms: Some(15_000) };
+        assert_eq!(Far::of(&filling), seen);
         let caught_up = json!({"state": {"is": "caught_up"}, "done": {"permille": 1000}, "eta": null});
-        assert_eq!(Far::of(&caught_up), Far { done: 1000, has_caught_up: true, eta_ms: None });
+        let seen = Far { done: 1000, is_filling: false, has_caught_up: true, eta_ms: None };
+        assert_eq!(Far::of(&caught_up), seen);
         let unknown = json!({"state": {"is": "filling"}, "eta": {"is": "unknown"}});
-        assert_eq!(Far::of(&unknown), Far::default());
+        assert_eq!(Far::of(&unknown), Far { is_filling: true, ..Far::default() });
         assert_eq!(Far::of(&Value::Null), Far::default());
+    }
+
+    #[test]
+    fn a_drop_that_was_refused_for_another_reason_or_done_is_not_one_that_was_held() {
+        let refused = |why: &str| is_held(&Err(anyhow::anyhow!("weir [\"migrate\", \"drop\"]: {why}")));
+        assert!(refused("Error: it is held until 2026-11-28 10:10:00 UTC: the way back (`weir migrate revert`)"));
+        assert!(!refused("Error: another generation is about to be shown (`weir migrate status`)"));
+        assert!(!refused("Error: clickhouse does not answer"));
+        assert!(!is_held(&Ok("dropped: generation 1, as it is held until it is gone".to_owned())));
     }
 }
