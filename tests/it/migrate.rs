@@ -188,6 +188,10 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     hold_gap(&place, "v2-gap");
     went_well(&place, &["pause", "live", "--reason", "a test"]);
     sent += place.hits("/left", 2);
+    // What is left ends with the window before the one of the resume.
+    let window = || jiff::Timestamp::now().as_millisecond() / 2_000;
+    let of_hits = window();
+    wait_for("a window to pass", || (window() > of_hits + 1).then_some(()));
     went_well(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
     sent += place.hits("/first", 1);
     place.wait_complete();
