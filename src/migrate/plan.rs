@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_schemas::{Agreement, Comparable, Measure, SchemaVersion};
+use weir_schemas::{Agreement, Comparable, Dimension, Measure, SchemaVersion};
 
 use crate::judge::at;
 
@@ -132,6 +132,13 @@ pub(super) fn refusals(facts: &Facts, accept_loss: bool) -> Vec<String> {
     for measure in missing.chain(unnamed) {
         all.push(format!(
             "version {} has no {measure}, which the public views name: queries of it would fail",
+            new.number
+        ));
+    }
+    if !new.dimensions.contains(&Dimension::Site) {
+        all.push(format!(
+            "version {} has no site, of which the totals are: the view sites would be empty, and nothing could prove that no event \
+             is lost",
             new.number
         ));
     }
@@ -284,7 +291,7 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
-    use weir_schemas::{Dimension, WindowWidth};
+    use weir_schemas::WindowWidth;
 
     use super::*;
 
@@ -361,6 +368,10 @@ mod tests {
         let mut without = version(2);
         without.dimensions.retain(|dimension| *dimension != Dimension::Os);
         assert_eq!(refused(Facts { new: without, ..facts() }, false), "", "a view of no rows is a view");
+        let mut totals = version(2);
+        totals.dimensions.retain(|dimension| *dimension != Dimension::Site);
+        let totals = refused(Facts { new: totals, ..facts() }, false);
+        assert!(totals.contains("no site, of which the totals are"), "{totals}");
         let wide = SchemaVersion { width: WindowWidth::new(3_600_000).unwrap(), ..version(2) };
         let split = vec![("kolkata.example".to_owned(), "Asia/Kolkata".to_owned(), "+05:30".to_owned())];
         let split = refused(Facts { new: wide, split, ..facts() }, false);
