@@ -331,8 +331,16 @@ fn whoever_is_cut_at_any_step_a_conversion_ends_shown_or_as_before_and_the_same_
         serve.kill();
         let mut cut = start_failing(&place, step);
         wait_for("ClickHouse", || views(&place));
-        let ordered = place.command(&[&words[..], &["--reason", "r"]].concat()).spawn().unwrap();
-        assert_eq!(cut.child.wait().unwrap().code(), None, "{step} {words:?}: it was to end by a signal");
+        let order = || place.command(&[&words[..], &["--reason", "r"]].concat()).spawn().unwrap();
+        let mut ordered = order();
+        // It may be too early for the order: then it is refused, and given again.
+        let ended = wait_for("the step", || {
+            if ordered.try_wait().unwrap().is_some() {
+                ordered = order();
+            }
+            cut.child.try_wait().unwrap()
+        });
+        assert_eq!(ended.code(), None, "{step} {words:?}: it was to end by a signal");
         serve = place.start();
         let _ = ordered.wait_with_output();
         // It has come to be, or is as before, and then the same command does it.
