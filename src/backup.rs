@@ -23,6 +23,7 @@ use weir_schemas::{
 use weir_sink::{Shape, Target, Verified, audit::Audit};
 
 use crate::{
+    begin,
     config::Config,
     generation::Generation,
     judge::at,
@@ -362,16 +363,9 @@ impl Backups {
         let mut points = Vec::new();
         for generation in &self.generations {
             let version = &generation.version;
-            let mut orders = vec![RunOrder::live(&self.config, &self.target, &world, generation)?];
-            if let Some(carried) = RunOrder::carried(&self.config, &self.target, &world, generation) {
-                orders.push(carried?);
-            }
-            for (id, times) in &imports {
-                orders.push(RunOrder::import(&self.config, &self.target, &world, generation, id, *times));
-            }
-            for order in orders {
-                let through =
-                    weir_sink::checkpoint(&self.target, &order.run, version, &order.origin, order.from).await?;
+            for order in RunOrder::all(&self.config, &self.target, &world, generation, &imports) {
+                let order = order?;
+                let through = begin::checkpoint(&order, version).await?;
                 points.push(Point { generation: version.number, width: version.width, order, through });
             }
         }

@@ -11,6 +11,7 @@ use weir_schemas::{Fault, Number, SchemaVersion, WindowStart, World};
 use weir_sink::Carry;
 
 use crate::{
+    begin,
     config::{self, Config},
     generation::Generation,
     judge::at,
@@ -30,7 +31,7 @@ pub(crate) async fn who_needs(
         let from_it = generation.carried.as_ref().is_some_and(|carried| carried.old == number);
         let Some(order) = RunOrder::carried(config, target, world, &generation).filter(|_| from_it) else { continue };
         let order = order?;
-        let through = weir_sink::checkpoint(target, &order.run, &generation.version, "", order.from).await?;
+        let through = begin::checkpoint(&order, &generation.version).await?;
         if !order.repairs.is_empty() || order.to.is_some_and(|to| through < to) {
             return Ok(Some(order.called().to_owned()));
         }

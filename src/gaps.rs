@@ -18,6 +18,7 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// What was left although nobody has heard of it, by a live that was paused again at once, is found so soon.
 const ASK_ANYWAY: Duration = Duration::from_secs(60);
 const ASK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What is known of a generation's gaps.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {

@@ -8,6 +8,7 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     io::BufRead,
     path::PathBuf,
     process::ExitCode,
@@ -203,6 +204,22 @@ impl RunOrder {
         let of =
             |order| RunOrder { old: Some(old), topic_id: None, partitions: Vec::new(), given_up_to_ms: None, ..order };
         Some(order.map(of))
+    }
+
+    /// Of one generation: live's run, the one that carries rows over, if there is one, and those of the imports. What is wrong with
+    /// one of them is none of the others'.
+    pub(crate) fn all(
+        config: &Config,
+        target: &weir_sink::Target,
+        world: &World,
+        generation: &Generation,
+        imports: &BTreeMap<String, (i64, i64)>,
+    ) -> impl Iterator<Item = anyhow::Result<RunOrder>> {
+        let live = RunOrder::live(config, target, world, generation);
+        let carried = RunOrder::carried(config, target, world, generation);
+        let import =
+            |(id, times): (&String, &(i64, i64))| Ok(RunOrder::import(config, target, world, generation, id, *times));
+        [live].into_iter().chain(carried).chain(imports.iter().map(import))
     }
 
     /// The run that computes windows again, into the tables of `target`, which is beside the one in use.

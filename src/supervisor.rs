@@ -388,13 +388,8 @@ impl Supervisor {
         runs: &mut BTreeMap<String, Running>,
     ) -> anyhow::Result<()> {
         let is_in_use = generation.number == world.generations.in_use();
-        let live = RunOrder::live(&self.config, &self.target, world, generation);
-        let carried = RunOrder::carried(&self.config, &self.target, world, generation);
-        let imports = desired.imports.iter();
-        let imports =
-            imports.map(|(id, times)| Ok(RunOrder::import(&self.config, &self.target, world, generation, id, *times)));
         let mut failed = Ok(());
-        for order in [live].into_iter().chain(carried).chain(imports) {
+        for order in RunOrder::all(&self.config, &self.target, world, generation, &desired.imports) {
             let kept = match order {
                 Ok(mut order) => {
                     // All runs beside the one in use are held as one.

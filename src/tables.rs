@@ -30,6 +30,7 @@ use weir_schemas::{
 use weir_sink::Target;
 
 use crate::{
+    begin,
     config::Config,
     control::Control,
     fault::Step,
@@ -244,18 +245,15 @@ impl Tables {
         if !weir_sink::gaps(&self.target, &other.version).await?.is_empty() {
             return Ok(Some("a gap of the other generation is not filled".to_owned()));
         }
-        if let Some(carried) = RunOrder::carried(&self.config, &self.target, world, &other) {
-            let order = carried?;
-            let through = weir_sink::checkpoint(&self.target, &order.run, &other.version, "", order.from).await?;
-            if order.to.is_some_and(|to| through < to) {
-                return Ok(Some("not all rows are carried over yet".to_owned()));
-            }
-        }
-        for (id, times) in desired(&world.control).imports {
-            let order = RunOrder::import(&self.config, &self.target, world, &other, &id, times);
-            let through = weir_sink::checkpoint(&self.target, &order.run, &other.version, &id, order.from).await?;
-            if order.to.is_some_and(|to| through < to) {
-                return Ok(Some(format!("import {id} is not in the other generation yet")));
+        let imports = desired(&world.control).imports;
+        for order in RunOrder::all(&self.config, &self.target, world, &other, &imports) {
+            let order = order?;
+            let Some(to) = order.to else { continue };
+            if begin::checkpoint(&order, &other.version).await? < to {
+                return Ok(Some(match order.import {
+                    true => format!("import {} is not in the other generation yet", order.origin),
+                    false => "not all rows are carried over yet".to_owned(),
+                }));
             }
         }
         Ok(None)
@@ -291,7 +289,7 @@ impl Tables {
     /// go by either.
     async fn through(&self, world: &World, generation: &Generation) -> anyhow::Result<(i64, Option<i64>)> {
         let order = RunOrder::live(&self.config, &self.target, world, generation)?;
-        let recorded = weir_sink::checkpoint(&self.target, &order.run, &generation.version, "", order.from).await?.ms();
+        let recorded = begin::checkpoint(&order, &generation.version).await?.ms();
         let (log, group) = (self.log.clone(), group_of(&order.run));
         let committed = tokio::task::spawn_blocking(move || log.committed(&group, EVENTS_TOPIC)).await??;
         let told = report::told(&committed).filter(|told| told.stopped.is_none());

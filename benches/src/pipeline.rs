@@ -18,7 +18,10 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use weir_drills::parts::{self, Broker};
+use weir_drills::{
+    parts::{self, Broker},
+    report::thousands,
+};
 use weir_log::{ControlLog, LogConfig, SystemClock, ensure_partitions_in_use};
 use weir_schemas::{SchemaVersion, control::CONTROL_TOPIC};
 use weir_sink::Target;
@@ -27,7 +30,7 @@ use crate::{
     args::{self, TrafficArgs},
     load::{Loaded, load},
     plain,
-    report::{rounded, table, thousands},
+    report::{rounded, table},
     stage::{self, Done, Order, Stage},
     traffic::{BEGIN_MS, Traffic},
     usage::{self, Machine, Usage},

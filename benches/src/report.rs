@@ -11,19 +11,6 @@ pub(crate) fn rounded(number: f64) -> f64 {
     (number * scale).round() / scale
 }
 
-/// A number with its thousands set apart.
-pub(crate) fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// The first column is words, the others are numbers.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
@@ -36,6 +23,8 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
 
 #[cfg(test)]
 mod tests {
+    use weir_drills::report::thousands;
+
     use super::*;
 
     #[test]

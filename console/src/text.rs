@@ -193,7 +193,8 @@ fn render_spool(spool: &SpoolStatus) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+/// So many bytes, for a person.
+pub fn size(bytes: u64) -> String {
     match bytes {
         0..0x10_0000 => format!("{} KiB", bytes >> 10),
         0x10_0000..0x4000_0000 => format!("{} MiB", bytes >> 20),

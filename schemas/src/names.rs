@@ -55,7 +55,12 @@ impl Names {
 
     /// The dimension's name in the column `dimension`.
     pub fn of(&self, dimension: Dimension) -> &str {
-        self.0.get(dimension.name()).map_or(dimension.name(), String::as_str)
+        self.of_name(dimension.name())
+    }
+
+    /// The same of what weir calls `name`.
+    pub fn of_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.0.get(name).map_or(name, String::as_str)
     }
 
     /// The dimensions that have another one, with it.

@@ -255,8 +255,7 @@ pub fn create_views(
     let name = format!("substring(dimension, {}) AS name, value, ", props.len() + 1);
     views.push(view("props", select(&name, &format!("\nWHERE startsWith(dimension, '{props}')"))));
     for Cut { view: name, dimension, value } in CUTS {
-        let other = version.names.dimensions().find(|(of, _)| of.name() == *dimension);
-        let dimension = other.map_or(*dimension, |(_, other)| other);
+        let dimension = version.names.of_name(dimension);
         views.push(view(name, select(&format!("value AS {value}, "), &format!("\nWHERE dimension = '{dimension}'"))));
     }
     views.push(view("stats", select("dimension, value, ", "")));

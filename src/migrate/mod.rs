@@ -20,8 +20,8 @@ use weir_schemas::{
 use weir_sink::{Target, table::Windows};
 
 use crate::{
-    config::Config, fault::Step, generation::Generation, give_way, judge::at, replay, report, run::RunOrder, serve,
-    supervisor::desired,
+    begin, config::Config, fault::Step, generation::Generation, give_way, judge::at, replay, report, run::RunOrder,
+    serve, supervisor::desired,
 };
 
 mod pace;
@@ -279,19 +279,13 @@ impl Migrate {
     /// The runs of a generation, live's first, then the one that carries rows over, and how far each is.
     async fn parts(&self, world: &World, number: Number) -> anyhow::Result<Vec<Part>> {
         let generation = Generation::of(&self.config, world, number)?;
-        let mut orders = vec![RunOrder::live(&self.config, &self.target, world, &generation)?];
-        if let Some(carried) = RunOrder::carried(&self.config, &self.target, world, &generation) {
-            orders.push(carried?);
-        }
-        for (id, times) in desired(&world.control).imports {
-            orders.push(RunOrder::import(&self.config, &self.target, world, &generation, &id, times));
-        }
+        let imports = desired(&world.control).imports;
         let mut parts = Vec::new();
-        for order in orders {
+        for order in RunOrder::all(&self.config, &self.target, world, &generation, &imports) {
+            let order = order?;
             let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
             let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
-            let through =
-                weir_sink::checkpoint(&self.target, &order.run, &generation.version, &order.origin, order.from).await;
+            let through = begin::checkpoint(&order, &generation.version).await;
             // Its tables may not be there yet.
             let through_ms = through.map_or(order.from.ms(), |through| through.ms());
             let (log, now_ms) = (self.log.clone(), SystemClock.now_ms());

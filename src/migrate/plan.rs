@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use weir_console::size;
 use weir_schemas::{Agreement, Comparable, Dimension, Measure, SchemaVersion};
 
-use crate::judge::at;
+use crate::{digest::date, judge::at};
 
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Of the disk that the new table is thought to need so much must be free: merges need room, and the estimate is one.
 const DISK_PERCENT: u64 = 150;
 /// The share of the time that the new generation's runs work, before anybody says another.
@@ -152,7 +154,7 @@ pub(super) fn refusals(facts: &Facts, accept_loss: bool) -> Vec<String> {
     if let (Some((from_ms, to_ms)), Some(obstacle)) = (facts.lost_ms(), obstacle(old, new))
         && !accept_loss
     {
-        let days = match (date(from_ms), date(to_ms - 1)) {
+        let days = match (date(from_ms.div_euclid(DAY_MS)), date((to_ms - 1).div_euclid(DAY_MS))) {
             (first, last) if first == last => format!("day {first}"),
             (first, last) => format!("days {first} to {last}"),
         };
@@ -164,8 +166,8 @@ pub(super) fn refusals(facts: &Facts, accept_loss: bool) -> Vec<String> {
     if let Some(needed) = facts.bytes_needed().filter(|needed| facts.bytes_free < needed * DISK_PERCENT / 100) {
         all.push(format!(
             "the new table needs about {}, and {} are free: {}.{} times as much must be (free some, or add a disk)",
-            bytes(needed),
-            bytes(facts.bytes_free),
+            size(needed),
+            size(facts.bytes_free),
             DISK_PERCENT / 100,
             DISK_PERCENT % 100 / 10
         ));
@@ -236,8 +238,8 @@ pub(super) fn text(facts: &Facts) -> String {
         _ => lines.push("how long it takes is not known: there is nothing yet to rehearse with".to_owned()),
     }
     lines.push(match facts.bytes_needed() {
-        Some(needed) => format!("disk: about {} needed, {} free", bytes(needed), bytes(facts.bytes_free)),
-        None => format!("disk: what is needed is not known, {} free", bytes(facts.bytes_free)),
+        Some(needed) => format!("disk: about {} needed, {} free", size(needed), size(facts.bytes_free)),
+        None => format!("disk: what is needed is not known, {} free", size(facts.bytes_free)),
     });
     match (facts.carried_ms(), facts.lost_ms()) {
         (Some((from_ms, to_ms)), _) => {
@@ -267,10 +269,6 @@ fn say_sum(name: &str, measures: &[Measure]) -> String {
     }
 }
 
-fn date(ms: i64) -> String {
-    at(ms).chars().take("2026-03-01".len()).collect()
-}
-
 fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
@@ -280,22 +278,12 @@ fn span(ms: i64) -> String {
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-fn bytes(bytes: u64) -> String {
-    match bytes {
-        0..=1_048_575 => format!("{} KiB", bytes >> 10),
-        1_048_576..=1_073_741_823 => format!("{} MiB", bytes >> 20),
-        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
     use weir_schemas::WindowWidth;
 
     use super::*;
-
-    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
     fn version(number: u32) -> SchemaVersion {
         SchemaVersion { number, ..SchemaVersion::builtin(number.min(2)).unwrap() }
@@ -384,6 +372,7 @@ mod tests {
         let full = refused(Facts { bytes_free: 1 << 30, ..facts() }, false);
         assert!(full.contains("needs about 1.2 GiB, and 1.0 GiB are free: 1.5 times as much must be"), "{full}");
     }
+
     #[test]
     fn what_the_log_does_not_have_is_carried_over_and_where_that_cannot_be_the_days_are_named_and_it_is_refused() {
         let cut = || Facts { log_from_ms: 3 * DAY_MS + 60_000, ..facts() };

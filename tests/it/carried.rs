@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use crate::support::{Place, refused, repository, text, wait_for, went_well, write};
+use crate::support::{Place, refused, text, wait_for, went_well, write};
 use weir_log::{Clock, ControlLog, EmbeddedLog, Log, SystemClock, TopicKind};
 use weir_schemas::{
     Event,
@@ -69,20 +69,6 @@ fn cut(place: &Place) {
     log.trim(EVENTS_TOPIC, 0, CUT).unwrap();
 }
 
-/// Version 1 with more lateness and other windows.
-fn version(place: &Place, number: u32, width_s: u64) -> String {
-    let text = std::fs::read_to_string(repository().join("schemas/versions/v1.toml")).unwrap();
-    let lines = text.lines().map(|line| match line.split('=').next().map(str::trim) {
-        Some("width") => format!("width = \"{width_s}s\"\n"),
-        Some("lateness") => "lateness = \"2s\"\n".to_owned(),
-        Some("number") => format!("number = {number}\n"),
-        _ => format!("{line}\n"),
-    });
-    let path = place.dir.path().join(format!("v{number}.toml"));
-    std::fs::write(&path, lines.collect::<String>()).unwrap();
-    path.display().to_string()
-}
-
 fn by_hour(place: &Place) -> Option<String> {
     place.query(
         "SELECT toStartOfHour(window_start) AS hour, value, sum(page_views), uniqCombined64Merge(visitors) \
@@ -112,7 +98,7 @@ fn what_the_log_does_not_have_any_more_is_carried_over_and_every_event_is_in_the
     place.wait_complete();
     let before = wait_for("ClickHouse", || by_hour(&place));
 
-    let version_2 = version(&place, 2, 2);
+    let version_2 = place.version(1, 2, 2, 2);
     let plan = went_well(&place, &["migrate", "plan", "--file", &version_2]);
     assert!(plan.contains("\ncarried over: "), "{plan}");
     // Where both meet depends on when it is begun.
@@ -174,7 +160,7 @@ fn where_nothing_can_be_carried_over_the_days_are_named_and_only_the_operator_ma
     cut(&place);
     let serve = place.start();
     place.wait_complete();
-    let narrower = version(&place, 2, 1);
+    let narrower = place.version(1, 2, 1, 2);
     let plan = place.weir(&["migrate", "plan", "--file", &narrower]);
     let said = text(&plan);
     assert!(!plan.status.success() && said.contains("\nNOT SO: the log does not reach back to all"), "{said}");

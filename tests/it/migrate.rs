@@ -9,36 +9,8 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::support::{Place, Serve, hold_gap, refused, repository, text, wait_for, went_well, write};
+use crate::support::{Place, Serve, hold_gap, refused, text, wait_for, went_well, write};
 use serde_json::Value;
-
-/// Version 2 as the binary carries it, with windows of so many seconds.
-fn v2(place: &Place, number: u32, width_s: u64, lateness_s: u64) -> String {
-    let text = std::fs::read_to_string(repository().join("schemas/versions/v2.toml")).unwrap();
-    let lines = text.lines().map(|line| match line.split('=').next().map(str::trim) {
-        Some("width") => format!("width = \"{width_s}s\"\n"),
-        Some("lateness") => format!("lateness = \"{lateness_s}s\"\n"),
-        Some("number") => format!("number = {number}\n"),
-        _ => format!("{line}\n"),
-    });
-    let path = place.dir.path().join(format!("v{number}.toml"));
-    std::fs::write(&path, lines.collect::<String>()).unwrap();
-    path.display().to_string()
-}
-
-fn views(place: &Place) -> Option<u64> {
-    let sql = "SELECT sum(page_views) FROM stats WHERE dimension = 'site' AND site = 'one.example'";
-    place.query(sql)?.trim().parse().ok()
-}
-
-fn import(place: &Place) {
-    let file = place.dir.path().join("access.log");
-    let line =
-        "203.0.113.7 - - [01/Mar/2020:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 Firefox/128.0\"\n";
-    std::fs::write(&file, line).unwrap();
-    went_well(place, &["import", "--site", "two.example", &file.display().to_string()]);
-    wait_for("the import to be counted", || (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(()));
-}
 
 /// Queries all the time what an analyst does: how many failed, and how often what is complete has gone back.
 struct Analyst {
@@ -117,8 +89,8 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     let mut serve: Serve = place.start();
     let mut sent = place.hits("/before", 5);
     place.wait_complete();
-    import(&place);
-    let version = v2(&place, 2, 2, 2);
+    place.import_line();
+    let version = place.version(2, 2, 2, 2);
     let text_of = std::fs::read_to_string(&version).unwrap().replace("\"page\"", "\"page as path\"");
     std::fs::write(&version, text_of.replace("\"ad_clicks\"", "\"ad_clicks as sponsored_clicks\"")).unwrap();
 
@@ -135,7 +107,7 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     assert!(!text(&place.weir(&["log"])).contains("generation 2"), "a plan writes nothing");
 
     went_well(&place, &["migrate", "start", "--file", &version, "--reason", "newer channels"]);
-    let second = refused(&place, &["migrate", "start", "--file", &v2(&place, 3, 1, 1), "--reason", "r"]);
+    let second = refused(&place, &["migrate", "start", "--file", &place.version(2, 3, 1, 1), "--reason", "r"]);
     assert!(second.contains("a conversion to generation 2 is under way since "), "{second}");
     sent += place.hits("/meanwhile", 5);
     let unproved = refused(&place, &["migrate", "swap", "--reason", "r"]);
@@ -147,7 +119,7 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     sent += place.hits("/paused", 2);
     serve.kill();
     serve = place.start();
-    wait_for("ClickHouse", || views(&place));
+    wait_for("ClickHouse", || place.live_views());
     let paused = refused(&place, &["migrate", "swap", "--reason", "r"]);
     assert!(paused.contains("shadow is paused by "), "{paused}");
     let analyst = Analyst::start(&place);
@@ -155,13 +127,13 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     went_well(&place, &["resume", "shadow", "--reason", "a test"]);
     place.wait_complete();
     wait_filled(&place);
-    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v1", Some(sent)));
+    assert_eq!((generation_shown(&place).as_str(), place.live_views()), ("stats_v1", Some(sent)));
 
     let vetoed = refused(&place, &["migrate", "swap", "--when-ready", "--reason", "r", "--veto", "exit 3"]);
     assert!(vetoed.contains("vetoed"), "{vetoed}");
     let shown = went_well(&place, &["migrate", "swap", "--when-ready", "--reason", "it is proved", "--hold", "1h"]);
     assert!(shown.contains("shown: the public views are of generation 2"), "{shown}");
-    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
+    assert_eq!((generation_shown(&place).as_str(), place.live_views()), ("stats_v2", Some(sent)));
 
     let number = |sql: &str| place.query(sql).unwrap_or_else(|| panic!("{sql}")).trim().to_owned();
     let of_one = |which: &str| number(&format!("SELECT sum(page_views) FROM {which} AND site = 'one.example'"));
@@ -172,7 +144,7 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     // Both are written on, and `live` is now the new one's.
     sent += place.hits("/after", 3);
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     let status = place.status().unwrap();
     assert_eq!((&status["runs"][0]["run"], &status["runs"][0]["progress"]["generation"]), (&"live".into(), &2.into()));
     let paused = went_well(&place, &["pause", "live", "--reason", "a test"]);
@@ -182,7 +154,7 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     sent += place.hits("/held", 2);
     went_well(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
     place.wait_complete();
-    wait_for("the gap to be filled", || (views(&place) == Some(sent)).then_some(()));
+    wait_for("the gap to be filled", || (place.live_views() == Some(sent)).then_some(()));
 
     // What it has left is filled, also when it is not the one in use any more.
     hold_gap(&place, "v2-gap");
@@ -195,16 +167,16 @@ fn a_conversion_is_filled_proved_shown_reverted_shown_again_and_the_old_one_drop
     went_well(&place, &["resume", "live", "--live-first", "--reason", "a test"]);
     sent += place.hits("/first", 1);
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent - 2), "it is left");
+    assert_eq!(place.live_views(), Some(sent - 2), "it is left");
     let back = wait_for("the way back", || {
         let back = place.weir(&["migrate", "revert", "--reason", "a test of the way back"]);
         back.status.success().then(|| text(&back))
     });
     assert!(back.contains("shown: the public views are of generation 1"), "{back}");
-    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v1", Some(sent)));
+    assert_eq!((generation_shown(&place).as_str(), place.live_views()), ("stats_v1", Some(sent)));
     wait_filled(&place);
     went_well(&place, &["migrate", "swap", "--when-ready", "--reason", "again", "--hold", "1h"]);
-    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
+    assert_eq!((generation_shown(&place).as_str(), place.live_views()), ("stats_v2", Some(sent)));
 
     // What is in use, or the way back, is not dropped.
     let kept = refused(&place, &["migrate", "drop", "--reason", "r"]);
@@ -221,14 +193,14 @@ fn a_conversion_that_is_given_up_leaves_all_as_it_was() {
     let sent = place.hits("/before", 5);
     place.wait_complete();
     let before = digest(&place, "1");
-    went_well(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "newer channels"]);
+    went_well(&place, &["migrate", "start", "--file", &place.version(2, 2, 1, 1), "--reason", "newer channels"]);
     wait_filled(&place);
     went_well(&place, &["backup", "create", "both"]);
     let dropped = went_well(&place, &["migrate", "drop", "--reason", "not now"]);
     assert!(dropped.contains("dropped: generation 2"), "{dropped}");
     let left = write(&place, "SELECT count() FROM system.tables WHERE database = 'weir' AND name = 'stats_v2'");
     assert_eq!(left.trim(), "0");
-    assert_eq!((digest(&place, "1"), views(&place)), (before, Some(sent)));
+    assert_eq!((digest(&place, "1"), place.live_views()), (before, Some(sent)));
     assert!(serve.children("run").len() <= 1, "the shadow's runs are gone");
     // A copy that has one more than there are is a copy of those that there are.
     went_well(&place, &["backup", "verify", "both"]);
@@ -236,10 +208,10 @@ fn a_conversion_that_is_given_up_leaves_all_as_it_was() {
     assert!(restored.contains("  live goes on from ") && !restored.contains("v2-live"), "{restored}");
     place.wait_complete();
     let rows = write(&place, "SELECT count() FROM weir.emissions WHERE generation = 2");
-    assert_eq!((views(&place), rows.trim()), (Some(sent), "0"));
-    let used = refused(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "again"]);
+    assert_eq!((place.live_views(), rows.trim()), (Some(sent), "0"));
+    let used = refused(&place, &["migrate", "start", "--file", &place.version(2, 2, 1, 1), "--reason", "again"]);
     assert!(used.contains("there is, or was, a generation 2"), "{used}");
-    went_well(&place, &["migrate", "start", "--file", &v2(&place, 3, 1, 1), "--reason", "again"]);
+    went_well(&place, &["migrate", "start", "--file", &place.version(2, 3, 1, 1), "--reason", "again"]);
     wait_filled(&place);
     assert_eq!(serve.stop(), Some(0));
 }
@@ -250,7 +222,7 @@ fn what_differs_is_named_and_nothing_is_shown_before_it_is_right() {
     let serve = place.start();
     place.hits("/before", 5);
     place.wait_complete();
-    went_well(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "newer channels"]);
+    went_well(&place, &["migrate", "start", "--file", &place.version(2, 2, 1, 1), "--reason", "newer channels"]);
     wait_filled(&place);
     write(&place, "ALTER TABLE weir.stats_v2 DELETE WHERE dimension = 'page' SETTINGS mutations_sync = 1");
     let differs = place.weir(&["migrate", "verify"]);
@@ -268,13 +240,13 @@ fn what_comes_between_the_order_to_show_and_its_instant_withdraws_it() {
     let serve = place.start();
     let sent = place.hits("/before", 5);
     place.wait_complete();
-    went_well(&place, &["migrate", "start", "--file", &v2(&place, 2, 1, 1), "--reason", "newer channels"]);
+    went_well(&place, &["migrate", "start", "--file", &place.version(2, 2, 1, 1), "--reason", "newer channels"]);
     wait_filled(&place);
     let swap = ["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"];
     let ordered = place.command(&swap).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let is_ordered = || text(&place.weir(&["migrate", "status"])).contains("  another generation is shown as soon as");
     wait_for("the order", || is_ordered().then_some(()));
-    import(&place);
+    place.import_line();
     let ended = ordered.wait_with_output().unwrap();
     assert!(text(&ended).contains("not shown: all is as it was") && !ended.status.success(), "{}", text(&ended));
     assert_eq!(generation_shown(&place), "stats_v1");
@@ -283,7 +255,7 @@ fn what_comes_between_the_order_to_show_and_its_instant_withdraws_it() {
     // It is compared anew, with the import, by itself.
     let shown = went_well(&place, &swap);
     assert!(shown.contains("since the last comparison import ") && shown.contains("both generations agree"), "{shown}");
-    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
+    assert_eq!((generation_shown(&place).as_str(), place.live_views()), ("stats_v2", Some(sent)));
     let imported = "SELECT sum(page_views) FROM stats WHERE dimension = 'site' AND site = 'two.example'";
     assert_eq!(place.query(imported).unwrap().trim(), "1");
     assert_eq!(serve.stop(), Some(0));
@@ -301,7 +273,7 @@ fn whoever_is_cut_at_any_step_a_conversion_ends_shown_or_as_before_and_the_same_
     let mut serve = place.start();
     let sent = place.hits("/before", 5);
     place.wait_complete();
-    let version = v2(&place, 2, 1, 1);
+    let version = place.version(2, 2, 1, 1);
     let failing = |step: &str, words: &[&str]| {
         let cut = place.command(words).env("WEIR_TEST_FAULT", step).output().unwrap();
         assert!(text(&cut).contains("ends here"), "{step}: {}", text(&cut));
@@ -318,7 +290,7 @@ fn whoever_is_cut_at_any_step_a_conversion_ends_shown_or_as_before_and_the_same_
     failing("verified", &["migrate", "verify"]);
     failing("show-ordered", &["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"]);
     went_well(&place, &["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"]);
-    assert_eq!((generation_shown(&place).as_str(), views(&place)), ("stats_v2", Some(sent)));
+    assert_eq!((generation_shown(&place).as_str(), place.live_views()), ("stats_v2", Some(sent)));
     // The supervisor, on the way there and on the way back.
     for (step, words, shown) in [
         ("views-bounded", ["migrate", "revert"], "stats_v1"),
@@ -330,7 +302,7 @@ fn whoever_is_cut_at_any_step_a_conversion_ends_shown_or_as_before_and_the_same_
     ] {
         serve.kill();
         let mut cut = start_failing(&place, step);
-        wait_for("ClickHouse", || views(&place));
+        wait_for("ClickHouse", || place.live_views());
         let order = || place.command(&[&words[..], &["--reason", "r"]].concat()).spawn().unwrap();
         let mut ordered = order();
         // It may be too early for the order: then it is refused, and given again.
@@ -349,7 +321,7 @@ fn whoever_is_cut_at_any_step_a_conversion_ends_shown_or_as_before_and_the_same_
             (again.status.success() && generation_shown(&place) == shown).then_some(())
         });
         place.wait_complete();
-        assert_eq!(views(&place), Some(sent), "{step} {words:?}");
+        assert_eq!(place.live_views(), Some(sent), "{step} {words:?}");
     }
     assert_eq!(serve.stop(), Some(0));
 }
@@ -366,14 +338,14 @@ fn whoever_is_cut_while_a_generation_is_made_or_taken_away_it_is_made_or_gone_in
                   LIKE 'stats_v%'";
     let cut = |step: &str, words: &[&str]| {
         let mut cut = start_failing(&place, step);
-        wait_for("ClickHouse", || views(&place));
+        wait_for("ClickHouse", || place.live_views());
         let ordered = place.command(words).spawn().unwrap();
         assert_eq!(cut.child.wait().unwrap().code(), None, "{step}: it was to end by a signal");
         (place.start(), ordered)
     };
     // The supervisor has made the tables, and no run yet.
     serve.kill();
-    let start = |number| ["migrate", "start", "--file", v2(&place, number, 1, 1).leak(), "--reason", "r"];
+    let start = |number| ["migrate", "start", "--file", place.version(2, number, 1, 1).leak(), "--reason", "r"];
     let (serve, started) = cut("tables-made", &start(2));
     assert!(started.wait_with_output().unwrap().status.success());
     wait_filled(&place);
@@ -392,6 +364,6 @@ fn whoever_is_cut_while_a_generation_is_made_or_taken_away_it_is_made_or_gone_in
     assert!(dropped.wait_with_output().unwrap().status.success(), "who has ordered it hears of it");
     assert_eq!(write(&place, tables).trim(), "stats_v1");
     place.wait_complete();
-    assert_eq!((digest(&place, "1"), views(&place)), (before, Some(sent)));
+    assert_eq!((digest(&place, "1"), place.live_views()), (before, Some(sent)));
     assert_eq!(serve.stop(), Some(0));
 }

@@ -30,7 +30,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     serve = place.start();
     sent += place.hits("/meanwhile", 2);
     // A run that is not paused goes on; when it is done the supervisor has looked at all of them.
-    import(&place);
+    place.import_line();
     stands_still(&place, &serve, before);
     let status = text(&place.weir(&["status"]));
     assert!(status.starts_with("YELLOW: Paused for maintenance since "), "{status}");
@@ -42,7 +42,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     let resumed = went_well(&place, &["resume", "live", "--reason", "the disk is in"]);
     assert!(resumed.contains("\nresumed: goes on from "), "{resumed}");
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     wait_for("the catch-up to be told", || said(&place, "caught_up").first().cloned());
     let again = refused(&place, &["resume", "live", "--reason", "again"]);
     assert!(again.contains("live is not paused"), "{again}");
@@ -57,7 +57,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     sent += place.hits("/after", 2);
     place.wait_complete();
     wait_for("the gap to be filled", || (said(&place, "caught_up").len() == 2).then_some(()));
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     let told: Vec<_> = ["pause", "paused", "resume", "resumed"].map(|verb| said(&place, verb).len()).into();
     assert_eq!(told, [2, 2, 2, 2], "each once");
 
@@ -70,7 +70,7 @@ fn a_paused_run_stays_so_over_restarts_of_everything_and_both_ways_on_fill_the_t
     assert!(by["reason"].as_str().unwrap().starts_with("it was paused until "), "{by}");
     sent += place.hits("/last", 1);
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     assert_eq!(serve.stop(), Some(0));
 }
 
@@ -102,7 +102,7 @@ fn a_pause_before_the_last_one_was_caught_up_with_ends_with_it_when_both_gaps_ar
     wait_for("green", || (place.status()?["status"] == "green").then_some(()));
     assert_eq!(states(), ["live over", "live over", "gap over"]);
     let of_live = said(&place, "caught_up").into_iter().filter(|record| record["run"] == "live").count();
-    assert_eq!((of_live, views(&place)), (1, Some(sent)));
+    assert_eq!((of_live, place.live_views()), (1, Some(sent)));
 
     // There is no gap any more, as if it had come to its end just before: a pause of its run takes effect and ends all the same.
     order(&place, Action::Pause { run: GAP_RUN.into(), id: 5, until_ms: None, allow_loss: false });
@@ -142,10 +142,10 @@ fn what_is_left_by_a_pause_that_nobody_had_to_stop_for_is_named_until_it_is_fill
     let (from_ms, to_ms) = (gap["from_ms"].as_i64().unwrap(), gap["to_ms"].as_i64().unwrap());
     assert!(from_ms <= before_ms && Some(to_ms) == left_to_ms && gap["run"] == "gap", "{status}");
     assert_eq!(said(&place, "paused")[0]["through_ms"].as_i64(), Some(from_ms));
-    assert!(views(&place) < Some(sent), "it is not there");
+    assert!(place.live_views() < Some(sent), "it is not there");
     went_well(&place, &["resume", "gap", "--reason", "a test"]);
     wait_for("green", || (place.status()?["status"] == "green").then_some(()));
-    assert_eq!((place.status().unwrap()["computing"].clone(), views(&place)), (json!([]), Some(sent)));
+    assert_eq!((place.status().unwrap()["computing"].clone(), place.live_views()), (json!([]), Some(sent)));
     assert_eq!(serve.stop(), Some(0));
 }
 
@@ -216,14 +216,14 @@ fn all_processes_of_a_log_follow_and_a_run_works_for_its_share_of_the_time() {
         (serve.children("run").is_empty() && second.children("run").is_empty()).then_some(())
     });
     sent += place.hits("/b", 3);
-    assert_eq!(views(&place), Some(2));
+    assert_eq!(place.live_views(), Some(2));
 
     let slow = went_well(&place, &["throttle", "live", "0.25", "--reason", "a test"]);
     assert!(slow.contains("live works at most 25 % of the time (before: 100 %)"), "{slow}");
     assert!(slow.contains("live is paused: it works with that share from its resume on"), "{slow}");
     went_well(&place, &["resume", "live", "--reason", "a test"]);
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     assert_eq!(second.stop(), Some(0));
     assert_eq!(serve.stop(), Some(0));
 }
@@ -252,7 +252,7 @@ fn a_forgotten_pause_ends_before_the_log_would_delete_what_the_run_needs() {
     let through_ms = said(&place, "paused")[0]["through_ms"].as_i64().unwrap();
     assert_eq!(resume["id"].as_i64(), Some(through_ms + 12_000), "at the margin");
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
 
     // With the word that something may be lost it stays.
     let lost = went_well(&place, &["pause", "live", "--reason", "a test", "--for", "15s", "--allow-loss"]);
@@ -386,7 +386,7 @@ fn a_run_that_stops_for_good_while_it_is_paused_stays_known_and_goes_on_after_bo
     let resumed = went_well(&place, &["resume", "live", "--reason", "a test"]);
     assert!(!resumed.contains("STOPPED") && resumed.contains("\nresumed: goes on from "), "{resumed}");
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
 
     // It goes on, and stops over what was broken while it was paused.
     went_well(&place, &["pause", "live", "--reason", "a test"]);
@@ -416,7 +416,7 @@ fn a_run_that_stops_for_good_while_it_is_paused_stays_known_and_goes_on_after_bo
     assert!(went_well(&place, &["recover", "live", "--reason", "a test"]).contains("live goes on from "));
     sent += place.hits("/after", 1);
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     assert_eq!(serve.stop(), Some(0));
 }
 
@@ -463,7 +463,7 @@ fn gaps_queue_over_a_restart_and_when_they_are_filled_the_ranges_are_one_again()
     });
     assert_eq!(over["computing"], json!([]), "{over}");
     assert_eq!(ranges().unwrap(), "complete\n");
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     let slower = refused(&place, &["throttle", "gap", "0.5", "--reason", "a test"]);
     assert!(slower.contains("gap is done: there is nothing to slow down"), "{slower}");
     wait_for("the light", || (place.status()?["status"] == "green").then_some(()));
@@ -490,7 +490,7 @@ fn a_throttled_run_rests_for_its_share_and_says_who_has_said_so() {
     went_well(&place, &["throttle", "live", "0.5", "--reason", "a busy day"]);
     went_well(&place, &["resume", "live", "--reason", "a test"]);
     place.wait_complete();
-    assert_eq!(views(&place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     let shown = text(&place.weir(&["status"]));
     let line = shown.lines().find(|line| line.contains("THROTTLED to 50 % of the time since ")).unwrap_or(&shown);
     assert!(line.ends_with("\"a busy day\""), "{shown}");
@@ -571,9 +571,9 @@ fn tell(log: &dyn Log, now_ms: i64) {
 
 /// No run is there, and nothing was counted.
 fn stands_still(place: &Place, serve: &Serve, sent: u64) {
-    wait_for("clickhouse", || views(place));
+    wait_for("clickhouse", || place.live_views());
     assert!(serve.children("run").is_empty());
-    assert_eq!(views(place), Some(sent));
+    assert_eq!(place.live_views(), Some(sent));
     // What the console shows may be a second old.
     wait_for("the pause to be shown", || place.status()?["runs"][0]["paused"]["through_ms"].as_i64());
 }
@@ -594,23 +594,6 @@ fn order(place: &Place, action: Action) {
     let (at_ms, who, reason) = (SystemClock.now_ms(), "ops@test".into(), "a test".into());
     let record = ControlRecord { at_ms, who, reason, action };
     block_on(ControlLog::open(Arc::new(log)).unwrap().append(&record)).unwrap();
-}
-
-/// Page views of live traffic.
-fn views(place: &Place) -> Option<u64> {
-    let sql = "SELECT sum(page_views) FROM stats WHERE dimension = 'site' AND site = 'one.example'";
-    place.query(sql)?.trim().parse().ok()
-}
-
-/// An access log of a line, counted.
-fn import(place: &Place) {
-    let file = place.dir.path().join("access.log");
-    let line =
-        "203.0.113.7 - - [01/Mar/2020:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 Firefox/128.0\"\n";
-    std::fs::write(&file, line).unwrap();
-    let imported = place.weir(&["import", "--site", "two.example", &file.display().to_string()]);
-    assert!(imported.status.success(), "{}", text(&imported));
-    wait_for("the import to be counted", || (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(()));
 }
 
 /// The records of the control topic that do this, oldest first.

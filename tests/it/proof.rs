@@ -8,14 +8,6 @@ const VISITORS: u32 = 100_000;
 const COLUMNS: &str = "site, dimension, value, window_start, emitted_in, origin, page_views, outbound_clicks, ad_clicks, \
                        downloads, custom_events, bot_events, visitors, visitor_check";
 
-/// The version that the place has, under another number: each number of either table must be alike.
-fn alike(place: &Place, number: u32) -> String {
-    let text = std::fs::read_to_string(place.dir.path().join("quick.toml")).unwrap();
-    let path = place.dir.path().join(format!("v{number}.toml"));
-    std::fs::write(&path, text.replace("number = 1", &format!("number = {number}"))).unwrap();
-    path.display().to_string()
-}
-
 /// An access log of two days: on the first [`VISITORS`] come in one second, on the second a few.
 fn access_log(place: &Place) -> String {
     let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
@@ -40,7 +32,8 @@ fn each_planted_fault_is_found_and_named_and_shown_is_only_what_is_whole() {
     place.wait_complete();
     went_well(&place, &["import", "--site", "two.example", &access_log(&place)]);
     wait_for("the import to be counted", || (place.status()?["imports"][0]["state"].as_str()? == "done").then_some(()));
-    went_well(&place, &["migrate", "start", "--file", &alike(&place, 2), "--reason", "to be proved"]);
+    // The version that the place has, under another number: each number of either table must be alike.
+    went_well(&place, &["migrate", "start", "--file", &place.version(1, 2, 1, 1), "--reason", "to be proved"]);
     let verify = || place.weir(&["migrate", "verify"]);
     wait_for("the shadow to catch up", || verify().status.success().then_some(()));
 
@@ -118,7 +111,7 @@ fn a_new_generation_whose_table_has_no_room_is_not_complete_and_not_shown_until_
     let serve = place.start();
     let mut sent = place.hits("/before", 5);
     place.wait_complete();
-    went_well(&place, &["migrate", "start", "--file", &alike(&place, 2), "--reason", "more than fits"]);
+    went_well(&place, &["migrate", "start", "--file", &place.version(1, 2, 1, 1), "--reason", "more than fits"]);
     wait_for("the shadow to catch up", || place.weir(&["migrate", "verify"]).status.success().then_some(()));
     let through = "SELECT toString(max(window_to)) FROM weir.emissions WHERE run = 'v2-live' AND state = 'done'";
     let room = |bytes: &str| {

@@ -54,16 +54,7 @@ impl Place {
             console: format!("127.0.0.1:{}", free_port()),
             clickhouse: free_port(),
         };
-        let v1 = std::fs::read_to_string(repository().join("schemas/versions/v1.toml")).unwrap();
-        let quick: String = v1
-            .lines()
-            .map(|line| match line.split('=').next().map(str::trim) {
-                Some("width") => "width = \"1s\"\n".to_owned(),
-                Some("lateness") => "lateness = \"1s\"\n".to_owned(),
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        std::fs::write(place.dir.path().join("quick.toml"), quick).unwrap();
+        std::fs::write(place.dir.path().join("quick.toml"), version(1, 1, 1, 1)).unwrap();
         let dir = place.dir.path().display();
         let hash = token_hash();
         let config = format!(
@@ -87,6 +78,13 @@ impl Place {
         let quick = quick.replace("width = \"1s\"", &format!("width = \"{width_s}s\""));
         let quick = quick.replace("lateness = \"1s\"", &format!("lateness = \"{lateness_s}s\""));
         std::fs::write(path, quick).unwrap();
+    }
+
+    /// The file of a version to convert to: one that the binary carries, with another number, width and lateness.
+    pub(crate) fn version(&self, carried: u32, number: u32, width_s: u64, lateness_s: u64) -> String {
+        let path = self.dir.path().join(format!("v{number}.toml"));
+        std::fs::write(&path, version(carried, number, width_s, lateness_s)).unwrap();
+        path.display().to_string()
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -159,6 +157,23 @@ impl Place {
         self.query("SELECT sum(page_views) FROM stats WHERE dimension = 'site'")?.trim().parse().ok()
     }
 
+    /// Page views of live traffic.
+    pub(crate) fn live_views(&self) -> Option<u64> {
+        let sql = "SELECT sum(page_views) FROM stats WHERE dimension = 'site' AND site = 'one.example'";
+        self.query(sql)?.trim().parse().ok()
+    }
+
+    /// Imports an access log of a line, until it is counted.
+    pub(crate) fn import_line(&self) {
+        let file = self.dir.path().join("access.log");
+        let line = "203.0.113.7 - - [01/Mar/2020:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 Firefox/128.0\"\n";
+        std::fs::write(&file, line).unwrap();
+        went_well(self, &["import", "--site", "two.example", &file.display().to_string()]);
+        wait_for("the import to be counted", || {
+            (self.status()?["imports"][0]["state"].as_str()? == "done").then_some(())
+        });
+    }
+
     pub(crate) fn status(&self) -> Option<Value> {
         serde_json::from_str(&get(&format!("http://{}/status.json", self.console))?.1).ok()
     }
@@ -172,6 +187,19 @@ impl Place {
             (through > now_ms).then_some(())
         });
     }
+}
+
+/// The text of a version that the binary carries, with another number, width and lateness.
+fn version(carried: u32, number: u32, width_s: u64, lateness_s: u64) -> String {
+    let path = repository().join(format!("schemas/versions/v{carried}.toml"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines = text.lines().map(|line| match line.split('=').next().map(str::trim) {
+        Some("width") => format!("width = \"{width_s}s\"\n"),
+        Some("lateness") => format!("lateness = \"{lateness_s}s\"\n"),
+        Some("number") => format!("number = {number}\n"),
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 pub(crate) fn token_hash() -> String {

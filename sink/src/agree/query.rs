@@ -100,8 +100,7 @@ pub(super) fn values(
 ) -> String {
     let step = Step { days: (day, day + 1), sites: Some((site.to_owned(), site.to_owned())), ..step.clone() };
     let named = |version: &SchemaVersion| {
-        let other = version.names.dimensions().find(|(of, _)| of.name() == dimension);
-        format!("{} AND dimension = {}", rows.condition_of(&step), quote(other.map_or(dimension, |(_, other)| other)))
+        format!("{} AND dimension = {}", rows.condition_of(&step), quote(version.names.of_name(dimension)))
     };
     let held = |side: &str| {
         numbers(law, |number| match number {

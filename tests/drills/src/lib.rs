@@ -35,7 +35,7 @@ pub mod pause;
 pub mod process;
 mod readers;
 pub mod replay;
-mod report;
+pub mod report;
 pub mod retention;
 mod runs;
 mod setting;

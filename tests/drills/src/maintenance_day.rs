@@ -23,7 +23,7 @@ use crate::{
     patience::{sleep, wait_while_it_moves},
     pause,
     readers::Seen,
-    report::{Report, rounded, seconds},
+    report::{Report, rounded, seconds, thousands},
     setting::{Flags, play},
     site::{SITES, Schema, Site},
 };
@@ -289,11 +289,11 @@ impl Day {
                 unsaid(),
                 format!(
                     "{}, {failed_queries} failed, the slowest moment {}",
-                    grouped(*queries),
+                    thousands(*queries as f64),
                     words(self.longest_wait)
                 ),
             ),
-            row("hits, all day", "collected".to_owned(), format!("{}: {at_once}", grouped(self.acknowledged))),
+            row("hits, all day", "collected".to_owned(), format!("{}: {at_once}", thousands(self.acknowledged as f64))),
             row(
                 "conversion",
                 format!("{}, processing stopped", between(CONVERSION_HOURS, "h")),
@@ -320,8 +320,8 @@ impl Day {
                 "their data".to_owned(),
                 format!(
                     "{} events, {} a second converted",
-                    grouped(self.events),
-                    grouped(self.converted_per_s() as u64)
+                    thousands(self.events as f64),
+                    thousands(self.converted_per_s().trunc())
                 ),
             ),
         ]
@@ -338,19 +338,6 @@ fn words(long: Duration) -> String {
     }
 }
 
-/// "1,234,567".
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,7 +348,10 @@ mod tests {
         assert_eq!([said(0), said(4_240), said(9_400)], ["0.0 s", "4.2 s", "9.4 s"]);
         assert_eq!([said(9_600), said(48_400), said(119_400)], ["10 s", "48 s", "119 s"]);
         assert_eq!([said(119_600), said(185_000), said(3_600_000)], ["2 min 0 s", "3 min 5 s", "60 min 0 s"]);
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(|number| thousands(number.into())),
+            ["0", "999", "1,000", "1,234,567"]
+        );
     }
 
     #[test]

@@ -2,6 +2,19 @@
 
 use serde_json::{Map, Value};
 
+/// A number with its thousands set apart.
+pub fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Names and values, in the order in which they are read.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
