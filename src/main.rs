@@ -174,10 +174,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// To standard error, in colours only where somebody sees them; `RUST_LOG` decides what, `info` without it.
+/// To standard error, in colours only where somebody sees them; `RUST_LOG` decides what, `info` without it. What cannot be
+/// written, onto a full disk maybe, is lost: that ends nothing.
 pub(crate) fn start_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    lines.log_internal_errors(false).init();
 }
