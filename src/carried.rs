@@ -12,7 +12,7 @@ use weir_sink::Carry;
 
 use crate::{
     begin,
-    config::{self, Config},
+    config::Config,
     generation::Generation,
     judge::at,
     report::Reporter,
@@ -60,8 +60,7 @@ pub(crate) async fn go_on(
 ) -> Result<weir_sink::End, Failure> {
     let to = order.to.unwrap_or(checkpoint);
     let old = match old {
-        Old::First => config::schema_version(order.schema_number, order.schema_file.as_deref())?,
-        Old::Made(text) => SchemaVersion::parse(text, "the version of a conversion").map_err(anyhow::Error::from)?,
+        Old::There(text) => SchemaVersion::parse(text, "the old version").map_err(anyhow::Error::from)?,
         Old::Gone => {
             let (reported_ms, from_ms) = (to.ms(), checkpoint.ms());
             return Err(Failure::ForGood {

@@ -322,7 +322,12 @@ impl Config {
         Ok(())
     }
 
-    /// The schema version that `schema` names.
+    /// The text of the schema version that `schema` names.
+    pub(crate) fn schema_text(&self) -> anyhow::Result<String> {
+        schema_text(self.schema.version, self.schema.file.as_deref())
+    }
+
+    /// The schema version that `schema` names: the first generation's, until a conversion begins.
     pub(crate) fn schema_version(&self) -> anyhow::Result<SchemaVersion> {
         schema_version(self.schema.version, self.schema.file.as_deref())
     }
@@ -406,17 +411,22 @@ impl Config {
     }
 }
 
-/// The schema version in `file`, else the one that the binary carries under `number`.
-pub(crate) fn schema_version(number: u32, file: Option<&Path>) -> anyhow::Result<SchemaVersion> {
+/// The schema version in `file`, else the one that the binary carries under `number`: its text.
+pub(crate) fn schema_text(number: u32, file: Option<&Path>) -> anyhow::Result<String> {
     match file {
         Some(file) => {
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("schema.file={} cannot be read", file.display()))?;
-            Ok(SchemaVersion::parse(&text, &file.display().to_string())?)
+            std::fs::read_to_string(file).with_context(|| format!("schema.file={} cannot be read", file.display()))
         }
-        None => SchemaVersion::builtin(number)
+        None => SchemaVersion::builtin_text(number)
+            .map(str::to_owned)
             .with_context(|| format!("schema.version={number}: this binary does not carry it")),
     }
+}
+
+/// The same, read.
+pub(crate) fn schema_version(number: u32, file: Option<&Path>) -> anyhow::Result<SchemaVersion> {
+    let place = file.map_or_else(|| format!("v{number}.toml"), |file| file.display().to_string());
+    Ok(SchemaVersion::parse(&schema_text(number, file)?, &place)?)
 }
 
 impl Loaded {

@@ -2,11 +2,12 @@
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
-use weir_log::{Clock, Log, SystemClock};
-use weir_schemas::control::EVENTS_TOPIC;
+use anyhow::bail;
+use weir_log::{Clock, ControlLog, Log, SystemClock};
+use weir_schemas::{World, control::EVENTS_TOPIC};
 use weir_sink::{Target, server::ANALYST};
 
-use crate::{config::Config, serve};
+use crate::{config::Config, generation::Generation, serve};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorArgs {
@@ -48,18 +49,20 @@ impl Report {
 /// Exit code 1 when anything is wrong.
 pub(crate) async fn main(config: &Config, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
-    report.take("schema", config.schema_version().map(|version| format!("version {}", version.number)));
     look_at_disk(&config.data_dir, &mut report);
     if let Some(mmdb) = &config.ingest.mmdb {
         report.take("countries", weir_ingest::Countries::open(mmdb).map(|_| mmdb.display().to_string()));
     }
     let (log_config, events) = (config.log_config(), config.events_kind());
-    let fix = args.fix;
+    let (fix, of) = (args.fix, config.clone());
     report = tokio::task::spawn_blocking(move || {
         // Without --fix nothing is made.
         let open = if fix { weir_log::open } else { weir_log::open_existing };
         match open(&log_config, Arc::new(SystemClock)) {
-            Ok(log) => look_at_log(log.as_ref(), &events, fix, &mut report),
+            Ok(log) => {
+                look_at_log(log.as_ref(), &events, fix, &mut report);
+                report.take("schema", schema(&of, log).map_err(|error| format!("{error:#}")));
+            }
             Err(error) => report.wrong("log", error),
         }
         report
@@ -81,6 +84,18 @@ fn look_at_disk(data_dir: &Path, report: &mut Report) {
             .wrong("disk", format!("{} MiB free at {} (free some, or move data_dir)", free >> 20, place.display())),
         Ok(free) => report.good("disk", format!("{} GiB free at {}", free >> 30, place.display())),
         Err(error) => report.wrong("disk", format!("{}: {error}", place.display())),
+    }
+}
+
+/// The version that is configured. Errors: it is none, or not the one that is used.
+fn schema(config: &Config, log: Arc<dyn Log>) -> anyhow::Result<String> {
+    let configured = config.schema_version()?;
+    let records = ControlLog::look(log)?.map(|control| control.read_all()).transpose()?;
+    let records = records.into_iter().flat_map(|all| all.records).map(|(_, record)| record);
+    let world = World::of(&records.collect::<Vec<_>>());
+    match Generation::not_configured(config, &world)? {
+        None => Ok(format!("version {}", configured.number)),
+        Some(why) => bail!(why),
     }
 }
 

@@ -102,10 +102,13 @@ fn words(action: &Action) -> String {
             format!("generation {generation} is filled beside the one in use, from {} on{carried}", at(*from_ms))
         }
         Action::Verified { differing: 0, closed_ms, .. } => {
-            format!("both generations agree on all before {}", at(*closed_ms))
+            format!("both generations agree on the windows that were closed by {}", at(*closed_ms))
         }
         Action::Verified { differing, closed_ms, .. } => {
-            format!("both generations differ in {differing} sums or values before {}", at(*closed_ms))
+            format!(
+                "both generations differ in {differing} sums or values of windows that were closed by {}",
+                at(*closed_ms)
+            )
         }
         Action::Agrees { origin, before_day, .. } => {
             let of = if origin.is_empty() { "live".to_owned() } else { format!("import {origin}") };

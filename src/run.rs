@@ -99,7 +99,7 @@ pub(crate) struct RunOrder {
     /// A schema version that the binary carries, or the text of a file with its name.
     pub schema_number: u32,
     pub schema_file: Option<PathBuf>,
-    /// The file itself, of a version that a conversion has brought: it comes before the other two.
+    /// The file itself, once a conversion has begun: it comes before the other two.
     #[serde(default)]
     pub schema_text: Option<String>,
     pub workers: usize,
@@ -113,10 +113,8 @@ pub(crate) struct RunOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Old {
-    /// The first one: its version is the configured one.
-    First,
-    /// One that a conversion has made: its version's file.
-    Made(String),
+    /// Its version's file.
+    There(String),
     /// It was dropped since.
     Gone,
 }
@@ -192,12 +190,12 @@ impl RunOrder {
         generation: &Generation,
     ) -> Option<anyhow::Result<RunOrder>> {
         let (carried, seam) = (generation.carried.as_ref()?, generation.seam.as_ref()?);
-        let made = || world.generations.made(carried.old).map(|made| made.version.clone());
-        let old = match (world.generations.alive().contains(&carried.old), carried.old) {
-            (false, _) => Old::Gone,
-            (true, None) => Old::First,
-            (true, Some(_)) => Old::Made(made()?),
+        let generations = &world.generations;
+        let text = match carried.old {
+            None => generations.first()?,
+            made => &generations.made(made)?.version,
         };
+        let old = if generations.alive().contains(&carried.old) { Old::There(text.to_owned()) } else { Old::Gone };
         let from = generation.version.width.window_of(carried.from_ms);
         let order = RunOrder::of_events(config, target, world, generation, CARRIED_RUN, from, Some(seam.at));
         // The log has no say in it: nothing is read of it.
@@ -332,7 +330,7 @@ impl RunOrder {
 
     pub(crate) fn version(&self) -> anyhow::Result<SchemaVersion> {
         match &self.schema_text {
-            Some(text) => Ok(SchemaVersion::parse(text, "the version of a conversion")?),
+            Some(text) => Ok(SchemaVersion::parse(text, "the version of the run")?),
             None => crate::config::schema_version(self.schema_number, self.schema_file.as_deref()),
         }
     }

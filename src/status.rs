@@ -13,7 +13,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
-use weir_console::{Colour, DiskStatus, Eta, Memory, Part, RunStatus, Seen, Snapshot, SpoolStatus};
+use weir_console::{Colour, DiskStatus, Eta, Memory, Part, RunStatus, Seen, Snapshot, SpoolStatus, View};
 use weir_ingest::{Spool, SpoolUsage};
 use weir_log::{Clock, ControlLog, Log, LogError, SystemClock};
 use weir_schemas::progress::RunProgress;
@@ -34,8 +34,8 @@ pub(crate) struct StatusArgs {
     pub watch: bool,
 }
 
-/// Prints the snapshot; exit code 1 when it is red, a run has stopped and needs a person, or the log is away.
-pub(crate) async fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCode> {
+/// One look, which takes some seconds when it is not known yet how fast a run catches up.
+pub(crate) async fn view(config: &Config) -> anyhow::Result<View> {
     let log = open(config)?;
     let mut seen = nothing_seen(config);
     let begin = Instant::now();
@@ -52,7 +52,12 @@ pub(crate) async fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<E
         }
         sleep(LOOK_EVERY).await;
     };
-    let view = Memory::default().view(snapshot);
+    Ok(Memory::default().view(snapshot))
+}
+
+/// Prints the snapshot; exit code 1 when it is red, a run has stopped and needs a person, or the log is away.
+pub(crate) async fn main(config: &Config, args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let view = view(config).await?;
     if args.json {
         println!("{}", serde_json::to_string(&view)?);
     } else {

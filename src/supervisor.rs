@@ -233,6 +233,9 @@ impl Supervisor {
         let tables = tokio::spawn(tables.keep());
         let mut audits: BTreeMap<Number, JoinHandle<()>> = BTreeMap::new();
         let (mut said, mut refreshed) = (String::new(), Instant::now());
+        if let Ok(Some(why)) = Generation::not_configured(&self.config, &self.control.world()) {
+            warn!("{why}");
+        }
         loop {
             if refreshed.elapsed() > REFRESH_EVERY {
                 refreshed = Instant::now();

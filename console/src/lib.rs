@@ -54,7 +54,7 @@ pub use snapshot::{
     Computing, DiskStatus, ImportState, ImportStatus, Part, PartitionStatus, PausedStatus, Replacing, RunStatus, Seen,
     Snapshot, SpoolStatus, ThrottledStatus, ask_kept, has_come, observe,
 };
-pub use text::{render, size};
+pub use text::{render, render_beside, size};
 pub use token::{Role, Token};
 pub use verbs::{Command, Verb, clocks_differ};
 pub use view::{ComponentStatus, Memory, View, Working};

@@ -18,6 +18,15 @@ pub fn render(view: &View) -> String {
     lines.join("\n")
 }
 
+/// The conversion that is not over, and the runs that are the shadow's; `None`: there is none, or the log is away.
+pub fn render_beside(view: &View) -> Option<String> {
+    let snapshot = &view.snapshot;
+    let mut lines = render_conversion(snapshot.conversion.as_ref()?, snapshot.at_ms);
+    let beside = snapshot.runs.iter().filter(|run| RunStatus::is_role_beside(&run.run));
+    beside.for_each(|run| render_run(run, snapshot, &mut lines));
+    Some(lines.join("\n"))
+}
+
 fn word(colour: Colour) -> &'static str {
     match colour {
         Colour::Green => "GREEN",

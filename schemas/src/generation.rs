@@ -18,7 +18,8 @@ use crate::{
     control::{Action, Carried, ControlRecord},
 };
 
-/// A generation's number, N of `stats_v<N>`; `None`: the first one, whose version the configuration names.
+/// A generation's number, N of `stats_v<N>`; `None`: the first one, whose version the configuration names until a conversion
+/// begins.
 pub type Number = Option<u32>;
 
 /// The name of a generation's run of this kind: `live`, `gap`, `import-…`.
@@ -36,7 +37,7 @@ pub fn kind_of(run: &str) -> (Number, &str) {
 }
 
 /// Nothing is dropped so soon after a swap, whatever the hold: queries that began before may still read it.
-const DROP_AFTER_MS: i64 = 10 * 60 * 1000;
+pub const DROP_AFTER_MS: i64 = 10 * 60 * 1000;
 
 /// A generation that a conversion has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Conversion {
     pub old: Number,
     /// The version's file, as it was then.
     pub version: String,
+    /// The file of the first generation's version.
+    pub first: String,
     /// The first window that its own runs compute, ms since the Unix epoch.
     pub from_ms: i64,
     /// How often another generation was to be shown before it began.
@@ -128,11 +131,12 @@ impl Generations {
     fn fold(&mut self, record: &ControlRecord) -> bool {
         let by = |id| Decision { id, at_ms: record.at_ms, who: record.who.clone(), reason: record.reason.clone() };
         match &record.action {
-            Action::ConversionStarted { id, generation, version, from_ms, carried } => {
+            Action::ConversionStarted { id, generation, version, first, from_ms, carried } => {
                 let is_new = self.conversions.iter().all(|known| known.generation != *generation);
                 if self.under_way().is_none() && is_new {
                     let old = self.in_use();
                     let (generation, version, from_ms) = (*generation, version.clone(), *from_ms);
+                    let first = first.clone();
                     let (verdict, comparing, accepted) = (None, None, Vec::new());
                     let (by, carried, shows) = (by(*id), *carried, self.shows.len());
                     let made = Conversion {
@@ -140,6 +144,7 @@ impl Generations {
                         generation,
                         old,
                         version,
+                        first,
                         from_ms,
                         shows,
                         carried,
@@ -262,6 +267,11 @@ impl Generations {
         Roles { in_use: self.in_use(), shadow: self.shadow() }
     }
 
+    /// The file of the first generation's version; `None`: no conversion has begun, it is the configured one.
+    pub fn first(&self) -> Option<&str> {
+        self.conversions.first().map(|conversion| conversion.first.as_str())
+    }
+
     /// The conversion that has made a generation; `None` of the first.
     pub fn made(&self, number: Number) -> Option<&Conversion> {
         self.conversions.iter().find(|conversion| Some(conversion.generation) == number)
@@ -382,7 +392,14 @@ mod tests {
     }
 
     fn started(id: i64, generation: u32) -> Action {
-        Action::ConversionStarted { id, generation, version: V2.into(), from_ms: 0, carried: None }
+        Action::ConversionStarted {
+            id,
+            generation,
+            version: V2.into(),
+            first: String::new(),
+            from_ms: 0,
+            carried: None,
+        }
     }
 
     fn show(id: i64, generation: Number) -> [Action; 2] {

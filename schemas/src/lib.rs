@@ -38,7 +38,7 @@ pub use emission::{Closed, Emission, OTHER, Origin, RowBlock, Strings};
 pub use event::{Event, Kind};
 pub use fault::Fault;
 pub use generation::{
-    Comparing, Conversion, Generations, Number, Roles, SHADOW, Show, Verdict, World, kind_of, run_of,
+    Comparing, Conversion, DROP_AFTER_MS, Generations, Number, Roles, SHADOW, Show, Verdict, World, kind_of, run_of,
 };
 pub use hold::{BESIDE_PERMILLE, Decision, Hold, Pause, Resume, UNHINDERED_PERMILLE};
 pub use interner::Interner;

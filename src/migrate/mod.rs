@@ -17,11 +17,11 @@ use weir_schemas::{
     progress::{RunProgress, group_of},
     run_of,
 };
-use weir_sink::{Target, table::Windows};
+use weir_sink::{SinkError, Target, table::Windows};
 
 use crate::{
     begin, config::Config, fault::Step, generation::Generation, give_way, judge::at, replay, report, run::RunOrder,
-    serve, supervisor::desired,
+    serve, status, supervisor::desired,
 };
 
 mod pace;
@@ -203,7 +203,12 @@ impl Migrate {
         let (from_ms, old) = (facts.log_from_ms, &facts.old);
         let (width_ms, lateness_ms) = (old.width.ms(), old.lateness_ms);
         let carried = facts.carried_ms().map(|(from_ms, _)| Carried { from_ms, width_ms, lateness_ms });
-        self.say(reason, Action::ConversionStarted { id, generation: number, version: text, from_ms, carried }).await?;
+        let first = match world.generations.first() {
+            Some(first) => first.to_owned(),
+            None => self.config.schema_text()?,
+        };
+        let action = Action::ConversionStarted { id, generation: number, version: text, first, from_ms, carried };
+        self.say(reason, action).await?;
         Step::Started.done();
         // Of two that were started at the same time the first counts.
         let ours = self.world().await?.generations.under_way().is_some_and(|conversion| conversion.by.id == id);
@@ -257,9 +262,10 @@ impl Migrate {
         let known = !room.events.is_empty();
         let made = world.generations.conversions.iter().map(|conversion| conversion.generation);
         let under_way = world.generations.under_way();
+        let first = Generation::of(&self.config, world, None)?;
         let rehearsed = rehearse::rehearse(&self.config, self.log.clone(), &new, in_use, log_from_ms).await?;
         Ok(plan::Facts {
-            used: [self.config.schema_version()?.number].into_iter().chain(made).collect(),
+            used: [first.version.number].into_iter().chain(made).collect(),
             under_way: under_way.map(|of| (of.generation, of.by.who.clone(), of.by.at_ms)),
             split: split(&self.config, &new, oldest_ms),
             table_from_ms,
@@ -285,9 +291,12 @@ impl Migrate {
             let order = order?;
             let (log, group, topic) = (self.log.clone(), group_of(&order.run), order.topic.clone());
             let committed = tokio::task::spawn_blocking(move || log.committed(&group, &topic)).await??;
-            let through = begin::checkpoint(&order, &generation.version).await;
-            // Its tables may not be there yet.
-            let through_ms = through.map_or(order.from.ms(), |through| through.ms());
+            let through_ms = match begin::checkpoint(&order, &generation.version).await {
+                Ok(through) => through.ms(),
+                Err(error @ SinkError::Unreachable { .. }) => return Err(error.into()),
+                // Its tables may not be there yet.
+                Err(_) => order.from.ms(),
+            };
             let (log, now_ms) = (self.log.clone(), SystemClock.now_ms());
             let late_ms = give_way::due_ms(through_ms, &generation.version) + give_way::LATE_MS;
             let late = tokio::task::spawn_blocking(move || give_way::has_come(log.as_ref(), late_ms, now_ms)).await??;
@@ -296,57 +305,26 @@ impl Migrate {
         Ok(parts)
     }
 
+    /// By the log alone: how far it is can be seen while ClickHouse is away.
     async fn status(&self) -> anyhow::Result<ExitCode> {
+        let view = status::view(&self.config).await?;
         let world = self.world().await?;
-        let Some(conversion) = world.generations.under_way() else {
+        let (Some(conversion), Some(text)) = (world.generations.under_way(), weir_console::render_beside(&view)) else {
             println!("no conversion is under way");
             return Ok(ExitCode::SUCCESS);
         };
-        let in_use = Generation::in_use(&self.config, &world)?;
-        println!(
-            "generation {} was started {} by {}, \"{}\"; generation {} is shown",
-            conversion.generation,
-            at(conversion.by.at_ms),
-            conversion.by.who,
-            conversion.by.reason,
-            in_use.version.number
-        );
+        println!("{text}");
+        let old = Generation::of(&self.config, &world, conversion.old)?;
         if let Some(carried) = conversion.carried {
-            println!(
-                "  carried over: {} to {}, as generation {} counted them",
-                at(carried.from_ms),
-                at(conversion.from_ms),
-                Generation::of(&self.config, &world, conversion.old)?.version.number
-            );
+            let (from, to) = (at(carried.from_ms), at(conversion.from_ms));
+            println!("carried over: {from} to {to}, as generation {} counted them", old.version.number);
         }
-        let shadow = world.generations.shadow().context("a conversion that is under way has another generation")?;
-        for part in self.parts(&world, shadow).await? {
-            let role = world.roles.role(&part.order.run);
-            let state = match &part.told {
-                _ if part.is_done() => "done".to_owned(),
-                None => "has not begun".to_owned(),
-                Some(told) => match (&told.stopped, &told.waiting) {
-                    (Some(why), _) => format!("has stopped: {why}"),
-                    (None, Some(waiting)) => format!("waits: {}", waiting.reason),
-                    (None, None) => format!("complete through {}", at(part.through_ms)),
-                },
-            };
-            println!("  {role}: {state}");
-        }
-        match &conversion.verdict {
-            None => println!("  not verified yet (`weir migrate verify`)"),
-            Some(verdict) if verdict.differing == 0 => {
-                let changed = swap::changed(&world.control[verdict.known..]);
-                let since = changed.map_or(String::new(), |changed| format!("; since then {changed}"));
-                println!("  verified {}: all before {} agrees{since}", at(verdict.at_ms), at(verdict.closed_ms))
-            }
-            Some(verdict) => println!("  verified: {} DIFFER", verdict.differing),
-        }
-        if let Some(until_ms) = world.generations.held_until_ms() {
-            println!("  the one that is not shown is held until {} at least", at(until_ms));
-        }
-        if let Some(show) = world.generations.pending() {
-            println!("  another generation is shown as soon as both are complete through {}", at(show.at_ms));
+        if let Some(verdict) = &conversion.verdict {
+            let (compared, closed) = (at(verdict.at_ms), at(verdict.closed_ms));
+            let agree = if verdict.differing == 0 { "agree" } else { "DIFFER" };
+            let changed = swap::changed(&world.control[verdict.known..]);
+            let since = changed.map_or(String::new(), |changed| format!("; since then {changed}"));
+            println!("compared {compared}: the windows that were closed by {closed} {agree}{since}");
         }
         Ok(ExitCode::SUCCESS)
     }

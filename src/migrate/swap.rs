@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context, bail, ensure};
 use weir_log::{Clock, SystemClock};
 use weir_schemas::{
-    Conversion, Hold, Number, SHADOW, Show, World,
+    Conversion, DROP_AFTER_MS, Decision, Hold, Number, SHADOW, Show, World,
     control::{Action, ControlRecord},
 };
 
@@ -175,10 +175,16 @@ impl Migrate {
             };
             match answer(&facts) {
                 Answer::Done => {
-                    println!("it is shown already");
+                    println!("{} is shown already", Generation::of(&self.config, &world, wanted)?.name());
                     return Ok(ExitCode::SUCCESS);
                 }
-                Answer::Ordered => return self.wait(wanted).await,
+                Answer::Ordered => {
+                    if let Some(show) = world.generations.pending() {
+                        let Decision { who, at_ms, .. } = &show.by;
+                        println!("ordered {} by {who}: {}", at(*at_ms), what_comes(&facts, show.at_ms));
+                    }
+                    return self.wait(wanted).await;
+                }
                 Answer::Withdraw(id) => {
                     self.say(reason, Action::NotShown { id }).await?;
                     println!("withdrawn: no other generation is about to be shown any more");
@@ -201,7 +207,11 @@ impl Migrate {
                     let (id, hold_ms) = (SystemClock.now_ms(), hold.as_millis() as i64);
                     self.say(reason, Action::Show { id, generation: wanted, at_ms, hold_ms }).await?;
                     Step::ShowOrdered.done();
-                    println!("ordered: it is shown as soon as both are complete through {}", at(at_ms));
+                    println!("ordered: {}", what_comes(&facts, at_ms));
+                    if facts.wanted != facts.conversion.and_then(|conversion| conversion.old) {
+                        let held = Duration::from_millis(hold_ms.max(DROP_AFTER_MS).unsigned_abs());
+                        println!("the one before is held for {} then", humantime::format_duration(held));
+                    }
                     return self.wait(wanted).await;
                 }
             }
@@ -268,8 +278,15 @@ impl Migrate {
 
     pub(super) async fn drop(&self, reason: &str) -> anyhow::Result<ExitCode> {
         let world = self.world().await?;
-        let Some(shadow) = world.generations.shadow() else {
-            bail!("no conversion is under way: there is no generation to drop");
+        let shadow = match (world.generations.shadow(), world.generations.drops.last()) {
+            (Some(shadow), _) => shadow,
+            (None, None) => bail!("no conversion is under way: there is no generation to drop"),
+            // Whoever ordered it may have been cut.
+            (None, Some((dropped, by, _))) => {
+                let name = Generation::of(&self.config, &world, *dropped)?.name();
+                println!("ordered {} by {}: {name} is taken away", at(by.at_ms), by.who);
+                return self.wait_dropped(*dropped, &name).await;
+            }
         };
         if let Some(why) = stays(&world, SystemClock.now_ms()) {
             bail!("{why}");
@@ -280,14 +297,21 @@ impl Migrate {
         }
         self.say(reason, Action::Drop { id: SystemClock.now_ms(), generation: shadow }).await?;
         Step::DropOrdered.done();
-        println!("ordered: generation {number} is taken away");
+        let name = format!("generation {number}");
+        println!("ordered: {name} is taken away");
+        self.wait_dropped(shadow, &name).await
+    }
+
+    /// Until the generation of this name is gone.
+    async fn wait_dropped(&self, number: Number, name: &str) -> anyhow::Result<ExitCode> {
+        let world = self.world().await?;
         let from_ms = world.generations.drops_from_ms().unwrap_or(0).max(SystemClock.now_ms());
         while SystemClock.now_ms() < from_ms + PATIENCE.as_millis() as i64 {
             let generations = self.world().await?.generations;
-            let of = generations.drops.iter().find(|(dropped, ..)| *dropped == shadow);
+            let of = generations.drops.iter().find(|(dropped, ..)| *dropped == number);
             match of {
                 Some((_, _, true)) => {
-                    println!("dropped: generation {number}");
+                    println!("dropped: {name}");
                     return Ok(ExitCode::SUCCESS);
                 }
                 Some(_) => tokio::time::sleep(LOOK_EVERY).await,
@@ -297,6 +321,16 @@ impl Migrate {
         println!("nobody has done it yet (is `weir serve` or `weir pipeline` running?)");
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// What an order to show a generation comes to, and the way back.
+fn what_comes(facts: &Facts, at_ms: i64) -> String {
+    let is_way_back = facts.conversion.as_ref().is_some_and(|conversion| conversion.old == facts.wanted);
+    let other = if is_way_back { "swap" } else { "revert" };
+    format!(
+        "it is shown as soon as both are complete through {}, also without this command (`weir migrate {other}` withdraws that)",
+        at(at_ms)
+    )
 }
 
 /// Says, once, what is waited for, and waits a little.
@@ -338,7 +372,7 @@ async fn vetoed(command: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use weir_schemas::{Decision, Verdict};
+    use weir_schemas::Verdict;
 
     use super::*;
 
@@ -348,13 +382,14 @@ mod tests {
         let verdict =
             verdict.map(|(attempt, differing)| Verdict { attempt, at_ms: attempt, known: 3, closed_ms: 0, differing });
         let by = Decision { id: 1, at_ms: 0, who: "ops".into(), reason: "r".into() };
-        let (version, comparing, accepted) = (String::new(), None, Vec::new());
+        let (version, first, comparing, accepted) = (String::new(), String::new(), None, Vec::new());
         let carried = None;
         Conversion {
             by,
             generation: 2,
             old: None,
             version,
+            first,
             from_ms: 0,
             shows: 0,
             carried,

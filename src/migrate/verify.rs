@@ -63,7 +63,8 @@ impl Migrate {
         if begun.is_some() {
             println!("goes on with the comparison of {}, which was cut", at(attempt));
         }
-        println!("compares all rows that left before {}, from {} on", at(region.closed.ms()), at(region.from.ms()));
+        let (from, before, closed) = (at(region.from.ms()), at(region.before.ms()), at(region.closed.ms()));
+        println!("compares the windows that were closed by {closed}: from {from} to {before}");
         let mut differing = 0;
         for version in [&old.version, &new.version] {
             let found = Audit::new(&self.target, version).full().await?;

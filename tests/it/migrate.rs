@@ -244,7 +244,7 @@ fn what_comes_between_the_order_to_show_and_its_instant_withdraws_it() {
     wait_filled(&place);
     let swap = ["migrate", "swap", "--when-ready", "--reason", "r", "--hold", "0s"];
     let ordered = place.command(&swap).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let is_ordered = || text(&place.weir(&["migrate", "status"])).contains("  another generation is shown as soon as");
+    let is_ordered = || text(&place.weir(&["migrate", "status"])).contains("is shown as soon as both are complete");
     wait_for("the order", || is_ordered().then_some(()));
     place.import_line();
     let ended = ordered.wait_with_output().unwrap();
@@ -356,10 +356,20 @@ fn whoever_is_cut_while_a_generation_is_made_or_taken_away_it_is_made_or_gone_in
     wait_for("its end to be told", || {
         text(&place.weir(&["migrate", "status"])).contains("no conversion").then_some(())
     });
+    let again = went_well(&place, &drop);
+    assert!(again.contains("dropped: generation 2"), "{again}");
     // The supervisor has taken it away, and not said so.
     went_well(&place, &start(3));
     wait_filled(&place);
     serve.kill();
+    // And whoever starts the next one has put another version into the configuration: that makes no table, and shows none.
+    let configured = place.dir.path().join("quick.toml");
+    let other = std::fs::read_to_string(&configured).unwrap().replace("number = 1\n", "number = 7\n");
+    assert!(other.contains("number = 7\n"));
+    std::fs::write(&configured, other).unwrap();
+    let looked = text(&place.weir(&["doctor"]));
+    let not_used = "WRONG  schema: the configured schema version 7 is not used: a conversion has begun";
+    assert!(looked.contains(not_used), "{looked}");
     let (serve, dropped) = cut("dropped", &drop);
     assert!(dropped.wait_with_output().unwrap().status.success(), "who has ordered it hears of it");
     assert_eq!(write(&place, tables).trim(), "stats_v1");

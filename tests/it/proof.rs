@@ -126,7 +126,7 @@ fn a_new_generation_whose_table_has_no_room_is_not_complete_and_not_shown_until_
     place.wait_complete();
     let status = wait_for("the shadow to wait", || {
         let said = text(&place.weir(&["migrate", "status"]));
-        said.contains("  shadow: waits: ").then_some(said)
+        said.contains("  WAITING for shadow: ").then_some(said)
     });
     assert!(status.contains("NOT_ENOUGH_SPACE"), "{status}");
     let full = write(&place, through);
