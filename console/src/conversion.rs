@@ -148,13 +148,15 @@ fn of_one(one: &Conversion, until_ms: i64, world: &World) -> ConversionTold {
     let mut steps = Vec::new();
     let mut step = |at_ms, text: &str| steps.push(Update { at_ms, text: text.to_owned() });
     step(began_ms, "Its computation has begun, beside the present statistics, which stay as they are.");
-    if let Some(verdict) = &one.verdict {
-        match verdict.differing {
-            0 => step(verdict.at_ms, "It was proved equal."),
-            differing => step(verdict.at_ms, &format!("It differs in {differing} sums or values: nothing changes.")),
+    let mine = |shown_ms: &i64| (began_ms..until_ms).contains(shown_ms);
+    for Compared { at_ms, differing, is_shown } in compared(one, world, mine) {
+        match (differing, is_shown) {
+            (0, false) => step(at_ms, "It was proved equal."),
+            (0, true) => step(at_ms, "It was compared again, and is equal."),
+            (_, false) => step(at_ms, &format!("It differs in {differing} sums or values: nothing changes.")),
+            (_, true) => step(at_ms, &format!("It was compared again, and differs in {differing} sums or values.")),
         }
     }
-    let mine = |shown_ms: &i64| (began_ms..until_ms).contains(shown_ms);
     for (show, shown_ms) in world.generations.shows.iter().filter_map(|show| Some((show, show.shown_ms?))) {
         match show.generation {
             _ if !mine(&shown_ms) => {}
@@ -178,6 +180,43 @@ fn of_one(one: &Conversion, until_ms: i64, world: &World) -> ConversionTold {
     let over_ms = over.map(|(at_ms, _)| at_ms);
     let (generation, who, reason) = (one.generation, one.by.who.clone(), one.by.reason.clone());
     ConversionTold { id: one.by.id, generation, who, reason, began_ms, over_ms, steps }
+}
+
+/// A comparison that is told.
+struct Compared {
+    at_ms: i64,
+    differing: u64,
+    /// The new one had been shown by then.
+    is_shown: bool,
+}
+
+/// Until the new one is shown the last comparison; that stays the one by which it was shown, and of those after it those are
+/// told that come to something else. `mine`: whether the conversion lasted then.
+fn compared(one: &Conversion, world: &World, mine: impl Fn(&i64) -> bool) -> Vec<Compared> {
+    let shows = &world.generations.shows;
+    let has_shown = |id| {
+        shows.iter().any(|show| show.by.id == id && show.generation == Some(one.generation) && show.shown_ms.is_some())
+    };
+    let mut told: Vec<Compared> = Vec::new();
+    let (mut last, mut is_shown) = (None, false);
+    for record in &world.control {
+        match record.action {
+            Action::Verified { id, differing, .. } if id == one.by.id => {
+                let was_equal = told.last().is_none_or(|told| told.differing == 0);
+                last = Some(Compared { at_ms: record.at_ms, differing, is_shown });
+                if is_shown && was_equal != (differing == 0) {
+                    told.extend(last.take());
+                }
+            }
+            Action::Shown { id } if mine(&record.at_ms) && has_shown(id) => {
+                told.extend(last.take());
+                is_shown = true;
+            }
+            _ => {}
+        }
+    }
+    told.extend(last.filter(|_| !is_shown));
+    told
 }
 
 /// That this generation was taken away has ended the conversion. The new one of it may go much later, as the old one of the
@@ -441,6 +480,38 @@ mod tests {
             21 It is over: it was taken away, and the statistics are as before.
         "#]]
         .assert_eq(&steps(&all[2]));
+    }
+
+    #[test]
+    fn the_proof_is_told_before_what_was_shown_by_it_and_a_later_one_only_if_it_comes_to_something_else() {
+        let verified = |at_ms, differing| {
+            (at_ms, Action::Verified { id: 10, attempt: at_ms - 1, closed_ms: 0, differing, known: 0 })
+        };
+        let steps = |said: &[(i64, Action)]| -> String {
+            let told = told(&world(said.to_vec()));
+            told[0].steps.iter().skip(1).map(|step| format!("{} {}\n", step.at_ms, step.text)).collect()
+        };
+        let mut said = vec![started(10, 2), verified(20, 3), verified(25, 0), verified(30, 0)];
+        assert_eq!(steps(&said[..2]), "20 It differs in 3 sums or values: nothing changes.\n");
+        assert_eq!(steps(&said), "30 It was proved equal.\n");
+        said.extend(shown(40, Some(2)));
+        said.push(verified(50, 0));
+        assert_eq!(steps(&said), "30 It was proved equal.\n41 It is shown. The one before is kept for a while.\n");
+        said.extend([verified(60, 7), verified(65, 7), verified(70, 0), verified(75, 0)]);
+        said.extend(shown(80, None));
+        said.extend([verified(82, 0), verified(84, 0)]);
+        said.extend(shown(90, Some(2)));
+        said.push(verified(95, 0));
+        expect![[r#"
+            30 It was proved equal.
+            41 It is shown. The one before is kept for a while.
+            60 It was compared again, and differs in 7 sums or values.
+            70 It was compared again, and is equal.
+            81 The one before is shown again.
+            84 It was compared again, and is equal.
+            91 It is shown. The one before is kept for a while.
+        "#]]
+        .assert_eq(&steps(&said));
     }
 
     #[test]
