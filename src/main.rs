@@ -115,6 +115,9 @@ fn main() -> ExitCode {
     // A worker that panics would leave the others of its process waiting for ever: the process ends, and is restarted.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload_as_str().is_some_and(is_reader_gone) {
+            end_unread();
+        }
         report(panic);
         std::process::abort();
     }));
@@ -125,6 +128,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What `println!` panics with where whoever read has gone away, as in `weir log | head -1`: the standard library's own text. The
+/// signal that ends others then stays ignored, for a run outlives the one that hears its metrics.
+fn is_reader_gone(panic: &str) -> bool {
+    panic.starts_with("failed printing to std") && panic.contains(": Broken pipe")
+}
+
+/// Ends the process as a shell sees others end then, by SIGPIPE. Nothing is cleaned up that other threads may still use.
+pub(crate) fn end_unread() -> ! {
+    // SAFETY: it ends the process, and runs nothing.
+    unsafe { libc::_exit(128 + libc::SIGPIPE) }
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {

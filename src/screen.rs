@@ -1,6 +1,6 @@
 //! A text that is shown anew in place of the one before: without flicker on a terminal, one after the other elsewhere.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use console::{Term, measure_text_width, style};
 
@@ -44,8 +44,11 @@ impl Drop for Screen {
 
 fn write_all(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        crate::end_unread();
+    }
+    written
 }
 
 /// Everything that puts `text` over what was there: each line over its own, to its end, then nothing below.

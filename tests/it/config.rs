@@ -63,3 +63,13 @@ fn a_variable_that_is_no_text_is_named_and_one_that_is_not_ours_is_passed_over()
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && said.contains("WEIR_CLICKHOUSE__PASSWORD is not UTF-8"), "{said}");
 }
+
+#[test]
+fn a_command_that_nobody_reads_any_more_ends_quietly_as_others_do() {
+    let place = Place::new("");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = place.command(&["config"]).stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(141), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
