@@ -38,7 +38,8 @@ pub(super) struct Pace<'a> {
 
 struct State {
     hold: Hold,
-    looked: Instant,
+    /// `None`: the hold is as it was when all began. What was paused then and is not now would be said to wait once more.
+    looked: Option<Instant>,
     /// When the last rest was over, and the query began.
     begun: Option<Instant>,
     said: Instant,
@@ -48,7 +49,7 @@ struct State {
 impl<'a> Pace<'a> {
     pub(super) fn new(migrate: &'a Migrate, world: &World, of: Attempt, origin: &'a str) -> Pace<'a> {
         let (now, hold) = (Instant::now(), Hold::of(SHADOW, &world.control));
-        let state = State { hold, looked: now, begun: None, said: now, kept: now };
+        let state = State { hold, looked: None, begun: None, said: now, kept: now };
         Pace { migrate, of, origin, state: Mutex::new(state) }
     }
 
@@ -61,7 +62,7 @@ impl<'a> Pace<'a> {
         let worked = self.state().begun.map_or(Duration::ZERO, |begun| begun.elapsed());
         let mut waits = false;
         loop {
-            if waits || self.state().looked.elapsed() >= LOOK_EVERY {
+            if waits || self.state().looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
                 self.look().await;
             }
             let paused = self.state().hold.paused().map(|pause| (pause.by.who.clone(), pause.by.reason.clone()));
@@ -99,7 +100,7 @@ impl<'a> Pace<'a> {
     async fn look(&self) {
         let found = self.migrate.world().await;
         let mut state = self.state();
-        state.looked = Instant::now();
+        state.looked = Some(Instant::now());
         if let Ok(world) = found {
             state.hold = Hold::of(SHADOW, &world.control);
         }

@@ -103,19 +103,14 @@ impl Migrate {
             }
         }
         // What came while it was compared may not have been.
-        let now = self.world().await?.control;
-        if let Some(changed) = swap::changed(&now[known..]) {
+        let now = self.world().await?;
+        if let Some(changed) = swap::changed(&now.control[known..]) {
             bail!("meanwhile {changed}: what was compared is not what is there now (`weir migrate verify` again)");
         }
         let closed_ms = region.closed.ms();
         self.say("", Action::Verified { id: conversion.by.id, attempt, closed_ms, differing, known }).await?;
         Step::Verified.done();
-        match differing {
-            0 => println!("both generations agree (`weir migrate swap` shows the new one)"),
-            many => {
-                println!("{many} DIFFER: nothing is shown before they agree, or are accepted (`weir migrate accept`)")
-            }
-        }
+        println!("{}", ended(differing, now.generations.in_use() == number));
         Ok(if differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -138,6 +133,20 @@ fn cut<'a>(conversion: &'a Conversion, world: &World, now_ms: i64) -> Option<&'a
     let begun = conversion.comparing.as_ref()?;
     let is_fresh = now_ms - begun.at_ms <= swap::FRESH_MS && swap::changed(&world.control[begun.known..]).is_none();
     is_fresh.then_some(begun)
+}
+
+/// What a comparison came to, and what now. `is_shown`: the new one is, already.
+fn ended(differing: u64, is_shown: bool) -> String {
+    match (differing, is_shown) {
+        (0, false) => "both generations agree (`weir migrate swap` shows the new one)".to_owned(),
+        (0, true) => "both generations agree (the new one is shown already)".to_owned(),
+        (many, false) => {
+            format!("{many} DIFFER: nothing is shown before they agree, or are accepted (`weir migrate accept`)")
+        }
+        (many, true) => {
+            format!("{many} DIFFER, and the new one is shown already (`weir migrate revert` shows the old one again)")
+        }
+    }
 }
 
 fn called(origin: &str) -> String {
@@ -169,8 +178,9 @@ fn text(pair: &Pair, agreed: &Agreed) -> String {
         };
         lines.push(format!("  may differ: {dimension}, in {groups} sites and days, {values} values ({why})"));
     }
+    let why = agreed.why_measures();
     for (measure, Sides { old, new }) in &agreed.measures {
-        lines.push(format!("  may differ: {measure}, {old} in all and {new} (other hits are bots)"));
+        lines.push(format!("  may differ: {measure}, {old} in all and {new} ({why})"));
     }
     for difference in &agreed.differing {
         lines.push(format!("  DIFFERS: {difference}"));
@@ -178,4 +188,17 @@ fn text(pair: &Pair, agreed: &Agreed) -> String {
     let more = agreed.differing_count - agreed.differing.len().min(agreed.differing_count as usize) as u64;
     lines.extend((more > 0).then(|| format!("  and {more} more")));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_already_is_not_said_to_be_shown_by_a_swap() {
+        assert!(ended(0, false).contains("`weir migrate swap`") && ended(3, false).contains("nothing is shown"));
+        assert_eq!(ended(0, true), "both generations agree (the new one is shown already)");
+        let differs = ended(3, true);
+        assert!(differs.starts_with("3 DIFFER") && !differs.contains("nothing is shown"), "{differs}");
+    }
 }

@@ -78,8 +78,24 @@ pub struct Agreed {
     pub differing_count: u64,
     /// By dimension: what may differ, and does.
     pub expected: Vec<Expected>,
-    /// Measures that both versions have and that may differ, since other hits are bots: over all sites and days.
+    /// Measures that both versions have and that differ as they may, for their lists of bots do: over all sites and days.
     pub measures: Vec<(&'static str, Sides)>,
+}
+
+impl Agreed {
+    /// Why [`measures`](Agreed::measures) differ. That other hits are bots takes from one what it gives to another: where they do
+    /// not come to the same together, that is not all.
+    pub fn why_measures(&self) -> String {
+        let sum = |of: fn(&Sides) -> u64| self.measures.iter().map(|(_, sides)| of(sides)).sum::<u64>();
+        let (old, new) = (sum(|sides| sides.old), sum(|sides| sides.new));
+        match old.abs_diff(new) {
+            0 => "other hits are bots".to_owned(),
+            apart => {
+                let who = if old < new { "old" } else { "new" };
+                format!("the lists of bots differ, but not by that alone: the {who} one lacks {apart} of all events")
+            }
+        }
+    }
 }
 
 /// How much was compared.
@@ -190,7 +206,7 @@ pub async fn agree<F: Future<Output = ()>>(
         }
         let mut agreed = tally.agreed();
         if !law.apart.is_empty() && !left.is_empty() {
-            let sql = query::measures(tables.database(), &law, &rows, &left);
+            let sql = query::measures(tables.database(), &law, &rows, &left, pair.from_day);
             let sums = tables.rows::<(u8, u64, u64)>(&sql).await?;
             let named = law.apart.iter().zip(sums).map(|(measure, (_, old, new))| (measure.name(), Sides { old, new }));
             agreed.measures = named.filter(|(_, sides)| sides.old != sides.new).collect();
@@ -307,5 +323,24 @@ impl Tally {
         self.agreed.compared.days = self.days.len() as u64;
         self.agreed.expected = self.expected.into_values().filter(|of| of.groups > 0).collect();
         self.agreed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measures_differ_by_bots_alone_as_long_as_together_they_are_as_many() {
+        let why = |page_views: (u64, u64), bot_events: (u64, u64)| {
+            let sides = |(old, new)| Sides { old, new };
+            let measures = vec![("page_views", sides(page_views)), ("bot_events", sides(bot_events))];
+            Agreed { measures, ..Agreed::default() }.why_measures()
+        };
+        assert_eq!(why((10, 7), (1, 4)), "other hits are bots");
+        let lacks =
+            |who| format!("the lists of bots differ, but not by that alone: the {who} one lacks 2 of all events");
+        assert_eq!(why((10, 7), (1, 2)), lacks("new"));
+        assert_eq!(why((10, 7), (1, 6)), lacks("old"));
     }
 }

@@ -119,13 +119,22 @@ pub(super) fn values(
     )
 }
 
-/// The measures that may differ, over all sites, of rows that left in these days: which one, from 1, and its sums.
-pub(super) fn measures(database: &str, law: &Law, rows: &Rows<'_>, left: &[(i64, i64)]) -> String {
+/// The measures that may differ, over all sites and days from `from_day` on, of rows that left in these days: which one, from 1,
+/// and its sums.
+pub(super) fn measures(
+    database: &str,
+    law: &Law,
+    rows: &Rows<'_>,
+    left: &[(i64, i64)],
+    from_day: Option<i64>,
+) -> String {
     let sums: Vec<_> = law.apart.iter().map(|measure| format!("sum({})", measure.name())).collect();
     let (sums, site) = (sums.join(", "), quote(Dimension::Site.name()));
+    // Of a day that was compared before rows may have left in the same days.
+    let from = from_day.map_or(String::new(), |day| format!(" AND window_start >= {}", time(day * DAY_MS)));
     let side = |is_new: usize| {
         format!(
-            "(SELECT [{sums}] FROM {database}.{} WHERE dimension = {site} AND {})",
+            "(SELECT [{sums}] FROM {database}.{} WHERE dimension = {site} AND {}{from})",
             stats_table(rows.versions[is_new]),
             rows.condition(left)
         )
