@@ -31,6 +31,7 @@ use crate::{
     report,
     run::RunOrder,
     serve, supervisor,
+    verbs::parse_reason,
 };
 
 /// What was recorded this long before a copy began is surely in it: no statement takes so long.
@@ -61,7 +62,7 @@ pub(crate) enum BackupCommand {
     Restore {
         name: String,
         /// Why: it is kept for ever, with who and when
-        #[arg(long, required_unless_present = "dry_run")]
+        #[arg(long, required_unless_present = "dry_run", value_parser = parse_reason)]
         reason: Option<String>,
         /// Says what would be done
         #[arg(long)]
@@ -138,14 +139,8 @@ impl Backups {
     fn find_whole(&self, name: &str) -> anyhow::Result<&Backup> {
         let backup = self.find(name)?;
         let (of, there) = (self.tables_of(backup)?, self.there());
-        let words = |all: &BTreeSet<u32>| all.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ");
-        ensure!(
-            there.is_subset(&of),
-            "copy {name} is of generation {}, and there is {} now: a conversion was begun since (`weir migrate drop` takes away \
-             the one that is not in use; take a copy that has the other, `weir backup list`)",
-            words(&of),
-            words(&there)
-        );
+        let is_under_way = World::of(&self.records).generations.under_way().is_some();
+        ensure!(there.is_subset(&of), "copy {name} is of generation {}", lacking(&of, &there, is_under_way));
         Ok(backup)
     }
 
@@ -401,6 +396,23 @@ impl Backups {
     }
 }
 
+/// What a copy `of` these generations lacks of those that are `there`, and what to do.
+fn lacking(of: &BTreeSet<u32>, there: &BTreeSet<u32>, is_under_way: bool) -> String {
+    let words = |all: &BTreeSet<u32>| all.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ");
+    let would_help = is_under_way && !of.is_disjoint(there);
+    let (of, there) = (words(of), words(there));
+    match would_help {
+        true => format!(
+            "{of}, and there is {there} now: a conversion was begun since (`weir migrate drop` takes away the one that is not in \
+             use; take a copy that has the other, `weir backup list`)"
+        ),
+        false => format!(
+            "{of}, and there is only {there} now: a conversion was begun since and is over, and nothing that the copy holds can be \
+             brought back into what there is (take a copy that was made since, `weir backup list`)"
+        ),
+    }
+}
+
 /// Imports that are gone, or are going.
 fn taken_back(records: &[ControlRecord]) -> BTreeSet<&String> {
     let mut gone = BTreeSet::new();
@@ -476,6 +488,20 @@ fn differing(wanted: &[RecordedDay], found: &[RecordedDay]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_copy_that_lacks_a_generation_it_is_said_what_helps_while_the_conversion_lasts_and_after_it() {
+        let during = lacking(&BTreeSet::from([1]), &BTreeSet::from([1, 2]), true);
+        assert!(
+            during.starts_with("1, and there is 1 and 2 now") && during.contains("`weir migrate drop`"),
+            "{during}"
+        );
+        let after = lacking(&BTreeSet::from([1]), &BTreeSet::from([2]), false);
+        let next = lacking(&BTreeSet::from([1]), &BTreeSet::from([2, 3]), true);
+        assert_eq!(next, after.replace("only 2", "only 2 and 3"));
+        assert!(after.starts_with("1, and there is only 2 now") && !after.contains("migrate drop"), "{after}");
+        assert!(after.contains("take a copy that was made since"), "{after}");
+    }
 
     #[test]
     fn a_copys_name_is_a_folder_and_no_path() {

@@ -6,8 +6,8 @@ use anyhow::{Context, ensure};
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde_json::json;
 use weir_log::{ControlLog, SystemClock};
-use weir_schemas::{SchemaVersion, World};
-use weir_sink::{Between, Content};
+use weir_schemas::{Generations, SchemaVersion, World};
+use weir_sink::{Between, Content, SinkError};
 
 use crate::{config::Config, generation::Generation, replay};
 
@@ -35,7 +35,17 @@ pub(crate) async fn main(config: &Config, args: &DigestArgs) -> anyhow::Result<E
     let version = version(config, args.generation).await?;
     let ms = |at: Option<Timestamp>| at.map(Timestamp::as_millisecond);
     let between = Between { from_ms: ms(args.from), to_ms: ms(args.to) };
-    let days = weir_sink::contents(&config.target()?, &version, between).await?;
+    let days = match weir_sink::contents(&config.target()?, &version, between).await {
+        Ok(days) => days,
+        // A table that is not there, or something else that ClickHouse refuses for ever: the log knows which generations are gone.
+        Err(error @ SinkError::Stopped { .. }) => {
+            let first = config.schema_version()?.number;
+            let dropped = world(config).await.is_ok_and(|world| is_dropped(&world.generations, first, version.number));
+            ensure!(!dropped, "generation {} was dropped, its table is not there any more", version.number);
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
     println!("{}", if args.json { as_json(&version, args, &days) } else { as_text(&version, args, &days) });
     Ok(ExitCode::SUCCESS)
 }
@@ -46,14 +56,24 @@ async fn version(config: &Config, wanted: Option<u32>) -> anyhow::Result<SchemaV
     if wanted == Some(first.number) {
         return Ok(first);
     }
+    let world = world(config).await?;
+    let number = wanted.map_or_else(|| world.generations.in_use(), Some);
+    Ok(Generation::of(config, &world, number)?.version)
+}
+
+async fn world(config: &Config) -> anyhow::Result<World> {
     let opened = config.log_config();
     let control = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let log = weir_log::open(&opened, Arc::new(SystemClock)).context("the log, which knows the generations")?;
         Ok(ControlLog::open(log)?)
     });
-    let world = World::of(&replay::records(&control.await??).await?);
-    let number = wanted.map_or_else(|| world.generations.in_use(), Some);
-    Ok(Generation::of(config, &world, number)?.version)
+    Ok(World::of(&replay::records(&control.await??).await?))
+}
+
+/// Whether the table `stats_vN` has been taken away; `first`: the N that the configuration names.
+fn is_dropped(generations: &Generations, first: u32, wanted: u32) -> bool {
+    let number = (wanted != first).then_some(wanted);
+    generations.drops.iter().any(|(dropped, _, done)| *dropped == number && *done)
 }
 
 /// An instant, or midnight (UTC) of a day.
@@ -106,7 +126,23 @@ pub(crate) fn grouped(digest: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weir_schemas::control::{Action, ControlRecord};
+
     use super::*;
+
+    #[test]
+    fn a_generation_is_dropped_when_its_table_was_taken_away() {
+        let started =
+            Action::ConversionStarted { id: 1, generation: 2, version: String::new(), from_ms: 0, carried: None };
+        let show = Action::Show { id: 2, generation: Some(2), at_ms: 0, hold_ms: 0 };
+        let drop = [Action::Drop { id: 3, generation: None }, Action::Dropped { generation: None }];
+        let said = [&[started, show, Action::Shown { id: 2 }], drop.as_slice()].concat();
+        let record = |action| ControlRecord { at_ms: 0, who: "ops".into(), reason: String::new(), action };
+        let said: Vec<_> = said.into_iter().map(record).collect();
+        let dropped =
+            |records: usize| [1, 2, 3].map(|wanted| is_dropped(&Generations::of(&said[..records]), 1, wanted));
+        assert_eq!([dropped(3), dropped(4), dropped(5)], [[false; 3], [false; 3], [true, false, false]]);
+    }
 
     fn args(from: Option<&str>) -> DigestArgs {
         DigestArgs { from: from.map(|text| instant(text).unwrap()), to: None, generation: None, json: false }

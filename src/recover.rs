@@ -24,7 +24,7 @@ use weir_schemas::{
     progress::{RunProgress, group_of},
 };
 
-use crate::{config::Config, generation::Generation, judge::at, report, serve};
+use crate::{config::Config, generation::Generation, judge::at, report, serve, verbs::parse_reason};
 
 /// How long a recovery is waited for; it is done in any case, when somebody runs the runs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ pub(crate) struct RecoverArgs {
     /// The run, as `weir status` names it: `live`, `gap`, `import-…`, `shadow-carried`
     run: String,
     /// Why: it is kept for ever, with who and when
-    #[arg(long, required_unless_present = "dry_run")]
+    #[arg(long, required_unless_present = "dry_run", value_parser = parse_reason)]
     reason: Option<String>,
     /// What the log does not have any more may be missing in the statistics
     #[arg(long)]

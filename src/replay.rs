@@ -41,6 +41,7 @@ use crate::{
     recompute::Recompute,
     run::RunOrder,
     serve,
+    verbs::parse_reason,
 };
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -60,7 +61,7 @@ pub(crate) struct ReplayArgs {
     #[arg(long, requires = "reason", group = "deed", conflicts_with_all = ["from", "to", "share", "json"])]
     give_up: bool,
     /// Why: it is kept for ever, with who and when
-    #[arg(long, requires = "deed")]
+    #[arg(long, requires = "deed", value_parser = parse_reason)]
     reason: Option<String>,
     /// The share of the time that it works at most, above 0 and at most 1 (unhindered); without it half
     #[arg(long, value_parser = permille)]

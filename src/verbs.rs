@@ -56,6 +56,11 @@ fn parse_run(word: &str) -> Result<String, String> {
     if is_name { Ok(word.to_owned()) } else { Err("it is no run's name (`weir status` names them)".to_owned()) }
 }
 
+/// A reason as the console takes it, of what is ordered without one.
+pub(crate) fn parse_reason(words: &str) -> Result<String, String> {
+    weir_console::check_reason(words).map(|()| words.to_owned())
+}
+
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PauseArgs {
     #[command(flatten)]

@@ -56,6 +56,6 @@ pub use snapshot::{
 };
 pub use text::{render, render_beside, size};
 pub use token::{Role, Token};
-pub use verbs::{Command, Verb, clocks_differ};
+pub use verbs::{Command, Verb, check_reason, clocks_differ};
 pub use view::{ComponentStatus, Memory, View, Working};
 pub use words::days as days_in_words;

@@ -269,7 +269,8 @@ fn render_run(run: &RunStatus, snapshot: &Snapshot, lines: &mut Vec<String>) {
             waits_for(partition, now_ms)
         ));
     }
-    lines.push(watermark);
+    // Nothing is waited for by one that is done.
+    lines.extend((!progress.ended).then_some(watermark));
     lines.push(format!(
         "  {} read, {} of them late · {} written",
         count(progress.events_read as i64, "event"),
@@ -483,6 +484,18 @@ mod tests {
         expect![[r#"  THROTTLED to 2.5 % of the time since 2023-11-14 22:14:00 UTC by ops@db1 "a day""#]]
             .assert_eq(&shown(25, false));
         assert_eq!(shown(25, true), "");
+    }
+
+    #[test]
+    fn a_run_that_is_done_has_nothing_that_is_unknown_yet() {
+        let shown = |ended| {
+            let run =
+                RunStatus { partitions: Vec::new(), ..run(Some(RunProgress { ended, ..RunProgress::default() })) };
+            render_snapshot(&Snapshot { runs: vec![run], ..Snapshot::default() })
+        };
+        let done = shown(true);
+        assert!(done.starts_with("live: done") && !done.contains("watermark") && !done.contains("unknown"), "{done}");
+        assert!(shown(false).contains("watermark unknown yet"));
     }
 
     #[test]

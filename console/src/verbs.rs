@@ -121,14 +121,22 @@ pub(crate) fn decide(known: &Known, verb: Verb, command: &Command, id: i64) -> R
     Ok(planned)
 }
 
-pub(crate) fn check_words(user: &str, reason: &str) -> Result<(), Refusal> {
-    let wrong = |what: &str| Err(Refusal::Wrong(what.to_owned()));
+/// Whether it may be kept for ever, as the reason of whatever is ordered; the error says why not.
+pub fn check_reason(reason: &str) -> Result<(), String> {
     if reason.trim().is_empty() {
-        return wrong("a reason is missing: it is kept with who and when (say --reason \"…\")");
+        return Err("a reason is missing: it is kept with who and when (say --reason \"…\")".to_owned());
     }
     if reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
-        return wrong("the reason is longer than 500 bytes, or holds control characters (write one plain line)");
+        return Err(
+            "the reason is longer than 500 bytes, or holds control characters (write one plain line)".to_owned()
+        );
     }
+    Ok(())
+}
+
+pub(crate) fn check_words(user: &str, reason: &str) -> Result<(), Refusal> {
+    let wrong = |what: &str| Err(Refusal::Wrong(what.to_owned()));
+    check_reason(reason).map_err(Refusal::Wrong)?;
     if user.len() > USER_BYTES_MAX || user.chars().any(char::is_control) {
         return wrong("the user's name is longer than 64 bytes, or holds control characters (write one plain name)");
     }
