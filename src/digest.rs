@@ -37,10 +37,9 @@ pub(crate) async fn main(config: &Config, args: &DigestArgs) -> anyhow::Result<E
     let between = Between { from_ms: ms(args.from), to_ms: ms(args.to) };
     let days = match weir_sink::contents(&config.target()?, &version, between).await {
         Ok(days) => days,
-        // A table that is not there, or something else that ClickHouse refuses for ever: the log knows which generations are gone.
+        // A table that is not there, or something else that ClickHouse refuses for ever.
         Err(error @ SinkError::Stopped { .. }) => {
-            let first = config.schema_version()?.number;
-            let dropped = world(config).await.is_ok_and(|world| is_dropped(&world.generations, first, version.number));
+            let dropped = was_dropped(config, version.number).await.unwrap_or(false);
             ensure!(!dropped, "generation {} was dropped, its table is not there any more", version.number);
             return Err(error.into());
         }
@@ -50,15 +49,19 @@ pub(crate) async fn main(config: &Config, args: &DigestArgs) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// That of a generation which there is, or was; `None`: of the one in use. The first one's is configured, and needs no log.
+/// That of a generation which there is, or was; `None`: of the one in use. The configured one's needs no log.
 async fn version(config: &Config, wanted: Option<u32>) -> anyhow::Result<SchemaVersion> {
-    let first = config.schema_version()?;
-    if wanted == Some(first.number) {
-        return Ok(first);
+    let configured = config.schema_version()?;
+    if wanted == Some(configured.number) {
+        return Ok(configured);
     }
     let world = world(config).await?;
-    let number = wanted.map_or_else(|| world.generations.in_use(), Some);
-    Ok(Generation::of(config, &world, number)?.version)
+    let first = Generation::of(config, &world, None)?.version;
+    match wanted {
+        Some(number) if number == first.number => Ok(first),
+        Some(number) => Ok(Generation::of(config, &world, Some(number))?.version),
+        None => Ok(Generation::in_use(config, &world)?.version),
+    }
 }
 
 async fn world(config: &Config) -> anyhow::Result<World> {
@@ -70,7 +73,14 @@ async fn world(config: &Config) -> anyhow::Result<World> {
     Ok(World::of(&replay::records(&control.await??).await?))
 }
 
-/// Whether the table `stats_vN` has been taken away; `first`: the N that the configuration names.
+/// Errors: the log, which knows it, is away.
+async fn was_dropped(config: &Config, wanted: u32) -> anyhow::Result<bool> {
+    let world = world(config).await?;
+    let first = Generation::of(config, &world, None)?.version.number;
+    Ok(is_dropped(&world.generations, first, wanted))
+}
+
+/// Whether the table `stats_vN` has been taken away; `first`: the N of the first.
 fn is_dropped(generations: &Generations, first: u32, wanted: u32) -> bool {
     let number = (wanted != first).then_some(wanted);
     generations.drops.iter().any(|(dropped, _, done)| *dropped == number && *done)
@@ -132,8 +142,14 @@ mod tests {
 
     #[test]
     fn a_generation_is_dropped_when_its_table_was_taken_away() {
-        let started =
-            Action::ConversionStarted { id: 1, generation: 2, version: String::new(), from_ms: 0, carried: None };
+        let started = Action::ConversionStarted {
+            id: 1,
+            generation: 2,
+            version: String::new(),
+            first: String::new(),
+            from_ms: 0,
+            carried: None,
+        };
         let show = Action::Show { id: 2, generation: Some(2), at_ms: 0, hold_ms: 0 };
         let drop = [Action::Drop { id: 3, generation: None }, Action::Dropped { generation: None }];
         let said = [&[started, show, Action::Shown { id: 2 }], drop.as_slice()].concat();

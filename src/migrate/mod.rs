@@ -21,7 +21,7 @@ use weir_sink::{SinkError, Target, table::Windows};
 
 use crate::{
     begin, config::Config, fault::Step, generation::Generation, give_way, judge::at, replay, report, run::RunOrder,
-    serve, status, supervisor::desired,
+    serve, status, supervisor::desired, verbs::parse_reason,
 };
 
 mod pace;
@@ -42,7 +42,7 @@ pub(crate) enum MigrateCommand {
         #[command(flatten)]
         to: To,
         /// Why: it is kept for ever, with who and when
-        #[arg(long)]
+        #[arg(long, value_parser = parse_reason)]
         reason: String,
         /// What the log does not have any more, and cannot be carried over, may be missing in the new generation
         #[arg(long)]
@@ -57,13 +57,13 @@ pub(crate) enum MigrateCommand {
         /// As a version's file names it, or `prop:NAME`
         dimension: String,
         /// Why: it is kept for ever, with who and when
-        #[arg(long)]
+        #[arg(long, value_parser = parse_reason)]
         reason: String,
     },
     /// Shows the new generation in place of the old one, at the next window boundary at which both are complete
     Swap {
         /// Why: it is kept for ever, with who and when
-        #[arg(long)]
+        #[arg(long, value_parser = parse_reason)]
         reason: String,
         /// Waits until everything is as it must be, instead of refusing
         #[arg(long)]
@@ -78,13 +78,13 @@ pub(crate) enum MigrateCommand {
     /// Shows the old generation again: the same step back
     Revert {
         /// Why: it is kept for ever, with who and when
-        #[arg(long)]
+        #[arg(long, value_parser = parse_reason)]
         reason: String,
     },
     /// Takes away the generation that is not in use: that ends the conversion
     Drop {
         /// Why: it is kept for ever, with who and when
-        #[arg(long)]
+        #[arg(long, value_parser = parse_reason)]
         reason: String,
     },
 }
