@@ -106,44 +106,46 @@ fn each_planted_fault_is_found_and_named_and_shown_is_only_what_is_whole() {
 }
 
 #[test]
-fn a_new_generation_whose_table_has_no_room_is_not_complete_and_not_shown_until_it_has_all() {
+fn a_new_generation_that_has_no_room_or_no_memory_is_not_complete_and_not_shown_until_it_has_all() {
     let place = Place::new("");
     let serve = place.start();
     let mut sent = place.hits("/before", 5);
     place.wait_complete();
     went_well(&place, &["migrate", "start", "--file", &place.version(1, 2, 1, 1), "--reason", "more than fits"]);
-    wait_for("the shadow to catch up", || place.weir(&["migrate", "verify"]).status.success().then_some(()));
+    let verified =
+        || wait_for("the shadow to have all", || place.weir(&["migrate", "verify"]).status.success().then_some(()));
+    verified();
     let through = "SELECT toString(max(window_to)) FROM weir.emissions WHERE run = 'v2-live' AND state = 'done'";
-    let room = |bytes: &str| {
-        write(
-            &place,
-            &format!("ALTER TABLE weir.stats_v2 MODIFY SETTING min_free_disk_bytes_to_perform_insert = {bytes}"),
-        );
-    };
-    // The server itself refuses what would leave less than this.
-    room("1000000000000000");
-    sent += place.hits("/meanwhile", 7);
-    place.wait_complete();
-    let status = wait_for("the shadow to wait", || {
-        let said = text(&place.weir(&["migrate", "status"]));
-        said.contains("  WAITING for shadow: ").then_some(said)
-    });
-    assert!(status.contains("NOT_ENOUGH_SPACE"), "{status}");
-    let full = write(&place, through);
-    sent += place.hits("/later", 3);
-    place.wait_complete();
-    assert_eq!(write(&place, through), full, "nothing is recorded that is not in the table");
-    wait_for("live to be ahead", || {
-        let why = refused(&place, &["migrate", "swap", "--reason", "r"]);
-        why.contains("shadow has not caught up: it is complete through ").then_some(())
-    });
-    assert_eq!(place.page_views(), Some(sent), "live goes on");
-    room("0");
-    let swap = ["migrate", "swap", "--when-ready", "--reason", "it has room", "--hold", "0s"];
-    wait_for("the shadow to have all", || {
-        let verified = place.weir(&["migrate", "verify"]);
-        (verified.status.success() && place.weir(&swap).status.success()).then_some(())
-    });
+    let room = "ALTER TABLE weir.stats_v2 MODIFY SETTING min_free_disk_bytes_to_perform_insert =";
+    // To check a row takes 16 GB, of 8 that the server has at most.
+    let eats = "ALTER TABLE weir.stats_v2 ADD CONSTRAINT eats CHECK notEmpty(arrayMap(x -> randomString(16000000), range(1000)))";
+    // The server itself refuses either, of the new generation alone.
+    let lacks = [
+        ("MEMORY_LIMIT_EXCEEDED", eats.to_owned(), "ALTER TABLE weir.stats_v2 DROP CONSTRAINT eats".to_owned()),
+        ("NOT_ENOUGH_SPACE", format!("{room} 1000000000000000"), format!("{room} 0")),
+    ];
+    for (said, lack, mend) in lacks {
+        write(&place, &lack);
+        sent += place.hits("/meanwhile", 7);
+        place.wait_complete();
+        let status = wait_for("the shadow to wait", || {
+            let said = text(&place.weir(&["migrate", "status"]));
+            said.contains("  WAITING for shadow: ").then_some(said)
+        });
+        assert!(status.contains(said), "{status}");
+        let full = write(&place, through);
+        sent += place.hits("/later", 3);
+        place.wait_complete();
+        assert_eq!(write(&place, through), full, "{said}: nothing is recorded that is not in the table");
+        wait_for("live to be ahead", || {
+            let why = refused(&place, &["migrate", "swap", "--reason", "r"]);
+            why.contains("shadow has not caught up: it is complete through ").then_some(())
+        });
+        assert_eq!(place.page_views(), Some(sent), "{said}: live goes on");
+        write(&place, &mend);
+        verified();
+    }
+    went_well(&place, &["migrate", "swap", "--when-ready", "--reason", "it has room", "--hold", "0s"]);
     place.wait_complete();
     assert_eq!(place.page_views(), Some(sent), "and the new one has all of it");
     assert_eq!(serve.stop(), Some(0));
