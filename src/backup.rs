@@ -140,7 +140,11 @@ impl Backups {
         let backup = self.find(name)?;
         let (of, there) = (self.tables_of(backup)?, self.there());
         let is_under_way = World::of(&self.records).generations.under_way().is_some();
-        ensure!(there.is_subset(&of), "copy {name} is of generation {}", lacking(&of, &there, is_under_way));
+        ensure!(
+            there.is_subset(&of),
+            "copy {name} is of generation {}",
+            lacking(&of, &there, self.in_use().number, is_under_way)
+        );
         Ok(backup)
     }
 
@@ -396,19 +400,21 @@ impl Backups {
     }
 }
 
-/// What a copy `of` these generations lacks of those that are `there`, and what to do.
-fn lacking(of: &BTreeSet<u32>, there: &BTreeSet<u32>, is_under_way: bool) -> String {
+/// What a copy `of` these generations lacks of those that are `there`, and what to do. `in_use`: the one that is shown.
+fn lacking(of: &BTreeSet<u32>, there: &BTreeSet<u32>, in_use: u32, is_under_way: bool) -> String {
     let words = |all: &BTreeSet<u32>| all.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ");
-    let would_help = is_under_way && !of.is_disjoint(there);
-    let (of, there) = (words(of), words(there));
-    match would_help {
+    let begun = format!("{}, and there is {} now: a conversion was begun since", words(of), words(there));
+    match of.is_disjoint(there) || !is_under_way {
         true => format!(
-            "{of}, and there is {there} now: a conversion was begun since (`weir migrate drop` takes away the one that is not in \
-             use; take a copy that has the other, `weir backup list`)"
+            "{begun} and is over, and nothing that the copy holds can be brought back into what there is (take a copy that was \
+             made since, `weir backup list`)"
+        ),
+        false if of.contains(&in_use) => format!(
+            "{begun} (`weir migrate drop` takes away the one that is not in use; take a copy that has the other, `weir backup list`)"
         ),
         false => format!(
-            "{of}, and there is only {there} now: a conversion was begun since and is over, and nothing that the copy holds can be \
-             brought back into what there is (take a copy that was made since, `weir backup list`)"
+            "{begun}, and the copy lacks the one that is in use (take a copy that has it, `weir backup list`; or show the other one \
+             again, `weir migrate revert`, and then take this one away, `weir migrate drop`)"
         ),
     }
 }
@@ -491,16 +497,19 @@ mod tests {
 
     #[test]
     fn of_a_copy_that_lacks_a_generation_it_is_said_what_helps_while_the_conversion_lasts_and_after_it() {
-        let during = lacking(&BTreeSet::from([1]), &BTreeSet::from([1, 2]), true);
+        let during = lacking(&BTreeSet::from([1]), &BTreeSet::from([1, 2]), 1, true);
         assert!(
             during.starts_with("1, and there is 1 and 2 now") && during.contains("`weir migrate drop`"),
             "{during}"
         );
-        let after = lacking(&BTreeSet::from([1]), &BTreeSet::from([2]), false);
-        let next = lacking(&BTreeSet::from([1]), &BTreeSet::from([2, 3]), true);
-        assert_eq!(next, after.replace("only 2", "only 2 and 3"));
-        assert!(after.starts_with("1, and there is only 2 now") && !after.contains("migrate drop"), "{after}");
+        let after = lacking(&BTreeSet::from([1]), &BTreeSet::from([2]), 2, false);
+        let next = lacking(&BTreeSet::from([1]), &BTreeSet::from([2, 3]), 2, true);
+        assert_eq!(next, after.replace("is 2 now", "is 2 and 3 now"));
+        assert!(after.starts_with("1, and there is 2 now") && !after.contains("migrate drop"), "{after}");
         assert!(after.contains("take a copy that was made since"), "{after}");
+        // The other one is the way back, and all that the copy could bring back.
+        let swapped = lacking(&BTreeSet::from([1]), &BTreeSet::from([1, 2]), 2, true);
+        assert!(swapped.find("`weir migrate revert`") < swapped.find("`weir migrate drop`"), "{swapped}");
     }
 
     #[test]

@@ -322,14 +322,33 @@ impl Config {
         Ok(())
     }
 
-    /// The text of the schema version that `schema` names.
-    pub(crate) fn schema_text(&self) -> anyhow::Result<String> {
-        schema_text(self.schema.version, self.schema.file.as_deref())
+    /// The text of the schema version that `schema` names, and where that stands.
+    fn schema(&self) -> anyhow::Result<(String, String)> {
+        match &self.schema.file {
+            Some(file) => {
+                let place = file.display().to_string();
+                Ok((
+                    std::fs::read_to_string(file).with_context(|| format!("schema.file={place} cannot be read"))?,
+                    place,
+                ))
+            }
+            None => {
+                let number = self.schema.version;
+                let text = SchemaVersion::builtin_text(number)
+                    .with_context(|| format!("schema.version={number}: this binary does not carry it"))?;
+                Ok((text.to_owned(), format!("v{number}.toml")))
+            }
+        }
     }
 
-    /// The schema version that `schema` names: the first generation's, until a conversion begins.
+    pub(crate) fn schema_text(&self) -> anyhow::Result<String> {
+        Ok(self.schema()?.0)
+    }
+
+    /// The schema version that `schema` names: the first generation's, at the first start.
     pub(crate) fn schema_version(&self) -> anyhow::Result<SchemaVersion> {
-        schema_version(self.schema.version, self.schema.file.as_deref())
+        let (text, place) = self.schema()?;
+        Ok(SchemaVersion::parse(&text, &place)?)
     }
 
     /// A window's width and the lateness, ms; of a schema that cannot be read, as is told elsewhere, 0.
@@ -409,24 +428,6 @@ impl Config {
     pub(crate) fn events_kind(&self) -> weir_log::TopicKind {
         weir_log::TopicKind::Events { partitions: self.log.partitions, retention: self.log.retention }
     }
-}
-
-/// The schema version in `file`, else the one that the binary carries under `number`: its text.
-pub(crate) fn schema_text(number: u32, file: Option<&Path>) -> anyhow::Result<String> {
-    match file {
-        Some(file) => {
-            std::fs::read_to_string(file).with_context(|| format!("schema.file={} cannot be read", file.display()))
-        }
-        None => SchemaVersion::builtin_text(number)
-            .map(str::to_owned)
-            .with_context(|| format!("schema.version={number}: this binary does not carry it")),
-    }
-}
-
-/// The same, read.
-pub(crate) fn schema_version(number: u32, file: Option<&Path>) -> anyhow::Result<SchemaVersion> {
-    let place = file.map_or_else(|| format!("v{number}.toml"), |file| file.display().to_string());
-    Ok(SchemaVersion::parse(&schema_text(number, file)?, &place)?)
 }
 
 impl Loaded {

@@ -51,23 +51,24 @@ pub(crate) async fn main(config: &Config, args: &DigestArgs) -> anyhow::Result<E
 
 /// That of a generation which there is, or was; `None`: of the one in use. The configured one's needs no log.
 async fn version(config: &Config, wanted: Option<u32>) -> anyhow::Result<SchemaVersion> {
-    let configured = config.schema_version()?;
-    if wanted == Some(configured.number) {
-        return Ok(configured);
-    }
-    let world = world(config).await?;
-    let first = Generation::of(config, &world, None)?.version;
-    match wanted {
-        Some(number) if number == first.number => Ok(first),
-        Some(number) => Ok(Generation::of(config, &world, Some(number))?.version),
-        None => Ok(Generation::in_use(config, &world)?.version),
-    }
+    let configured = || config.schema_version().ok().filter(|version| wanted == Some(version.number));
+    let of = |world: World| -> anyhow::Result<SchemaVersion> {
+        let first = Generation::of(config, &world, None)?.version;
+        match wanted {
+            Some(number) if number == first.number => Ok(first),
+            Some(number) => Ok(Generation::of(config, &world, Some(number))?.version),
+            None => Ok(Generation::in_use(config, &world)?.version),
+        }
+    };
+    // Of a table without a log it is what is configured.
+    world(config).await.and_then(of).or_else(|error| configured().ok_or(error))
 }
 
 async fn world(config: &Config) -> anyhow::Result<World> {
     let opened = config.log_config();
     let control = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let log = weir_log::open(&opened, Arc::new(SystemClock)).context("the log, which knows the generations")?;
+        let log =
+            weir_log::open_existing(&opened, Arc::new(SystemClock)).context("the log, which knows the generations")?;
         Ok(ControlLog::open(log)?)
     });
     Ok(World::of(&replay::records(&control.await??).await?))
@@ -142,14 +143,8 @@ mod tests {
 
     #[test]
     fn a_generation_is_dropped_when_its_table_was_taken_away() {
-        let started = Action::ConversionStarted {
-            id: 1,
-            generation: 2,
-            version: String::new(),
-            first: String::new(),
-            from_ms: 0,
-            carried: None,
-        };
+        let started =
+            Action::ConversionStarted { id: 1, generation: 2, version: String::new(), from_ms: 0, carried: None };
         let show = Action::Show { id: 2, generation: Some(2), at_ms: 0, hold_ms: 0 };
         let drop = [Action::Drop { id: 3, generation: None }, Action::Dropped { generation: None }];
         let said = [&[started, show, Action::Shown { id: 2 }], drop.as_slice()].concat();

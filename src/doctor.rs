@@ -63,7 +63,10 @@ pub(crate) async fn main(config: &Config, args: &DoctorArgs) -> anyhow::Result<E
                 look_at_log(log.as_ref(), &events, fix, &mut report);
                 report.take("schema", schema(&of, log).map_err(|error| format!("{error:#}")));
             }
-            Err(error) => report.wrong("log", error),
+            Err(error) => {
+                report.wrong("log", error);
+                report.take("schema", of.schema_version().map(|version| format!("version {}", version.number)));
+            }
         }
         report
     })

@@ -1,6 +1,6 @@
 //! The generations that have runs, with their versions as they are read.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use weir_pipeline::{Rule, Seam};
 use weir_schemas::{Conversion, Number, SchemaVersion, WindowWidth, World};
 
@@ -11,8 +11,8 @@ use crate::config::Config;
 pub(crate) struct Generation {
     pub number: Number,
     pub version: SchemaVersion,
-    /// The version's file, as a conversion has recorded it; `None`: as it is configured, for none has begun.
-    pub text: Option<String>,
+    /// The version's file.
+    pub text: String,
     /// The first window that its runs compute, ms since the Unix epoch; `None`: that of the log.
     pub from_ms: Option<i64>,
     /// The rows before that, if they are another generation's.
@@ -33,29 +33,35 @@ impl Generation {
     /// Errors: there is none of this number, or this binary does not carry the rules that its version pins.
     pub(crate) fn of(config: &Config, world: &World, number: Number) -> anyhow::Result<Generation> {
         let Some(wanted) = number else {
-            let text = world.generations.first().map(str::to_owned);
-            let version = match &text {
-                Some(text) => SchemaVersion::parse(text, "the version of the first generation")?,
-                None => config.schema_version()?,
+            let text = match &world.generations.first {
+                Some(text) => text.clone(),
+                None => config.schema_text()?,
             };
+            let version = SchemaVersion::parse(&text, "the version of the first generation")?;
+            ensure!(
+                world.generations.made(Some(version.number)).is_none(),
+                "the configured schema version is {}, which a conversion has made: configure the first generation's, as it was",
+                version.number
+            );
             return Ok(Generation { number, version, text, from_ms: None, carried: None, seam: None });
         };
         let made = world.generations.made(number).with_context(|| format!("there is no generation {wanted}"))?;
         let version = SchemaVersion::parse(&made.version, &format!("the version of generation {wanted}"))?;
         let carried = made.carried.map(|carried| CarriedOver { old: made.old, from_ms: carried.from_ms });
-        let (text, from_ms, seam) = (Some(made.version.clone()), Some(made.from_ms), seam(world, made, version.width)?);
+        let (text, from_ms, seam) = (made.version.clone(), Some(made.from_ms), seam(world, made, version.width)?);
         Ok(Generation { number, version, text, from_ms, carried, seam })
     }
 
     /// Why the configured version is not used, if it is not.
     ///
-    /// Law: once a conversion has begun, what is configured changes no table, and makes none.
+    /// Law: after the first start what is configured changes no table, and makes none.
     pub(crate) fn not_configured(config: &Config, world: &World) -> anyhow::Result<Option<String>> {
         let (first, configured) = (Generation::of(config, world, None)?.version, config.schema_version()?);
+        let edited = if configured.number == first.number { ", as its file was then" } else { "" };
         Ok((first != configured).then(|| {
             format!(
-                "the configured schema version {} is not used: a conversion has begun, and the first generation is still what it \
-                 was then, version {} (leave `schema` in the configuration as it was; `weir migrate` makes another generation)",
+                "the configured schema version {} is not used: at the first start it was version {}{edited}, and that is what the \
+                 first generation stays (leave `schema` in the configuration as it was; `weir migrate` makes another generation)",
                 configured.number, first.number
             )
         }))

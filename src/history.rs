@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use weir_log::{ControlLog, ControlRecords, SystemClock};
 use weir_schemas::{
-    Number, Repair,
+    Number, Repair, SchemaVersion,
     control::{Action, ControlRecord, TopicId},
 };
 
@@ -95,6 +95,10 @@ fn words(action: &Action) -> String {
             format!("maintenance planned, {} to {}", at(*begins_ms), at(*ends_ms))
         }
         Action::MaintenanceCancelled { .. } => "maintenance cancelled".to_owned(),
+        Action::FirstGeneration { version } => match SchemaVersion::parse(version, "the first generation's version") {
+            Ok(version) => format!("the first generation is of version {}", version.number),
+            Err(_) => "the first generation is of a version that this weir does not carry".to_owned(),
+        },
         Action::ConversionStarted { generation, from_ms, carried, .. } => {
             let carried =
                 carried.map(|carried| format!(", what is older carried over from {} on", at(carried.from_ms)));

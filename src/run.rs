@@ -96,12 +96,8 @@ pub(crate) struct RunOrder {
     pub told: Told,
     pub log: LogConfig,
     pub target: weir_sink::Target,
-    /// A schema version that the binary carries, or the text of a file with its name.
-    pub schema_number: u32,
-    pub schema_file: Option<PathBuf>,
-    /// The file itself, once a conversion has begun: it comes before the other two.
-    #[serde(default)]
-    pub schema_text: Option<String>,
+    /// The file of its schema version.
+    pub schema_text: String,
     pub workers: usize,
     /// A half is for open windows and their rows, a half for closed ones on their way into the table.
     pub memory_bytes_max: usize,
@@ -190,12 +186,14 @@ impl RunOrder {
         generation: &Generation,
     ) -> Option<anyhow::Result<RunOrder>> {
         let (carried, seam) = (generation.carried.as_ref()?, generation.seam.as_ref()?);
-        let generations = &world.generations;
-        let text = match carried.old {
-            None => generations.first()?,
-            made => &generations.made(made)?.version,
+        let old = match world.generations.alive().contains(&carried.old) {
+            true => Generation::of(config, world, carried.old).map(|old| Old::There(old.text)),
+            false => Ok(Old::Gone),
         };
-        let old = if generations.alive().contains(&carried.old) { Old::There(text.to_owned()) } else { Old::Gone };
+        let old = match old {
+            Ok(old) => old,
+            Err(error) => return Some(Err(error)),
+        };
         let from = generation.version.width.window_of(carried.from_ms);
         let order = RunOrder::of_events(config, target, world, generation, CARRIED_RUN, from, Some(seam.at));
         // The log has no say in it: nothing is read of it.
@@ -305,8 +303,6 @@ impl RunOrder {
             old: None,
             log: config.log_config(),
             target: target.clone(),
-            schema_number: config.schema.version,
-            schema_file: config.schema.file.clone(),
             schema_text: generation.text.clone(),
             workers: config.pipeline.workers,
             memory_bytes_max: config.pipeline.memory_bytes_max,
@@ -329,10 +325,7 @@ impl RunOrder {
     }
 
     pub(crate) fn version(&self) -> anyhow::Result<SchemaVersion> {
-        match &self.schema_text {
-            Some(text) => Ok(SchemaVersion::parse(text, "the version of the run")?),
-            None => crate::config::schema_version(self.schema_number, self.schema_file.as_deref()),
-        }
+        Ok(SchemaVersion::parse(&self.schema_text, "the version of the run")?)
     }
 }
 

@@ -220,6 +220,10 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Runs until `shutdown` is true, then stops every run and returns.
     pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+        tokio::select! {
+            recorded = self.record_first() => recorded?,
+            _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+        }
         let mut runs: BTreeMap<String, Running> = BTreeMap::new();
         let (mut beside, mut undos) = (Beside::default(), Undos::default());
         let (finder, mut findings) = mpsc::channel(1);
@@ -233,9 +237,6 @@ impl Supervisor {
         let tables = tokio::spawn(tables.keep());
         let mut audits: BTreeMap<Number, JoinHandle<()>> = BTreeMap::new();
         let (mut said, mut refreshed) = (String::new(), Instant::now());
-        if let Ok(Some(why)) = Generation::not_configured(&self.config, &self.control.world()) {
-            warn!("{why}");
-        }
         loop {
             if refreshed.elapsed() > REFRESH_EVERY {
                 refreshed = Instant::now();
@@ -271,6 +272,25 @@ impl Supervisor {
         let stops = children.map(|(run, child)| tokio::task::spawn_blocking(move || stop(&run, child)));
         for stopped in stops.collect::<Vec<_>>() {
             stopped.await?;
+        }
+        Ok(())
+    }
+
+    /// Says of which version the first generation is, if nobody has: then it stays so, whatever is configured later.
+    async fn record_first(&self) -> anyhow::Result<()> {
+        let world = self.control.world();
+        if world.generations.first.is_none() {
+            let version = Generation::of(&self.config, &world, None)?.text;
+            let (at_ms, who, reason) = (self.clock.now_ms(), "supervisor".into(), String::new());
+            let record = ControlRecord { at_ms, who, reason, action: Action::FirstGeneration { version } };
+            self.control.log.append(&record).await?;
+        }
+        // Somebody else may have been first.
+        while self.control.world().generations.first.is_none() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        if let Some(why) = Generation::not_configured(&self.config, &self.control.world())? {
+            warn!("{why}");
         }
         Ok(())
     }

@@ -299,8 +299,8 @@ impl Desk {
         let live = Hold::of(LIVE, control);
         let left = live.catching_up().and_then(|pause| pause.resume.as_ref()?.left_to_ms).is_some();
         let ended = told(|progress| progress.ended) && !(run == GAP_RUN && left);
-        let made = world.roles.run(run).and_then(|run| world.generations.made(kind_of(&run).0)?.schema_version());
-        let version = made.as_ref().unwrap_or(&self.version);
+        let known = world.roles.run(run).and_then(|run| world.generations.version(kind_of(&run).0));
+        let version = known.as_ref().unwrap_or(&self.version);
         Ok(Known {
             run: run.to_owned(),
             runs,

@@ -419,17 +419,7 @@ mod tests {
     }
 
     fn started(at_ms: i64, generation: u32) -> (i64, Action) {
-        (
-            at_ms,
-            Action::ConversionStarted {
-                id: at_ms,
-                generation,
-                version: String::new(),
-                first: String::new(),
-                from_ms: 0,
-                carried: None,
-            },
-        )
+        (at_ms, Action::ConversionStarted { id: at_ms, generation, version: String::new(), from_ms: 0, carried: None })
     }
 
     fn shown(at_ms: i64, generation: Number) -> [(i64, Action); 2] {

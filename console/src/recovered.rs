@@ -100,17 +100,7 @@ mod tests {
         let version = String::new();
         let mut said = vec![
             recover("live", 1),
-            record(
-                2,
-                Action::ConversionStarted {
-                    id: 2,
-                    generation: 2,
-                    version,
-                    first: String::new(),
-                    from_ms: 0,
-                    carried: None,
-                },
-            ),
+            record(2, Action::ConversionStarted { id: 2, generation: 2, version, from_ms: 0, carried: None }),
             recover("v2-live", 3),
             record(4, Action::Recovered { run: "live".into(), id: 1 }),
         ];

@@ -304,8 +304,7 @@ impl Seen {
 
     /// The width of a generation's windows, and how old what it is complete through gets while it is on time.
     fn windows_of(&self, world: &World, number: Number) -> (i64, i64) {
-        let version = world.generations.made(number).and_then(|made| made.schema_version());
-        version.map_or((self.window_ms, self.due_ms), |version| {
+        world.generations.version(number).map_or((self.window_ms, self.due_ms), |version| {
             (version.width.ms(), version.width.ms() + version.lateness_ms)
         })
     }

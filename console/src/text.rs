@@ -18,7 +18,7 @@ pub fn render(view: &View) -> String {
     lines.join("\n")
 }
 
-/// The conversion that is not over, and the runs that are the shadow's; `None`: there is none, or the log is away.
+/// The conversion that is not over, and the runs that are the shadow's; `None`: there is none.
 pub fn render_beside(view: &View) -> Option<String> {
     let snapshot = &view.snapshot;
     let mut lines = render_conversion(snapshot.conversion.as_ref()?, snapshot.at_ms);

@@ -461,7 +461,7 @@ fn imports_are_part_of_the_work_by_their_records_and_shown_until_they_are_done()
 fn carrying(id: i64, generation: u32, from_ms: i64) -> Action {
     let carried = Carried { from_ms: from_ms - 24 * 60 * MINUTE_MS, width_ms: MINUTE_MS, lateness_ms: 10 * SECOND_MS };
     let version = SchemaVersion::builtin_text(2).unwrap().to_owned();
-    Action::ConversionStarted { id, generation, version, first: String::new(), from_ms, carried: Some(carried) }
+    Action::ConversionStarted { id, generation, version, from_ms, carried: Some(carried) }
 }
 
 #[test]

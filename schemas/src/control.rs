@@ -144,14 +144,17 @@ pub enum Action {
         id: i64,
         order: Option<i64>,
     },
+    /// The first generation is of this version, a file's text: as it was configured where its runs were started first. The first
+    /// such record counts, for ever.
+    FirstGeneration {
+        version: String,
+    },
     /// A table of another version is filled beside the one in use, from the log, from the window at `from_ms` on. `id` names
-    /// the conversion: the writer's clock, ms. `version` is the text of the version's file, `first` that of the first
-    /// generation's version: from the first conversion on no configuration has a say in what that is.
+    /// the conversion: the writer's clock, ms. `version` is the text of the version's file.
     ConversionStarted {
         id: i64,
         generation: u32,
         version: String,
-        first: String,
         from_ms: i64,
         /// What of the old table is carried over, because the log does not have it any more; `None`: nothing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -326,6 +329,15 @@ pub struct WindowRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_conversion_that_an_older_weir_has_started_carries_nothing_over() {
+        let older = r#"{"at_ms":1,"who":"ops","action":{"do":"conversion_started","id":7,"generation":2,"version":"v","from_ms":0}}"#;
+        let read = serde_json::from_str::<ControlRecord>(older).unwrap();
+        let Action::ConversionStarted { carried, .. } = &read.action else { panic!("{read:?}") };
+        assert_eq!(*carried, None);
+        assert_eq!(serde_json::to_string(&read).unwrap(), older, "nor does it write another record");
+    }
 
     #[test]
     fn what_an_older_weir_has_recorded_as_replaced_was_done() {

@@ -18,8 +18,7 @@ use crate::{
     control::{Action, Carried, ControlRecord},
 };
 
-/// A generation's number, N of `stats_v<N>`; `None`: the first one, whose version the configuration names until a conversion
-/// begins.
+/// A generation's number, N of `stats_v<N>`; `None`: the first one, whose version was configured at the first start.
 pub type Number = Option<u32>;
 
 /// The name of a generation's run of this kind: `live`, `gap`, `import-…`.
@@ -49,8 +48,6 @@ pub struct Conversion {
     pub old: Number,
     /// The version's file, as it was then.
     pub version: String,
-    /// The file of the first generation's version.
-    pub first: String,
     /// The first window that its own runs compute, ms since the Unix epoch.
     pub from_ms: i64,
     /// How often another generation was to be shown before it began.
@@ -108,6 +105,8 @@ pub struct Show {
 /// All generations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Generations {
+    /// The file of the first one's version; `None`: nobody has recorded it yet.
+    pub first: Option<String>,
     /// In the order in which they were started.
     pub conversions: Vec<Conversion>,
     /// Those that took effect, and last the one that has not yet.
@@ -131,12 +130,14 @@ impl Generations {
     fn fold(&mut self, record: &ControlRecord) -> bool {
         let by = |id| Decision { id, at_ms: record.at_ms, who: record.who.clone(), reason: record.reason.clone() };
         match &record.action {
-            Action::ConversionStarted { id, generation, version, first, from_ms, carried } => {
+            Action::FirstGeneration { version } => {
+                self.first.get_or_insert_with(|| version.clone());
+            }
+            Action::ConversionStarted { id, generation, version, from_ms, carried } => {
                 let is_new = self.conversions.iter().all(|known| known.generation != *generation);
                 if self.under_way().is_none() && is_new {
                     let old = self.in_use();
                     let (generation, version, from_ms) = (*generation, version.clone(), *from_ms);
-                    let first = first.clone();
                     let (verdict, comparing, accepted) = (None, None, Vec::new());
                     let (by, carried, shows) = (by(*id), *carried, self.shows.len());
                     let made = Conversion {
@@ -144,7 +145,6 @@ impl Generations {
                         generation,
                         old,
                         version,
-                        first,
                         from_ms,
                         shows,
                         carried,
@@ -267,21 +267,20 @@ impl Generations {
         Roles { in_use: self.in_use(), shadow: self.shadow() }
     }
 
-    /// The file of the first generation's version; `None`: no conversion has begun, it is the configured one.
-    pub fn first(&self) -> Option<&str> {
-        self.conversions.first().map(|conversion| conversion.first.as_str())
+    /// The version of a generation; `None`: there is no such generation, or of the first it is not recorded yet, or the rules
+    /// that it pins are not in this binary any more.
+    pub fn version(&self, number: Number) -> Option<SchemaVersion> {
+        let text = match number {
+            None => self.first.as_ref()?,
+            Some(_) => &self.made(number)?.version,
+        };
+        let name = number.map_or_else(|| "the first generation".to_owned(), |number| format!("generation {number}"));
+        SchemaVersion::parse(text, &format!("the version of {name}")).ok()
     }
 
     /// The conversion that has made a generation; `None` of the first.
     pub fn made(&self, number: Number) -> Option<&Conversion> {
         self.conversions.iter().find(|conversion| Some(conversion.generation) == number)
-    }
-}
-
-impl Conversion {
-    /// `None`: the rules that it pins are not in this binary any more.
-    pub fn schema_version(&self) -> Option<SchemaVersion> {
-        SchemaVersion::parse(&self.version, &format!("v{}", self.generation)).ok()
     }
 }
 
@@ -392,14 +391,7 @@ mod tests {
     }
 
     fn started(id: i64, generation: u32) -> Action {
-        Action::ConversionStarted {
-            id,
-            generation,
-            version: V2.into(),
-            first: String::new(),
-            from_ms: 0,
-            carried: None,
-        }
+        Action::ConversionStarted { id, generation, version: V2.into(), from_ms: 0, carried: None }
     }
 
     fn show(id: i64, generation: Number) -> [Action; 2] {
@@ -408,6 +400,16 @@ mod tests {
 
     fn drop(generation: Number) -> Action {
         Action::Drop { id: 9, generation }
+    }
+
+    #[test]
+    fn the_first_generation_is_of_the_version_that_was_said_first_and_of_none_that_nobody_has_said() {
+        let first = |version: &str| Action::FirstGeneration { version: version.into() };
+        let of = |actions: &[Action]| Generations::of(&said(actions.to_vec())).version(None);
+        let other = V2.replace("number = 1\n", "number = 7\n");
+        assert_eq!(of(&[started(1, 2)]), None);
+        assert_eq!(of(&[first(V2), started(1, 2), first(&other)]).map(|version| version.number), Some(1));
+        assert_eq!(of(&[started(1, 2), first(&other)]).map(|version| version.number), Some(7), "an older weir began");
     }
 
     /// (in use, shadow, alive)

@@ -177,14 +177,7 @@ mod tests {
     #[test]
     fn a_recovery_ends_replacements_of_its_own_generation_alone() {
         let version = String::new();
-        let converted = Action::ConversionStarted {
-            id: 1,
-            generation: 2,
-            version,
-            first: String::new(),
-            from_ms: 0,
-            carried: None,
-        };
+        let converted = Action::ConversionStarted { id: 1, generation: 2, version, from_ms: 0, carried: None };
         let of = |id, generation| Action::Replace { id, generation, days: vec![3] };
         let begun = [converted, of(5, 1), of(6, 2)];
         let again = Repair::AskAgain { from_ms: 0 };

@@ -9,7 +9,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
     Number, SchemaVersion, World,
@@ -203,11 +203,7 @@ impl Migrate {
         let (from_ms, old) = (facts.log_from_ms, &facts.old);
         let (width_ms, lateness_ms) = (old.width.ms(), old.lateness_ms);
         let carried = facts.carried_ms().map(|(from_ms, _)| Carried { from_ms, width_ms, lateness_ms });
-        let first = match world.generations.first() {
-            Some(first) => first.to_owned(),
-            None => self.config.schema_text()?,
-        };
-        let action = Action::ConversionStarted { id, generation: number, version: text, first, from_ms, carried };
+        let action = Action::ConversionStarted { id, generation: number, version: text, from_ms, carried };
         self.say(reason, action).await?;
         Step::Started.done();
         // Of two that were started at the same time the first counts.
@@ -308,6 +304,9 @@ impl Migrate {
     /// By the log alone: how far it is can be seen while ClickHouse is away.
     async fn status(&self) -> anyhow::Result<ExitCode> {
         let view = status::view(&self.config).await?;
+        if let Some(why) = &view.snapshot.log_away {
+            bail!("the log is away, and nothing is known without it: {why}");
+        }
         let world = self.world().await?;
         let (Some(conversion), Some(text)) = (world.generations.under_way(), weir_console::render_beside(&view)) else {
             println!("no conversion is under way");

@@ -157,7 +157,7 @@ impl Migrate {
         hold: Duration,
         veto: Option<&str>,
     ) -> anyhow::Result<ExitCode> {
-        let (mut said, mut veto) = (String::new(), veto);
+        let (mut said, mut unproved, mut veto) = (String::new(), String::new(), veto);
         loop {
             let seen = async {
                 let world = self.world().await?;
@@ -193,7 +193,9 @@ impl Migrate {
                 Answer::NotYet(why) | Answer::Unproved(why) if !when_ready => bail!("{why}"),
                 Answer::NotYet(why) => wait(why, &mut said).await,
                 Answer::Unproved(why) => {
-                    println!("{why}");
+                    if !std::mem::replace(&mut unproved, why.clone()).eq(&why) {
+                        println!("{why}");
+                    }
                     if let Err(error) = self.verify().await {
                         wait(format!("{error:#}"), &mut said).await;
                     }
@@ -382,14 +384,13 @@ mod tests {
         let verdict =
             verdict.map(|(attempt, differing)| Verdict { attempt, at_ms: attempt, known: 3, closed_ms: 0, differing });
         let by = Decision { id: 1, at_ms: 0, who: "ops".into(), reason: "r".into() };
-        let (version, first, comparing, accepted) = (String::new(), String::new(), None, Vec::new());
+        let (version, comparing, accepted) = (String::new(), None, Vec::new());
         let carried = None;
         Conversion {
             by,
             generation: 2,
             old: None,
             version,
-            first,
             from_ms: 0,
             shows: 0,
             carried,

@@ -368,7 +368,7 @@ fn whoever_is_cut_while_a_generation_is_made_or_taken_away_it_is_made_or_gone_in
     assert!(other.contains("number = 7\n"));
     std::fs::write(&configured, other).unwrap();
     let looked = text(&place.weir(&["doctor"]));
-    let not_used = "WRONG  schema: the configured schema version 7 is not used: a conversion has begun";
+    let not_used = "WRONG  schema: the configured schema version 7 is not used: at the first start it was version 1,";
     assert!(looked.contains(not_used), "{looked}");
     let (serve, dropped) = cut("dropped", &drop);
     assert!(dropped.wait_with_output().unwrap().status.success(), "who has ordered it hears of it");

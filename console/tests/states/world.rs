@@ -60,14 +60,7 @@ impl World {
     /// Somebody starts to fill generation 2.
     pub(crate) fn convert(&mut self, id: i64, from_ms: i64) {
         let version = SchemaVersion::builtin_text(2).unwrap().to_owned();
-        self.say(Action::ConversionStarted {
-            id,
-            generation: 2,
-            version,
-            first: String::new(),
-            from_ms,
-            carried: None,
-        });
+        self.say(Action::ConversionStarted { id, generation: 2, version, from_ms, carried: None });
     }
 
     /// Generation 2 is shown from now on, both being complete through `at_ms`, and the first one kept for so long.

@@ -1,6 +1,7 @@
 //! The process that ClickHouse runs in. It ends with the process that started it, whatever ended that one.
 
 use std::ffi::{CString, OsStr, c_char, c_int, c_void};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -32,7 +33,11 @@ pub fn child_main(kind: &OsStr, path: &Path, dir: &Path, backups: &Path) -> ! {
 fn embedded(lib: &Path, dir: &Path, backups: &Path) -> ! {
     // Before any thread: the rules hold for the threads and processes that come after them.
     if let Err(why) = confine::to(lib, [dir, backups]) {
-        eprintln!("weir: clickhouse is not confined: {why}; its analyst can read what this user can read");
+        // Onto a full disk it is not said.
+        let _ = writeln!(
+            std::io::stderr(),
+            "weir: clickhouse is not confined: {why}; its analyst can read what this user can read"
+        );
     }
     end_with_stdin(|| {});
     let args = [

@@ -94,7 +94,7 @@ impl Ending {
             partitions: stage.partitions.clone(),
             log: stage.log.clone(),
             target: replayed.clone(),
-            schema_file: Some(file.clone()),
+            schema_text: std::fs::read_to_string(file)?,
             workers: REPLAY_WORKERS,
             memory_bytes_max: 64 << 20,
             dir: site.dir.join("replay"),

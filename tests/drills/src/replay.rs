@@ -132,7 +132,7 @@ fn drill(args: &Args, seed: u64, runtime: &Runtime, dir: &Path) -> anyhow::Resul
         partitions,
         log,
         target: server.target().clone(),
-        schema_file: None,
+        schema_text: SchemaVersion::builtin_text(1).context("version 1 is carried")?.to_owned(),
         workers: 1,
         memory_bytes_max: 0,
         dir: dir.to_owned(),

@@ -33,8 +33,8 @@ pub(crate) struct Order {
     pub(crate) partitions: Vec<PartitionInUse>,
     pub(crate) log: LogConfig,
     pub(crate) target: Target,
-    /// Of the schema version; `None`: version 1.
-    pub(crate) schema_file: Option<PathBuf>,
+    /// The file of the schema version.
+    pub(crate) schema_text: String,
     pub(crate) workers: usize,
     pub(crate) memory_bytes_max: usize,
     /// Of spilled windows, and of what the run says.
@@ -65,7 +65,7 @@ impl Run {
             "run": order.run, "origin": order.origin, "topic": order.topic, "import": !order.origin.is_empty(),
             "from": order.from, "to": order.to, "partitions": partitions,
             "log": order.log, "target": order.target,
-            "schema_number": 1, "schema_file": order.schema_file,
+            "schema_text": order.schema_text,
             "workers": order.workers, "memory_bytes_max": order.memory_bytes_max,
             "spill_dir": order.dir.join("spill"), "tick_after_ms": 3_600_000,
         });
