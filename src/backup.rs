@@ -130,7 +130,10 @@ impl Backups {
     /// The generations whose tables a copy has. An earlier weir knew one, and did not say which.
     fn tables_of(&self, backup: &Backup) -> anyhow::Result<BTreeSet<u32>> {
         Ok(match backup.generations.is_empty() {
-            true => BTreeSet::from([self.config.schema_version()?.number]),
+            true => {
+                let world = World::of(&self.records);
+                BTreeSet::from([Generation::of(&self.config, &world, None)?.version.number])
+            }
             false => backup.generations.iter().copied().collect(),
         })
     }

@@ -49,7 +49,7 @@ pub(crate) async fn main(config: &Config, args: &DigestArgs) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// That of a generation which there is, or was; `None`: of the one in use. The configured one's needs no log.
+/// That of a generation which there is, or was; `None`: of the one in use. Without the log it is the configured one's.
 async fn version(config: &Config, wanted: Option<u32>) -> anyhow::Result<SchemaVersion> {
     let configured = || config.schema_version().ok().filter(|version| wanted == Some(version.number));
     let of = |world: World| -> anyhow::Result<SchemaVersion> {
@@ -60,8 +60,10 @@ async fn version(config: &Config, wanted: Option<u32>) -> anyhow::Result<SchemaV
             None => Ok(Generation::in_use(config, &world)?.version),
         }
     };
-    // Of a table without a log it is what is configured.
-    world(config).await.and_then(of).or_else(|error| configured().ok_or(error))
+    match world(config).await {
+        Ok(world) => of(world),
+        Err(error) => configured().ok_or(error),
+    }
 }
 
 async fn world(config: &Config) -> anyhow::Result<World> {

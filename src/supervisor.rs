@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -26,7 +26,7 @@ use weir_console::Seen;
 use weir_log::{Clock, Committed, ControlLog, Log};
 use weir_schemas::{
     Fault, Hold, Number, SHADOW, SchemaVersion, World,
-    control::{Action, CARRIED_RUN, ControlRecord, GAP_RUN, import_run, import_topic},
+    control::{Action, CARRIED_RUN, ControlRecord, EVENTS_TOPIC, GAP_RUN, import_run, import_topic},
     kind_of,
     progress::group_of,
     run_of,
@@ -67,6 +67,8 @@ const IMPORTS_AT_ONCE: usize = 2;
 const REFRESH_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long ClickHouse is asked whether it has too much to do.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the control topic may take to give back what was written to it.
+const READ_BACK: Duration = Duration::from_secs(30);
 /// How often it is looked whether it is still told why a run has stopped.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Of so many looks of the audit one counts all rows of the table: hourly, at a look a minute.
@@ -278,19 +280,38 @@ impl Supervisor {
 
     /// Says of which version the first generation is, if nobody has: then it stays so, whatever is configured later.
     async fn record_first(&self) -> anyhow::Result<()> {
+        let is_unknown = |world: &World| world.generations.first.is_none() && world.generations.alive().contains(&None);
         let world = self.control.world();
-        if world.generations.first.is_none() {
-            let version = Generation::of(&self.config, &world, None)?.text;
+        if is_unknown(&world) {
+            let first = Generation::of(&self.config, &world, None)?;
+            // An older weir has recorded nothing, and something else may be configured since.
+            let log = self.log.clone();
+            let told = tokio::task::spawn_blocking(move || log.committed(&group_of("live"), EVENTS_TOPIC)).await??;
+            let told = report::told(&told).map_or(0, |told| told.generation);
+            ensure!(
+                [0, first.version.number].contains(&told),
+                "the configured schema version is {}, and live has written version {told}: configure that (`weir migrate` makes \
+                 another generation)",
+                first.version.number
+            );
             let (at_ms, who, reason) = (self.clock.now_ms(), "supervisor".into(), String::new());
-            let record = ControlRecord { at_ms, who, reason, action: Action::FirstGeneration { version } };
-            self.control.log.append(&record).await?;
+            let action = Action::FirstGeneration { version: first.text };
+            self.control.log.append(&ControlRecord { at_ms, who, reason, action }).await?;
         }
         // Somebody else may have been first.
-        while self.control.world().generations.first.is_none() {
+        let appended = Instant::now();
+        while is_unknown(&self.control.world()) {
+            ensure!(appended.elapsed() < READ_BACK, "the control topic does not give back what was written to it");
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        if let Some(why) = Generation::not_configured(&self.config, &self.control.world())? {
-            warn!("{why}");
+        match Generation::not_configured(&self.config, &self.control.world()) {
+            Ok(None) => {}
+            Ok(Some(why)) => warn!("{why}"),
+            // Whoever needs it says so.
+            Err(error) => warn!(
+                error = format!("{error:#}"),
+                "the first generation's version cannot be compared with the configured one"
+            ),
         }
         Ok(())
     }

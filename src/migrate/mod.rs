@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
     Number, SchemaVersion, World,
-    control::{Action, Carried, ControlRecord, EVENTS_TOPIC, GAP_RUN},
+    control::{Action, CARRIED_RUN, Carried, ControlRecord, EVENTS_TOPIC, GAP_RUN},
     progress::{RunProgress, group_of},
     run_of,
 };
@@ -196,6 +196,11 @@ impl Migrate {
     async fn start(&self, to: &To, reason: &str, accept_loss: bool) -> anyhow::Result<ExitCode> {
         let (version, text) = to.read()?;
         let (number, world) = (version.number, self.world().await?);
+        ensure!(
+            world.generations.first.is_some() || world.generations.in_use().is_some(),
+            "it is not recorded yet of which version the first generation is (an older weir has made it: start `weir serve` or \
+             `weir pipeline` once)"
+        );
         let facts = self.facts(&world, version).await?;
         let refusals = plan::refusals(&facts, accept_loss);
         ensure!(refusals.is_empty(), "{}", refusals.join("\nweir: "));
@@ -316,7 +321,9 @@ impl Migrate {
         let old = Generation::of(&self.config, &world, conversion.old)?;
         if let Some(carried) = conversion.carried {
             let (from, to) = (at(carried.from_ms), at(conversion.from_ms));
-            println!("carried over: {from} to {to}, as generation {} counted them", old.version.number);
+            let is_done = view.snapshot.runs.iter().all(|run| !run.run.ends_with(CARRIED_RUN));
+            let done = if is_done { "done" } else { "not done yet" };
+            println!("carried over: {from} to {to}, as generation {} counted them: {done}", old.version.number);
         }
         if let Some(verdict) = &conversion.verdict {
             let (compared, closed) = (at(verdict.at_ms), at(verdict.closed_ms));
