@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use weir_log::{Clock, ControlLog, Log, SystemClock};
 use weir_schemas::{
     Number, SchemaVersion, World,
-    control::{Action, CARRIED_RUN, Carried, ControlRecord, EVENTS_TOPIC, GAP_RUN},
+    control::{Action, CARRIED_RUN, Carried, ControlRecord, EVENTS_TOPIC, GAP_RUN, import_topic},
     progress::{RunProgress, group_of},
     run_of,
 };
@@ -29,6 +29,7 @@ mod plan;
 mod rehearse;
 pub(crate) mod swap;
 mod verify;
+mod weigh;
 
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum MigrateCommand {
@@ -261,6 +262,12 @@ impl Migrate {
         let origins: Vec<String> = imports.into_keys().collect();
         let events = |origin: &str| room.events.iter().find(|(of, _)| of == origin).map_or(0, |(_, events)| *events);
         let known = !room.events.is_empty();
+        let (log, topics) = (self.log.clone(), origins.iter().map(|id| import_topic(id)).collect::<Vec<_>>());
+        let weigh = move || -> weir_log::Result<_> {
+            let weights = topics.iter().map(|topic| weigh::weigh(log.as_ref(), topic, 0));
+            Ok((weigh::weigh(log.as_ref(), EVENTS_TOPIC, log_from_ms)?, weights.collect::<Result<Vec<_>, _>>()?))
+        };
+        let (bytes, weights) = tokio::task::spawn_blocking(weigh).await??;
         let made = world.generations.conversions.iter().map(|conversion| conversion.generation);
         let under_way = world.generations.under_way();
         let first = Generation::of(&self.config, world, None)?;
@@ -273,7 +280,8 @@ impl Migrate {
             log_from_ms,
             given_up,
             events: known.then(|| events("")),
-            imports: origins.into_iter().map(|id| (events(&id), id)).map(|(events, id)| (id, events)).collect(),
+            bytes,
+            imports: origins.into_iter().zip(weights).map(|(id, bytes)| (id.clone(), events(&id), bytes)).collect(),
             old_bytes: room.bytes,
             old_rows: room.rows,
             bytes_free: room.bytes_free,

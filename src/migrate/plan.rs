@@ -31,8 +31,10 @@ pub(super) struct Facts {
     /// Windows before that which were given up in the old table, `[from, to)`, ms since the Unix epoch, ascending.
     pub given_up: Vec<(i64, i64)>,
     pub events: Option<u64>,
-    /// Id and events of each import.
-    pub imports: Vec<(String, u64)>,
+    /// Of the log that is to be read for them.
+    pub bytes: u64,
+    /// Id, events and bytes of each import.
+    pub imports: Vec<(String, u64, u64)>,
     pub old_bytes: u64,
     pub old_rows: u64,
     pub bytes_free: u64,
@@ -65,7 +67,7 @@ impl Facts {
     }
 
     fn events(&self) -> Option<u64> {
-        Some(self.events? + self.imports.iter().map(|(_, events)| events).sum::<u64>())
+        Some(self.events? + self.imports.iter().map(|(_, events, _)| events).sum::<u64>())
     }
 
     /// What the new table needs on disk: as the old one a row, and as many rows an event as the rehearsal gave, or as the old one
@@ -223,11 +225,20 @@ pub(super) fn text(facts: &Facts) -> String {
     differ.extend((!comparable.visitors).then_some("visitors, and which events are a bot's"));
     lines.extend((!differ.is_empty()).then(|| format!("may differ: {}", names(differ))));
     lines.push(match facts.events {
-        Some(events) => format!("to replay: {} of the log, from {} on", count(events, "event"), at(facts.log_from_ms)),
-        None => format!("to replay: the log from {} on (how many events is not known)", at(facts.log_from_ms)),
+        Some(events) => format!(
+            "to replay: {} of the log, about {}, from {} on",
+            count(events, "event"),
+            size(facts.bytes),
+            at(facts.log_from_ms)
+        ),
+        None => format!(
+            "to replay: about {} of the log, from {} on (how many events is not known)",
+            size(facts.bytes),
+            at(facts.log_from_ms)
+        ),
     });
-    for (id, events) in &facts.imports {
-        lines.push(format!("  and import {id}, {}", count(*events, "event")));
+    for (id, events, bytes) in &facts.imports {
+        lines.push(format!("  and import {id}, {}, about {}", count(*events, "event"), size(*bytes)));
     }
     match (facts.rehearsed, facts.takes()) {
         (Some(rehearsed), Some(takes)) => lines.push(format!(
@@ -300,7 +311,8 @@ mod tests {
             log_from_ms: DAY_MS,
             given_up: Vec::new(),
             events: Some(9_000_000),
-            imports: vec![("i1".into(), 1_000_000)],
+            bytes: 700 << 20,
+            imports: vec![("i1".into(), 1_000_000, 80 << 20)],
             old_bytes: 1 << 30,
             old_rows: 4_000_000,
             bytes_free: 100 << 30,
@@ -319,8 +331,8 @@ mod tests {
               value by value of site, page, entry_page, referrer, country, browser, os, device, outbound, download, utm_source, utm_medium, utm_campaign, utm_term, utm_content, prop:*
               over all values of source, channel
             may differ: search_term, visitors, and which events are a bot's
-            to replay: 9000000 events of the log, from 1970-01-02 00:00:00 UTC on
-              and import i1, 1000000 events
+            to replay: 9000000 events of the log, about 700 MiB, from 1970-01-02 00:00:00 UTC on
+              and import i1, 1000000 events, about 80 MiB
             takes about 40s: a rehearsal read 500000 events/s while live went on, and it works half of the time at most
             disk: about 1.2 GiB needed, 100.0 GiB free
             the log reaches back to all that the old table has of live"#]]
